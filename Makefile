@@ -1,0 +1,43 @@
+# Each task makes its own virtual environment, once: the stamps are renewed when pyproject.toml changes.
+# Another Python: make test PYTHON=python3.12 VENV=.venv-3.12. More for pytest: make test ARGS="-k adam -x".
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+python := $(VENV)/bin/python
+install = $(python) -m pip install --quiet --disable-pip-version-check --editable
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: demo test check bench docs help
+
+demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/
+	$(python) -m minidl demo --out demo-out $(ARGS)
+
+test: $(VENV)/.stamp-test,keras  ## run all tests, those against live Keras too
+	$(python) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+check: $(VENV)/.stamp-check  ## lint, formatting and types
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy minidl
+
+bench: $(VENV)/.stamp-bench  ## run the benchmarks
+	$(python) -m pytest benchmarks --benchmark-only $(ARGS)
+
+docs: $(VENV)/.stamp-plot  ## make the README's figures again, in docs/demo/
+	$(python) -m minidl demo --out docs/demo
+
+help:  ## list the tasks
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+$(VENV)/.stamp-%: pyproject.toml | $(python)
+	@echo "installing minidl[$*] into $(VENV)"
+	@$(install) '.[$*]'
+	@touch $@
+
+$(python):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"minidl needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12.")'
+	$(PYTHON) -m venv $(VENV)

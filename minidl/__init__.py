@@ -1,0 +1,49 @@
+"""minidl: the small multilayer perceptron in plain array code, with Keras's names and Keras's numbers.
+
+Stands in for TensorFlow (`import minidl as tf`: tf.nn, tf.keras) and for Keras (`import minidl as keras`).
+"""
+
+__version__ = "0.1.0"
+
+from minidl import (
+    activations,
+    callbacks,
+    config,
+    datasets,
+    initializers,
+    keras,
+    layers,
+    losses,
+    metrics,
+    models,
+    nn,
+    optimizers,
+    random,
+    regularizers,
+    utils,
+)
+from minidl.layers import Input
+from minidl.models import Sequential
+
+backend = config
+
+__all__ = [
+    "Input",
+    "Sequential",
+    "activations",
+    "backend",
+    "callbacks",
+    "config",
+    "datasets",
+    "initializers",
+    "keras",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "optimizers",
+    "random",
+    "regularizers",
+    "utils",
+]

@@ -1,0 +1,23 @@
+"""The one place that chooses the array library: NumPy on a CPU, CuPy on a GPU."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+# An array of either library. CuPy is optional and its arrays have NumPy's interface, so one alias serves both.
+Array = Any
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """The library that made the arrays: cupy if any of them is a CuPy array, else numpy.
+
+    CuPy is looked up, never imported: an array of CuPy's cannot exist before someone imported it.
+    """
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and any(isinstance(array, cupy.ndarray) for array in arrays):
+        return cupy
+    return np

@@ -1,0 +1,171 @@
+"""Checks of what a user hands over, with messages that say what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidl.backend import Array
+
+
+def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:
+    """Raise if an argument of Keras's that minidl does not support was set: name=(value, Keras's default)."""
+    for name, (value, default) in arguments.items():
+        if value is not default and value != default:
+            raise NotImplementedError(
+                f"{where}: {name}={value!r} is an argument of Keras that minidl does not support; "
+                f"leave it at {default!r}."
+            )
+
+
+def refuse_unknown(where: str, arguments: dict[str, Any]) -> None:
+    """Raise for keyword arguments that neither Keras nor minidl knows."""
+    if arguments:
+        raise ValueError(f"{where}: unrecognized keyword arguments: {', '.join(map(repr, arguments))}.")
+
+
+def positive_int(where: str, name: str, value: Any) -> int:
+    """value as an int ≥ 1. Errors: ValueError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{where}: {name} must be a positive integer; got {value!r}.")
+    return int(value)
+
+
+def finite_float(where: str, name: str, value: Any, *, at_least: float = -math.inf) -> float:
+    """value as a finite float, not below a limit. Errors: ValueError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{where}: {name} must be a number; got {value!r} of type {type(value).__name__}.")
+    if not math.isfinite(value) or value < at_least:
+        limit = "finite" if at_least == -math.inf else f"finite and at least {at_least:g}"
+        raise ValueError(f"{where}: {name} must be {limit}; got {value!r}.")
+    return float(value)
+
+
+def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True) -> Array:
+    """data as a C-ordered array of dtype: (samples, …), not empty, finite unless check_finite=False.
+
+    Accepts whatever numpy.asarray accepts: arrays, nested lists, anything with __array__.
+    Errors: TypeError if it does not hold real numbers; ValueError if it has no rows, or names the first place
+    that holds a NaN or an infinity.
+    """
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array of numbers with rows of one length; {error}.") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name}: expected real numbers (float, integer or bool); got dtype {array.dtype}. "
+            f"Convert text, dates and objects to numbers first."
+        )
+    if array.ndim == 0:
+        raise ValueError(
+            f"{name}: expected an array with a row for each sample; got the single value {array!r}."
+        )
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one sample; got an empty array of shape {array.shape}.")
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes an infinity, reported below
+        converted = np.ascontiguousarray(array, dtype=dtype)
+    if check_finite and not np.isfinite(converted).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(converted))[0])
+        came = array[where]
+        beyond = f", beyond the range of {dtype}" if np.isfinite(came) else ""
+        count = int((~np.isfinite(converted)).sum())
+        raise ValueError(
+            f"{name}: expected finite numbers; {name}[{', '.join(map(str, where))}] is {came}{beyond} "
+            f"({count} such in all). Clean the data, or pass check_finite=False to let them through."
+        )
+    return converted
+
+
+def features(x: Any, dtype: str, input_shape: tuple[int, ...] | None, *, check_finite: bool = True) -> Array:
+    """x as (samples, features) of dtype; with input_shape known, of that width.
+
+    Errors: as numeric_array; ValueError for another rank or width.
+    """
+    array = numeric_array("x", x, dtype, check_finite=check_finite)
+    if array.ndim != 2:
+        hint = " A single sample is x[None, :]." if array.ndim == 1 else ""
+        raise ValueError(f"x: expected shape (samples, features); got {array.shape}.{hint}")
+    if input_shape is not None and array.shape[1] != input_shape[0]:
+        raise ValueError(
+            f"x: the model takes {input_shape[0]} features a sample; got shape {array.shape}, "
+            f"{array.shape[1]} features."
+        )
+    return array
+
+
+def labels(y: Any, dtype: str, units: int, samples: int, *, check_finite: bool = True) -> Array:
+    """y as (samples, units) of dtype; (samples,) is taken as (samples, 1), as Keras takes it.
+
+    Errors: as numeric_array; ValueError for another length or shape.
+    """
+    array = numeric_array("y", y, dtype, check_finite=check_finite)
+    if array.shape[0] != samples:
+        raise ValueError(
+            f"x and y must have the same number of samples; x has {samples}, y has {array.shape[0]}."
+        )
+    if array.ndim == 1 and units == 1:
+        array = array[:, None]
+    if array.shape != (samples, units):
+        raise ValueError(
+            f"y: the model has {units} outputs, so y must be {(samples, units)}; got {array.shape}."
+        )
+    return array
+
+
+def weights_per_sample(
+    y: Any, sample_weight: Any, class_weight: Any, dtype: str, samples: int, *, check_finite: bool = True
+) -> Array | None:
+    """The weight of each sample, (samples,), from sample_weight or class_weight; None where neither is given.
+
+    class_weight maps a class, the label rounded to an integer, to its weight; a class without one weighs 1.
+    Errors: ValueError if both are given, or the length or shape is wrong.
+    """
+    if sample_weight is not None and class_weight is not None:
+        raise ValueError(
+            "sample_weight and class_weight cannot be given at the same time; multiply them first."
+        )
+    if class_weight is not None:
+        if not isinstance(class_weight, dict):
+            raise TypeError(
+                f"class_weight must be a dict of class: weight; got {type(class_weight).__name__}."
+            )
+        known = {key: finite_float("class_weight", repr(key), value) for key, value in class_weight.items()}
+        y = np.asarray(y)
+        classes = y.reshape(samples) if y.size == samples else y.argmax(axis=-1)
+        return np.array([known.get(int(c), 1.0) for c in np.round(classes)], dtype)
+    if sample_weight is None:
+        return None
+    array = numeric_array("sample_weight", sample_weight, dtype, check_finite=check_finite)
+    if array.shape == (samples, 1):
+        array = array[:, 0]
+    if array.shape != (samples,):
+        raise ValueError(
+            f"sample_weight must have one weight a sample, shape {(samples,)}; got {array.shape}."
+        )
+    return array
+
+
+def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], weights: Any) -> list[Array]:
+    """weights as arrays of the expected shapes, checked all before any is used.
+
+    Errors: ValueError for a wrong number, shape or a non-finite value, naming the weight.
+    """
+    weights = list(weights)
+    if len(weights) != len(expected):
+        raise ValueError(
+            f"{where}: expected {len(expected)} weight arrays ({', '.join(names) or 'none'}); got {len(weights)}."
+        )
+    arrays = []
+    for name, shape, weight in zip(names, expected, weights, strict=True):
+        array = np.asarray(weight)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}.")
+        if array.shape != shape:
+            raise ValueError(f"{where}: {name} has shape {shape}; got {array.shape}. No weight was changed.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{where}: {name} holds a NaN or an infinity. No weight was changed.")
+        arrays.append(array)
+    return arrays

@@ -1,0 +1,81 @@
+"""The few global settings, as Keras names them: floatx, epsilon, and where random numbers come from."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+
+FLOAT_TYPES = ("float32", "float64")
+
+_floatx = "float32"
+_epsilon = 1e-7
+
+
+def floatx() -> str:
+    """The float type that new layers, losses, metrics and optimizers compute in: "float32" or "float64"."""
+    return _floatx
+
+
+def set_floatx(value: str) -> None:
+    """Set the default float type. Call it before building a model.
+
+    Raises: ValueError if value is not "float32" or "float64" (Keras's half types are not supported).
+    """
+    global _floatx
+    _floatx = standardize_dtype(value)
+
+
+def standardize_dtype(dtype: object) -> str:
+    """The name of a supported float type; None means floatx().
+
+    Raises: ValueError if dtype is not one of "float32" and "float64".
+    """
+    if dtype is None:
+        return _floatx
+    try:
+        name = np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in FLOAT_TYPES:
+        raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}; got {dtype!r}.")
+    return name
+
+
+def epsilon() -> float:
+    """Keras's fuzz factor, 1e-7: probabilities are clipped to [epsilon, 1 - epsilon] before a logarithm."""
+    return _epsilon
+
+
+def set_epsilon(value: float) -> None:
+    """Set the fuzz factor. Raises: ValueError unless 0 < value < 0.5."""
+    global _epsilon
+    if not 0.0 < value < 0.5:
+        raise ValueError(f"set_epsilon: value must be in (0, 0.5); got {value!r}.")
+    _epsilon = float(value)
+
+
+RANDOM_STREAMS = ("tensorflow", "tensorflow-xla", "jax", "torch", "numpy")
+
+_random_stream = "tensorflow"
+
+
+def random_stream() -> str:
+    """Whose random numbers a seed gives: one of RANDOM_STREAMS, "tensorflow" unless changed."""
+    return _random_stream
+
+
+def set_random_stream(name: str) -> None:
+    """Choose whose random numbers a seed gives. Call it before building a model.
+
+    "tensorflow": Keras on TensorFlow, eager or graph (Keras's default on a CPU).
+    "tensorflow-xla": the same, but dropout masks as under `jit_compile=True`.
+    "jax", "torch": Keras on those backends.  "numpy": a fast generator of NumPy's, not Keras's numbers.
+    Raises: ValueError for another name.
+    """
+    global _random_stream
+    if name not in RANDOM_STREAMS:
+        nearest = difflib.get_close_matches(str(name), RANDOM_STREAMS, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"random stream must be one of {', '.join(RANDOM_STREAMS)}; got {name!r}.{hint}")
+    _random_stream = name

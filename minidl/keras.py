@@ -1,0 +1,50 @@
+"""Keras's namespace: `from minidl import keras` in place of `from tensorflow import keras`.
+
+Every module here is minidl's own of that name; `from minidl.keras.layers import Dense` works too.
+"""
+
+import sys
+
+from minidl import (
+    activations,
+    callbacks,
+    config,
+    datasets,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    random,
+    regularizers,
+    utils,
+)
+from minidl import config as backend
+from minidl.layers import Input
+from minidl.models import Sequential
+
+__all__ = [
+    "Input",
+    "Sequential",
+    "activations",
+    "backend",
+    "callbacks",
+    "config",
+    "datasets",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "random",
+    "regularizers",
+    "utils",
+]
+
+# `import minidl.keras.layers` must find minidl.layers itself, not load a second copy of its classes.
+__path__: list[str] = []
+for _name in __all__:
+    if _name.islower():
+        sys.modules[f"{__name__}.{_name}"] = globals()[_name]

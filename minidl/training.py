@@ -1,0 +1,247 @@
+"""One training step, and the loops over steps and epochs around it.
+
+The step, from top to bottom: forward → loss → backward → penalties → update → metrics. Each line of train_step is
+one of these; the layers, the loss and the optimizer hold the formulas' arguments, and ops.py the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl import activations, checks, random
+from minidl.backend import Array
+from minidl.callbacks import CallbackList, History, Logs, figures, progress_logger
+from minidl.layers import Dense
+
+if TYPE_CHECKING:
+    from minidl.models import Sequential
+
+DEFAULT_BATCH_SIZE = 32  # Keras's
+
+
+# ------------------------------------------------------------------------------------------ one step
+
+
+def train_step(
+    model: Sequential, x: Array, y: Array, sample_weight: Array | None, *, check_finite: bool
+) -> None:
+    """One step of gradient descent on a batch: x (B, I), y (B, U), sample_weight (B,) or None.
+
+    Errors: FloatingPointError if the loss is not finite; the weights are then those before this step.
+    """
+    y_pred = forward(model, x, training=True)
+    loss = total_loss(model, y, y_pred, sample_weight)
+    if check_finite and not math.isfinite(loss):
+        raise _diverged(model, loss)
+    backward(model, y, y_pred, sample_weight)
+    add_penalty_gradients(model)
+    model.optimizer.apply(model.arena)
+    update_metrics(model, loss, y, y_pred)
+
+
+def test_step(model: Sequential, x: Array, y: Array, sample_weight: Array | None) -> None:
+    """The forward half of a step at inference: adds the batch's loss and metrics to the model's."""
+    y_pred = forward(model, x, training=False)
+    update_metrics(model, total_loss(model, y, y_pred, sample_weight), y, y_pred)
+
+
+def forward(model: Sequential, x: Array, *, training: bool) -> Array:
+    """Each layer on the outputs of the one before;  (B, I) -> (B, U)."""
+    for layer in model.layers:
+        x = layer.forward(x, training=training)
+    return x
+
+
+def loss_inputs(model: Sequential, y_pred: Array) -> tuple[Array, bool]:
+    """What the loss is computed from, and whether these are logits.
+
+    As Keras on TensorFlow: of a model that ends in Dense(activation="sigmoid"), binary cross-entropy takes the
+    logits under the sigmoid; see ops.binary_crossentropy_from_logits.
+    """
+    last = model.layers[-1]
+    if model.loss.recovers_logits() and isinstance(last, Dense) and last.activation is activations.sigmoid:
+        return last.pre_activations, True
+    return y_pred, not model.loss.recovers_logits()
+
+
+def total_loss(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
+    """The data's loss plus the penalty of every regularizer, a scalar."""
+    predictions, from_logits = loss_inputs(model, y_pred)
+    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
+    for layer in model.layers:
+        for penalty in layer.losses:
+            loss = loss + penalty
+    return loss
+
+
+def backward(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | None) -> None:
+    """The gradient of the data's loss for every parameter, from the last layer to the first, into arena.grads."""
+    predictions, from_logits = loss_inputs(model, y_pred)
+    gradient = model.loss.gradient(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
+    *below, last = model.layers
+    if predictions is y_pred:
+        gradient = last.backward(gradient)
+    else:
+        gradient = last.backward_from_pre_activations(gradient)
+    for layer in reversed(below):
+        gradient = layer.backward(gradient)
+
+
+def add_penalty_gradients(model: Sequential) -> None:
+    """Add each regularizer's own gradient to its parameter's."""
+    for layer in model.layers:
+        for name, regularizer in layer.regularizers.items():
+            layer.grads[name] += regularizer.gradient(layer.parameters[name])
+
+
+def update_metrics(model: Sequential, loss: Any, y: Array, y_pred: Array) -> None:
+    """Add a batch to the running means: the loss weighted by the batch's size, the metrics by sample."""
+    model.loss_tracker.add(loss * len(y), len(y))
+    for metric in model.compiled_metrics:
+        metric.update_state(y, y_pred)
+
+
+def metric_results(model: Sequential) -> Logs:
+    """The loss and the metrics since they were reset: "loss" first."""
+    return {metric.name: float(metric.result()) for metric in model.metrics}
+
+
+def _diverged(model: Sequential, loss: Any) -> FloatingPointError:
+    return FloatingPointError(
+        f"{model.name}: the loss became {loss} at step {model.optimizer.iterations + 1}. The weights are those "
+        f"before this step. Usual causes: a learning rate that is too high (now "
+        f"{model.optimizer.learning_rate:g}), or inputs that are not standardized. check_finite=False trains on, "
+        f"as Keras does."
+    )
+
+
+# ------------------------------------------------------------------------------------------ the loops
+
+
+def fit(
+    model: Sequential,
+    data: tuple[Array, Array, Array | None],
+    validation: tuple[Array, Array, Array | None] | None,
+    *,
+    batch_size: int,
+    validation_batch_size: int,
+    validation_freq: int,
+    epochs: int,
+    initial_epoch: int,
+    shuffle: bool | str,
+    callbacks: Any,
+    verbose: Any,
+    check_finite: bool,
+) -> History:
+    """Train on checked arrays for epochs − initial_epoch epochs; see Sequential.fit for the arguments."""
+    x, y, sample_weight = data
+    samples, steps = len(x), math.ceil(len(x) / batch_size)
+    history = History()
+    hooks = CallbackList(callbacks, model=model, history=history, verbose=verbose, epochs=epochs, steps=steps)
+    model.stop_training = False
+    logs: Logs = {}
+    hooks.train_begin()
+    try:
+        for epoch in range(initial_epoch, epochs):
+            model.reset_metrics()
+            hooks.epoch_begin(epoch)
+            order = random.epoch_order(samples, batch_size, shuffle)
+            for step in range(steps):
+                rows = order[step * batch_size : (step + 1) * batch_size]
+                weight = None if sample_weight is None else sample_weight[rows]
+                hooks.step_begin(step)
+                train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
+                hooks.step_end(step, lambda: metric_results(model))
+                if model.stop_training:
+                    break
+            logs = dict(sorted(metric_results(model).items()))
+            if validation is not None and (epoch + 1) % validation_freq == 0:
+                found = evaluate(model, validation, batch_size=validation_batch_size)
+                logs |= {f"val_{name}": value for name, value in sorted(found.items())}
+            hooks.epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        hooks.train_end(logs)
+    finally:
+        hooks.close()
+    return history
+
+
+def evaluate(
+    model: Sequential, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0
+) -> Logs:
+    """The loss, penalties included, and the metrics on checked arrays at inference."""
+    x, y, sample_weight = data
+    started = time.perf_counter()
+    model.reset_metrics()
+    for start in range(0, len(x), batch_size):
+        rows = slice(start, start + batch_size)
+        test_step(model, x[rows], y[rows], None if sample_weight is None else sample_weight[rows])
+    logs = metric_results(model)
+    _print_line(verbose, len(x), batch_size, started, figures(logs))
+    return logs
+
+
+def predict(model: Sequential, x: Array, *, batch_size: int, verbose: Any = 0) -> Array:
+    """The outputs at inference, batch by batch;  (samples, I) -> (samples, U)."""
+    started = time.perf_counter()
+    batches = [
+        forward(model, x[start : start + batch_size], training=False)
+        for start in range(0, len(x), batch_size)
+    ]
+    _print_line(verbose, len(x), batch_size, started, "")
+    return np.concatenate(batches)
+
+
+def _print_line(verbose: Any, samples: int, batch_size: int, started: float, text: str) -> None:
+    if progress_logger(verbose):
+        seconds = time.perf_counter() - started
+        line = f"{math.ceil(samples / batch_size)} steps - {seconds:.2f}s"
+        print(f"{line} - {text}" if text else line)
+
+
+# ------------------------------------------------------------------------------------------ the data
+
+
+def checked_data(
+    model: Sequential, x: Any, y: Any, sample_weight: Any, class_weight: Any, *, check_finite: bool
+) -> tuple[Array, Array, Array | None]:
+    """x, y and weights as arrays of the model's dtype that fit the model; builds it if this is its first data."""
+    array = model.checked_features(x, check_finite=check_finite)
+    if y is None:
+        raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
+    units = model.output_shape[-1]
+    labels = checks.labels(y, model.dtype, units, len(array), check_finite=check_finite)
+    if check_finite:
+        model.loss.check_labels(labels)
+    weights = checks.weights_per_sample(
+        labels, sample_weight, class_weight, model.dtype, len(array), check_finite=check_finite
+    )
+    return array, labels, weights
+
+
+def split_validation(
+    data: tuple[Array, Array, Array | None], fraction: float
+) -> tuple[tuple[Array, Array, Array | None], tuple[Array, Array, Array | None]]:
+    """The first ⌊n(1 − fraction)⌋ rows to train on, and the rest to validate on, before any shuffling.
+
+    Errors: ValueError for a fraction outside (0, 1) or one that leaves either part empty.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"validation_split must be in [0, 1); got {fraction!r}.")
+    samples = len(data[0])
+    at = math.floor(samples * (1.0 - fraction))
+    if at in (0, samples):
+        raise ValueError(
+            f"validation_split={fraction!r} of {samples} samples leaves no data to train on or none to validate on."
+        )
+
+    def part(rows: slice) -> tuple[Array, Array, Array | None]:
+        x, y, sample_weight = data
+        return x[rows], y[rows], None if sample_weight is None else sample_weight[rows]
+
+    return part(slice(0, at)), part(slice(at, samples))
