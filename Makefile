@@ -1,8 +1,8 @@
-# Each task makes its own virtual environment, once: the stamps are renewed when pyproject.toml changes.
-# Another Python: make test PYTHON=python3.12 VENV=.venv-3.12. More for pytest: make test ARGS="-k adam -x".
+# Each task sets up .venv with what it needs, once, and again when pyproject.toml changes (the stamps in .venv).
+# Another Python: make test PYTHON=python3.12, in .venv-python3.12. More arguments: make test ARGS="-k adam -x".
 
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(addprefix -,$(notdir $(filter-out python3,$(PYTHON))))
 ARGS ?=
 
 python := $(VENV)/bin/python
@@ -10,6 +10,7 @@ install = $(python) -m pip install --quiet --disable-pip-version-check --editabl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: demo test check bench docs help
 
 demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/

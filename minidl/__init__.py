@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 from minidl import (
     activations,
+    backend,
     callbacks,
     config,
     datasets,
@@ -24,8 +25,6 @@ from minidl import (
 )
 from minidl.layers import Input
 from minidl.models import Sequential
-
-backend = config
 
 __all__ = [
     "Input",

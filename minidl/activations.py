@@ -1,4 +1,4 @@
-"""Activations by name, as Keras resolves them: a string, one of these functions, or a framework's own function."""
+"""Activations by name, as Keras resolves them: a string, one of these functions, or a framework's own."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from minidl import ops
+from minidl import config, ops
 from minidl.backend import Array
 from minidl.naming import unknown_name
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of ops.py with its backward. Called, it is the function; on a list it makes an array first."""
+    """A function of ops.py with its backward. Called, it is the function; a list is made an array first."""
 
     name: str
     forward: Callable[..., Array]
     backward: Callable[..., Array]
 
     def __call__(self, x: Any) -> Array:
-        return self.forward(x if hasattr(x, "dtype") else np.asarray(x, np.result_type(np.float32)))
+        return self.forward(x if hasattr(x, "dtype") else np.asarray(x, config.floatx()))
 
     @property
     def __name__(self) -> str:
@@ -60,5 +60,5 @@ def get(identifier: Any) -> Activation:
         return _BY_NAME[name]
     raise ValueError(
         f"Unknown activation: {identifier!r}. Pass one of the names {', '.join(_BY_NAME)}, or a framework's "
-        f"function of that name, such as tf.nn.relu: a function of your own has no backward that minidl knows."
+        f"function of that name, such as tf.nn.relu; a function of your own has no backward known here."
     )

@@ -1,4 +1,7 @@
-"""The one place that chooses the array library: NumPy on a CPU, CuPy on a GPU."""
+"""The one place that chooses the array library: NumPy on a CPU, CuPy on a GPU.
+
+Also Keras's `backend` namespace: floatx, set_floatx, epsilon, set_epsilon.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ from typing import Any
 
 import numpy as np
 
-# An array of either library. CuPy is optional and its arrays have NumPy's interface, so one alias serves both.
+from minidl.config import epsilon, floatx, set_epsilon, set_floatx
+
+__all__ = ["Array", "array_module", "epsilon", "floatx", "set_epsilon", "set_floatx"]
+
+# An array of either library: CuPy is optional, and its arrays have NumPy's interface.
 Array = Any
 
 

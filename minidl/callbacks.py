@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from minidl.naming import unknown_name
+
 Logs = dict[str, float]
 
 
@@ -60,6 +62,20 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions: LambdaCallback(on_epoch_end=lambda epoch, logs: …), any hook by its name.
+
+    Errors: ValueError for a hook that Callback does not have.
+    """
+
+    def __init__(self, **hooks: Callable[..., None]) -> None:
+        known = [name for name in vars(Callback) if name.startswith("on_")]
+        for name, function in hooks.items():
+            if name not in known:
+                raise ValueError(unknown_name("hook", name, known))
+            setattr(self, name, function)
 
 
 class ProgbarLogger(Callback):
@@ -145,9 +161,7 @@ def figures(logs: Logs) -> str:
 class CallbackList:
     """Passes every hook on to each callback in turn: the printing of progress, the user's, then History."""
 
-    def __init__(
-        self, callbacks: Any, *, model: Any, history: History, verbose: Any, epochs: int, steps: int
-    ) -> None:
+    def __init__(self, callbacks: Any, *, model: Any, history: History, verbose: Any, epochs: int, steps: int) -> None:
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         for callback in given:
             if not isinstance(callback, Callback):
@@ -200,4 +214,5 @@ class CallbackList:
 
 
 def _overrides(callback: Callback, hook: str) -> bool:
-    return getattr(type(callback), hook) is not getattr(Callback, hook)
+    own = getattr(callback, hook)
+    return getattr(own, "__func__", own) is not getattr(Callback, hook)

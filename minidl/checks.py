@@ -60,9 +60,7 @@ def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True
             f"Convert text, dates and objects to numbers first."
         )
     if array.ndim == 0:
-        raise ValueError(
-            f"{name}: expected an array with a row for each sample; got the single value {array!r}."
-        )
+        raise ValueError(f"{name}: expected an array with a row for each sample; got the single value {array!r}.")
     if array.size == 0:
         raise ValueError(f"{name}: expected at least one sample; got an empty array of shape {array.shape}.")
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes an infinity, reported below
@@ -103,15 +101,11 @@ def labels(y: Any, dtype: str, units: int, samples: int, *, check_finite: bool =
     """
     array = numeric_array("y", y, dtype, check_finite=check_finite)
     if array.shape[0] != samples:
-        raise ValueError(
-            f"x and y must have the same number of samples; x has {samples}, y has {array.shape[0]}."
-        )
+        raise ValueError(f"x and y must have the same number of samples; x has {samples}, y has {array.shape[0]}.")
     if array.ndim == 1 and units == 1:
         array = array[:, None]
     if array.shape != (samples, units):
-        raise ValueError(
-            f"y: the model has {units} outputs, so y must be {(samples, units)}; got {array.shape}."
-        )
+        raise ValueError(f"y: the model has {units} outputs, so y must be {(samples, units)}; got {array.shape}.")
     return array
 
 
@@ -124,14 +118,10 @@ def weights_per_sample(
     Errors: ValueError if both are given, or the length or shape is wrong.
     """
     if sample_weight is not None and class_weight is not None:
-        raise ValueError(
-            "sample_weight and class_weight cannot be given at the same time; multiply them first."
-        )
+        raise ValueError("sample_weight and class_weight cannot be given at the same time; multiply them first.")
     if class_weight is not None:
         if not isinstance(class_weight, dict):
-            raise TypeError(
-                f"class_weight must be a dict of class: weight; got {type(class_weight).__name__}."
-            )
+            raise TypeError(f"class_weight must be a dict of class: weight; got {type(class_weight).__name__}.")
         known = {key: finite_float("class_weight", repr(key), value) for key, value in class_weight.items()}
         y = np.asarray(y)
         classes = y.reshape(samples) if y.size == samples else y.argmax(axis=-1)
@@ -142,9 +132,7 @@ def weights_per_sample(
     if array.shape == (samples, 1):
         array = array[:, 0]
     if array.shape != (samples,):
-        raise ValueError(
-            f"sample_weight must have one weight a sample, shape {(samples,)}; got {array.shape}."
-        )
+        raise ValueError(f"sample_weight must have one weight a sample, shape {(samples,)}; got {array.shape}.")
     return array
 
 
@@ -156,7 +144,8 @@ def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], w
     weights = list(weights)
     if len(weights) != len(expected):
         raise ValueError(
-            f"{where}: expected {len(expected)} weight arrays ({', '.join(names) or 'none'}); got {len(weights)}."
+            f"{where}: expected {len(expected)} arrays ({', '.join(names) or 'none'}); got {len(weights)}. "
+            f"No weight was changed."
         )
     arrays = []
     for name, shape, weight in zip(names, expected, weights, strict=True):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
+
+from minidl import naming
 
 FLOAT_TYPES = ("float32", "float64")
 
@@ -75,7 +75,5 @@ def set_random_stream(name: str) -> None:
     """
     global _random_stream
     if name not in RANDOM_STREAMS:
-        nearest = difflib.get_close_matches(str(name), RANDOM_STREAMS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"random stream must be one of {', '.join(RANDOM_STREAMS)}; got {name!r}.{hint}")
+        raise ValueError(naming.unknown_name("random stream", name, RANDOM_STREAMS))
     _random_stream = name

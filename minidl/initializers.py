@@ -7,7 +7,6 @@ gives new ones). Verified with Keras 3.15.1: keras/src/initializers/.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minidl import config, random
+from minidl import config, naming, random
 
 Array = npt.NDArray[Any]
 
 
 class Initializer:
-    """Base class: `__call__(shape, dtype=None)` returns a new array, `get_config` the constructor's arguments."""
+    """Base class: `__call__(shape, dtype=None)` makes an array, `get_config` gives the arguments back."""
 
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(shape, dtype=None).")
@@ -83,7 +82,7 @@ class Identity(Initializer):
 
 
 class RandomInitializer(Initializer):
-    """Holds the seed: a Python int, a SeedGenerator, or None for one drawn now by `random.make_default_seed`."""
+    """Holds the seed: a Python int, a SeedGenerator, or None for one drawn now (`make_default_seed`)."""
 
     def __init__(self, seed: random.Seed | dict[str, Any] = None) -> None:
         if isinstance(seed, dict):
@@ -178,8 +177,7 @@ class VarianceScaling(RandomInitializer):
             distribution = "truncated_normal"
         if distribution not in _DISTRIBUTIONS:
             raise ValueError(
-                f"{type(self).__name__}: distribution must be one of {', '.join(_DISTRIBUTIONS)}; "
-                f"got {distribution!r}."
+                f"{type(self).__name__}: distribution must be one of {', '.join(_DISTRIBUTIONS)}; got {distribution!r}."
             )
         self.scale, self.mode, self.distribution = scale, mode, distribution
         self.input_axes, self.output_axes = input_axes, output_axes
@@ -268,13 +266,13 @@ class HeNormal(_FixedScaling):
 
 
 class LecunUniform(_FixedScaling):
-    """Uniform, limit = √(3 / fan_in). LeCun et al. 1998; Klambauer et al. 2017 for SELU."""
+    """Uniform, limit = √(3 / fan_in). LeCun et al. 1998; SELU: Klambauer et al. 2017."""
 
     _scaling = (1.0, "fan_in", "uniform")
 
 
 class LecunNormal(_FixedScaling):
-    """Truncated normal, standard deviation √(1 / fan_in). LeCun et al. 1998; Klambauer et al. 2017 for SELU."""
+    """Truncated normal, standard deviation √(1 / fan_in). LeCun et al. 1998; SELU: Klambauer et al. 2017."""
 
     _scaling = (1.0, "fan_in", "truncated_normal")
 
@@ -283,8 +281,8 @@ class Orthogonal(RandomInitializer):
     """gain · Q with orthonormal columns (or rows, whichever are fewer). Saxe et al. 2014.
 
     Q R = A with A standard normal, and each column of Q times the sign of R's diagonal: then Q is uniformly
-    distributed. More than two axes: the leading ones are one. QR rounds differently from library to library, so
-    this agrees with Keras to about 1e-6, not to the last bit.
+    distributed. More than two axes: all but the last count as one. QR rounds differently from library to
+    library, so this agrees with Keras to about 1e-6 in float32, not to the last bit.
     Raises: ValueError for fewer than two axes.
     """
 
@@ -334,23 +332,28 @@ _CLASSES.update(uniform=RandomUniform, normal=RandomNormal, zero=Zeros, one=Ones
 
 def _class(name: str) -> type[Initializer]:
     if name not in _CLASSES:
-        nearest = difflib.get_close_matches(name, _CLASSES, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-        raise ValueError(f"Unknown initializer {name!r}.{hint} All names: {', '.join(sorted(_CLASSES))}.")
+        raise ValueError(naming.unknown_name("initializer", name, _CLASSES))
     return _CLASSES[name]
 
 
 def serialize(initializer: Initializer) -> dict[str, Any]:
-    """{"class_name", "config"} of an initializer; `get` reads it back."""
+    """{"class_name", "config"} of an initializer; `deserialize` and `get` read it back."""
     return {"class_name": type(initializer).__name__, "config": initializer.get_config()}
+
+
+def deserialize(config: dict[str, Any]) -> Initializer:
+    """The initializer of a {"class_name", "config"} dict. Raises: ValueError for another dict or name."""
+    if "class_name" not in config:
+        raise ValueError(f"An initializer's dict needs the keys 'class_name' and 'config'; got {config!r}.")
+    return _class(config["class_name"]).from_config(config.get("config") or {})
 
 
 def get(identifier: Any) -> Callable[..., Array] | None:
     """The initializer that identifier stands for.
 
     A name ("glorot_uniform" or "GlorotUniform"), a class or a {"class_name", "config"} dict gives a new
-    instance (which draws a seed if it needs one); None gives None; an array gives its values, for its own shape
-    only; an instance or another callable f(shape, dtype=None) is returned as it is.
+    instance (which draws a seed if it needs one); None gives None; an array gives its values, for its own
+    shape only; an instance or another callable f(shape, dtype=None) is returned as it is.
     Raises: ValueError for an unknown name, naming the nearest and all, or for something else.
     """
     if identifier is None:
@@ -358,11 +361,7 @@ def get(identifier: Any) -> Callable[..., Array] | None:
     if isinstance(identifier, str):
         return _class(identifier)()
     if isinstance(identifier, dict):
-        if "class_name" not in identifier:
-            raise ValueError(
-                f"An initializer's dict needs the keys 'class_name' and 'config'; got {identifier!r}."
-            )
-        return _class(identifier["class_name"]).from_config(identifier.get("config") or {})
+        return deserialize(identifier)
     if isinstance(identifier, np.ndarray | np.generic):
         return _values(np.asarray(identifier))
     if isinstance(identifier, type) and issubclass(identifier, Initializer):
@@ -378,9 +377,7 @@ def get(identifier: Any) -> Callable[..., Array] | None:
 def _values(values: Array) -> Callable[..., Array]:
     def initialize(shape: Sequence[int], dtype: str | None = None) -> Array:
         if tuple(shape) != values.shape:
-            raise ValueError(
-                f"The array given as initializer has shape {values.shape}; expected {tuple(shape)}."
-            )
+            raise ValueError(f"The array given as initializer has shape {values.shape}; expected {tuple(shape)}.")
         return values.astype(config.standardize_dtype(dtype))
 
     return initialize

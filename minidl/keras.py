@@ -7,6 +7,7 @@ import sys
 
 from minidl import (
     activations,
+    backend,
     callbacks,
     config,
     datasets,
@@ -20,7 +21,6 @@ from minidl import (
     regularizers,
     utils,
 )
-from minidl import config as backend
 from minidl.layers import Input
 from minidl.models import Sequential
 

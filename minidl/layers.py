@@ -1,9 +1,10 @@
-"""Layers: each owns its parameters, remembers what its backward needs, and leaves its gradients in `grads`."""
+"""Layers: each owns its parameters, keeps what its backward needs, and leaves its gradients in `grads`."""
 
 from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, d_outputs: Array) -> Array:
-        """dL/d(outputs), (B, U) -> dL/d(inputs), (B, I), of the last forward; leaves the parameters' in grads."""
+        """dL/d(outputs), (B, U) -> dL/d(inputs), (B, I), of the last forward; writes grads."""
         raise NotImplementedError
 
     def __call__(self, inputs: Any, training: bool = False) -> Array:
@@ -130,8 +131,8 @@ class Layer:
         owner = None if self._owner is None else self._owner()
         if owner is not None and owner is not model:
             raise NotImplementedError(
-                f"{self.name}: this layer belongs to model {owner.name!r}, and its parameters lie in that model's "
-                f"arena; minidl does not share layers between models. Make a new layer."
+                f"{self.name}: this layer belongs to model {owner.name!r}, in whose arena its parameters lie; "
+                f"minidl does not share layers between models. Make a new layer."
             )
         self._owner = weakref.ref(model)
 
@@ -202,15 +203,11 @@ def Input(*args: Any, **kwargs: Any) -> InputLayer:
 def sample_shape(where: str, shape: Any) -> tuple[int, ...]:
     """A sample's shape as a tuple of one width. Errors: ValueError for anything else."""
     if isinstance(shape, (int, np.integer)):
-        raise ValueError(
-            f"{where}: the shape of a sample must be a tuple, such as ({shape},); got {shape!r}."
-        )
+        raise ValueError(f"{where}: the shape of a sample must be a tuple, such as ({shape},); got {shape!r}.")
     try:
         (width,) = shape
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{where}: the shape of a sample must be (features,), such as (4,); got {shape!r}."
-        ) from None
+        raise ValueError(f"{where}: the shape of a sample must be (features,), such as (4,); got {shape!r}.") from None
     return (checks.positive_int(where, "the number of features", width),)
 
 
@@ -252,17 +249,15 @@ class Dense(Layer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_initializer = _initializer("kernel_initializer", kernel_initializer)
+        self.bias_initializer = _initializer("bias_initializer", bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
 
     def build(self, input_shape: Shape) -> None:
         """Draw the kernel (I, U) and the bias (U,)."""
         inputs = input_shape[-1]
-        self.parameters = {
-            "kernel": np.asarray(self.kernel_initializer((inputs, self.units), dtype=self.dtype))
-        }
+        self.parameters = {"kernel": np.asarray(self.kernel_initializer((inputs, self.units), dtype=self.dtype))}
         if self.kernel_regularizer is not None:
             self.regularizers["kernel"] = self.kernel_regularizer
         if self.use_bias:
@@ -309,12 +304,19 @@ class Dense(Layer):
         return self.parameters.get("bias")
 
 
+def _initializer(name: str, identifier: Any) -> Callable[..., Array]:
+    found = initializers.get(identifier)
+    if found is None:
+        raise NotImplementedError(f"Dense: {name}=None is not supported; name the initializer, such as 'zeros'.")
+    return found
+
+
 class Dropout(Layer):
     """In training, outputs = inputs · mask / (1 − rate); at inference, outputs = inputs.
 
-    rate in [0, 1]: the fraction dropped. The mask is drawn anew at every training step, from the layer's seed and
-    the number of masks drawn before: Keras's mask, bit for bit. seed: an int, or None to draw one when the layer
-    is made. noise_shape: the mask's shape, broadcast over the inputs; None entries take the inputs' size.
+    rate in [0, 1]: the fraction dropped. The mask is drawn anew at every training step, from the layer's seed
+    and the number of masks drawn before: Keras's mask, bit for bit. seed: an int, or None to draw one when the
+    layer is made. noise_shape: the mask's shape, broadcast over the inputs; None takes the inputs' size.
     Errors: ValueError for a rate outside [0, 1] or a noise_shape that is not of positive ints or None.
     """
 
@@ -340,9 +342,7 @@ class Dropout(Layer):
         """The next step's mask for inputs of this shape, True = kept; moves the seed's counter on by one."""
         if self.noise_shape is not None:
             shape = tuple(own or size for own, size in zip(self.noise_shape, shape, strict=True))
-        if (
-            self.rate == 1.0 or self.seed_generator is None
-        ):  # everything or nothing is dropped: nothing is drawn
+        if self.rate == 1.0 or self.seed_generator is None:  # everything or nothing is dropped: nothing is drawn
             return np.full(shape, self.rate == 0.0)
         return random.dropout_mask(shape, self.rate, self.seed_generator.next(), self.dtype)
 
@@ -365,7 +365,5 @@ def _checked_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
     if noise_shape is None:
         return None
     if isinstance(noise_shape, str) or not hasattr(noise_shape, "__iter__"):
-        raise ValueError(
-            f"Dropout: noise_shape must be a tuple of positive integers or None; got {noise_shape!r}."
-        )
+        raise ValueError(f"Dropout: noise_shape must be a tuple of positive integers or None; got {noise_shape!r}.")
     return tuple(None if d is None else checks.positive_int("Dropout", "noise_shape", d) for d in noise_shape)

@@ -33,9 +33,7 @@ class Loss:
         """The loss of a batch, a scalar."""
         raise NotImplementedError
 
-    def gradient(
-        self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None
-    ) -> Array:
+    def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
         """dvalue/dy_pred, (B, U)."""
         raise NotImplementedError
 
@@ -64,9 +62,7 @@ class BinaryCrossentropy(Loss):
         refuse_unsupported("BinaryCrossentropy", axis=(axis, -1))
         smoothing = finite_float("BinaryCrossentropy", "label_smoothing", label_smoothing, at_least=0.0)
         if smoothing > 1.0:
-            raise ValueError(
-                f"BinaryCrossentropy: label_smoothing must be in [0, 1]; got {label_smoothing!r}."
-            )
+            raise ValueError(f"BinaryCrossentropy: label_smoothing must be in [0, 1]; got {label_smoothing!r}.")
         self.from_logits = bool(from_logits)
         self.label_smoothing = smoothing
         self.name = name
@@ -104,9 +100,7 @@ class BinaryCrossentropy(Loss):
             losses = ops.binary_crossentropy(y, y_pred, epsilon=config.epsilon())
         return ops.weighted_mean_over_batch(losses.mean(axis=-1), sample_weight)
 
-    def gradient(
-        self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None
-    ) -> Array:
+    def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
         y = self._smoothed(y_true)
         if from_logits:
             gradient = ops.binary_crossentropy_from_logits_backward(y, y_pred)
@@ -130,7 +124,10 @@ def _two_dimensional(array: Array) -> Array:
 def binary_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Array:
-    """Each sample's loss, (B, U), (B, U) -> (B,): the mean over the last axis, as keras.losses.binary_crossentropy."""
+    """Each sample's loss, (B, U), (B, U) -> (B,): the mean over the last axis.
+
+    Source: keras.losses.binary_crossentropy.
+    """
     refuse_unsupported("binary_crossentropy", axis=(axis, -1))
     y_pred = np.asarray(y_pred, config.floatx())
     y_true = np.asarray(y_true, y_pred.dtype)

@@ -55,13 +55,9 @@ class BinaryAccuracy(Mean):
     Source: keras.metrics.BinaryAccuracy.
     """
 
-    def __init__(
-        self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5
-    ) -> None:
+    def __init__(self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5) -> None:
         if not 0.0 < threshold < 1.0:
-            raise ValueError(
-                f"BinaryAccuracy: threshold must be strictly between 0 and 1; got {threshold!r}."
-            )
+            raise ValueError(f"BinaryAccuracy: threshold must be strictly between 0 and 1; got {threshold!r}.")
         self.threshold = threshold
         super().__init__(name, dtype)
 

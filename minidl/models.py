@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl import checks, training
+from minidl import checks, config, training
 from minidl import losses as losses_module
 from minidl import metrics as metrics_module
 from minidl import optimizers as optimizers_module
@@ -23,9 +23,7 @@ class Sequential:
     its first data. Built, all parameters lie in one arena, and the layers' are views of it.
     """
 
-    def __init__(
-        self, layers: list[Layer] | None = None, trainable: bool = True, name: str | None = None
-    ) -> None:
+    def __init__(self, layers: list[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
         checks.refuse_unsupported("Sequential", trainable=(trainable, True))
         self.name = auto_name("Sequential") if name is None else name
         self._layers: list[Layer] = []
@@ -70,9 +68,7 @@ class Sequential:
         for layer in self._layers:
             if layer.name == name:
                 return layer
-        raise ValueError(
-            f"get_layer: no layer named {name!r}; there are {[layer.name for layer in self._layers]}."
-        )
+        raise ValueError(f"get_layer: no layer named {name!r}; there are {[layer.name for layer in self._layers]}.")
 
     def _append(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -83,9 +79,7 @@ class Sequential:
             self._input = layer
             return
         if layer.name in [other.name for other in self._layers]:
-            raise ValueError(
-                f"{self.name}: layer names must differ, and {layer.name!r} is taken; pass another name."
-            )
+            raise ValueError(f"{self.name}: layer names must differ, and {layer.name!r} is taken; pass another name.")
         layer.attach(self)
         if not self._layers and self._input is None and layer.input_shape_argument is not None:
             shape = sample_shape(layer.name, layer.input_shape_argument)
@@ -109,9 +103,7 @@ class Sequential:
         if self._input is not None and self._input.shape != shape:
             raise ValueError(f"{self.name}: built for inputs of shape {self._input.shape}; got {shape}.")
         if len({layer.dtype for layer in self._layers}) > 1:
-            raise ValueError(
-                f"{self.name}: all layers must have one dtype; got {[la.dtype for la in self._layers]}."
-            )
+            raise ValueError(f"{self.name}: all layers must have one dtype; got {[la.dtype for la in self._layers]}.")
         if self._input is None:
             self._input = InputLayer(shape, dtype=self.dtype)
         outputs: Shape = (None, *shape)
@@ -149,6 +141,15 @@ class Sequential:
     def dtype(self) -> str:
         """The float type of all parameters and results."""
         return self._layers[0].dtype
+
+    def set_dtype(self, dtype: str) -> None:
+        """Go on in another float type, with the same weights. Errors: ValueError unless built and not yet trained."""
+        self._require_built("set_dtype")
+        if self._optimizer is not None and self._optimizer.built:
+            raise ValueError("set_dtype: the optimizer holds a state already; set the dtype before training.")
+        for layer in self._layers:
+            layer.dtype = config.standardize_dtype(dtype)
+        self._gather_parameters()
 
     @property
     def input_shape(self) -> Shape:
@@ -238,9 +239,7 @@ class Sequential:
             jit_compile=(jit_compile or "auto", "auto"),
         )
         if metrics is not None and not isinstance(metrics, (list, tuple)):
-            raise ValueError(
-                f"compile: metrics must be a list; got {metrics!r}. Write metrics=[{metrics!r}]."
-            )
+            raise ValueError(f"compile: metrics must be a list; got {metrics!r}. Write metrics=[{metrics!r}].")
         found = optimizers_module.get(optimizer), losses_module.get(loss)
         for metric in metrics or []:
             metrics_module.get(metric)
@@ -354,9 +353,7 @@ class Sequential:
             data,
             validation,
             batch_size=size,
-            validation_batch_size=size
-            if validation_batch_size is None
-            else _batch_size("fit", validation_batch_size),
+            validation_batch_size=size if validation_batch_size is None else _batch_size("fit", validation_batch_size),
             validation_freq=checks.positive_int("fit", "validation_freq", validation_freq),
             epochs=epochs if epochs == 0 else checks.positive_int("fit", "epochs", epochs),
             initial_epoch=int(checks.finite_float("fit", "initial_epoch", initial_epoch, at_least=0)),
@@ -368,9 +365,7 @@ class Sequential:
 
     def _validation(self, data: Any, check_finite: bool) -> tuple[Array, Array, Array | None]:
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise ValueError(
-                f"validation_data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}."
-            )
+            raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}.")
         x, y, sample_weight = (*data, None)[:3]
         try:
             return training.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)

@@ -294,9 +294,7 @@ def adam_step(
     Errors: ValueError if step < 1, or a shape or dtype differs.
     Source: Kingma & Ba 2015, the ε̂ form before §2.1 (not Algorithm 1's ε); keras.optimizers.Adam.update_step.
     """
-    if not (
-        param.shape == grad.shape == m.shape == v.shape and param.dtype == grad.dtype == m.dtype == v.dtype
-    ):
+    if not (param.shape == grad.shape == m.shape == v.shape and param.dtype == grad.dtype == m.dtype == v.dtype):
         described = ", ".join(f"{a.dtype}{a.shape}" for a in (param, grad, m, v))
         raise ValueError(f"adam_step: param, grad, m and v must have one shape and dtype; got {described}.")
     xp = array_module(param)

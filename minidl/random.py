@@ -31,7 +31,7 @@ import functools
 import importlib
 import math
 import random as python_random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,7 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
     """
     c, k = np.asarray(counter, dtype=np.uint64), np.asarray(key, dtype=np.uint64)
     if c.shape[-1:] != (4,) or k.shape[-1:] != (2,):
-        raise ValueError(
-            f"philox4x32: expected counter (..., 4) and key (..., 2); got {c.shape} and {k.shape}."
-        )
+        raise ValueError(f"philox4x32: expected counter (..., 4) and key (..., 2); got {c.shape} and {k.shape}.")
     words = _philox_rounds(c[..., 0], c[..., 1], c[..., 2], c[..., 3], k[..., 0], k[..., 1])
     return np.stack(np.broadcast_arrays(*words), axis=-1).astype(np.uint32)
 
@@ -86,7 +84,7 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
 def philox_words(k0: Any, k1: Any, c2: Any, c3: Any, blocks: int) -> Words:
     """The words of Philox4x32-10 at counters (i, 0, c2, c3), i = 0 … blocks - 1: the fast path.
 
-    k0, k1, c2, c3: ints, or (S,) uint64 arrays of S independent streams. Returns (S, 4·blocks), S = 1 for ints.
+    k0, k1, c2, c3: ints, or (S,) uint64 arrays of S independent streams. Returns (S, 4·blocks); ints: S = 1.
     It is `_philox_rounds` in place on cache-sized chunks. Low halves keep the high bits of their product: the
     next round's mask, or the cast to uint32 at the end, cuts them off. blocks must be below 2³².
     """
@@ -149,9 +147,7 @@ def threefry2x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
     """
     c, k = np.asarray(counter, dtype=np.uint32), np.asarray(key, dtype=np.uint32)
     if c.shape[-1:] != (2,) or k.shape[-1:] != (2,):
-        raise ValueError(
-            f"threefry2x32: expected counter (..., 2) and key (..., 2); got {c.shape} and {k.shape}."
-        )
+        raise ValueError(f"threefry2x32: expected counter (..., 2) and key (..., 2); got {c.shape} and {k.shape}.")
     # one axis more, so that nothing is a NumPy scalar: those warn when they wrap, arrays do not
     k = k[..., None, :]
     keys = (k[..., 0], k[..., 1], k[..., 0] ^ k[..., 1] ^ np.uint32(_THREEFRY_PARITY))
@@ -205,8 +201,8 @@ class SeedGenerator:
             seed = make_default_seed()
         if not isinstance(seed, int):
             raise ValueError(
-                f"SeedGenerator: seed must be a Python int or None; got {seed!r} of type {type(seed).__name__}. "
-                "Convert it with int(seed)."
+                f"SeedGenerator: seed must be a Python int or None; got {seed!r} of type "
+                f"{type(seed).__name__}. Convert it with int(seed)."
             )
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"SeedGenerator: seed must fit 64 bits with sign; got {seed}.")
@@ -226,7 +222,7 @@ class SeedGenerator:
         return pair
 
     def advance(self, steps: int) -> Pair:
-        """The current (seed, counter); then counter ← counter + steps: for `dropout_masks` of that many steps."""
+        """The current (seed, counter); then counter ← counter + steps: for `dropout_masks` of those steps."""
         pair = (int(self.state[0]), int(self.state[1]))
         self.state[1] += steps
         return pair
@@ -258,9 +254,9 @@ def reset_global_state(seed: int) -> None:
 
 
 def draw_seed(seed: Seed) -> Pair:
-    """(seed, counter) for one draw: an int means (seed, 0), a SeedGenerator its next pair, None the global one.
+    """(seed, counter) for one draw: an int means (seed, 0), a SeedGenerator its next pair.
 
-    Raises: ValueError for another type.
+    None means the global SeedGenerator, made at its first use. Raises: ValueError for another type.
     Source: keras/src/random/seed_generator.py, draw_seed.
     """
     global _global_generator
@@ -271,9 +267,7 @@ def draw_seed(seed: Seed) -> Pair:
         return seed.next()
     if isinstance(seed, int):
         return seed, 0
-    raise ValueError(
-        f"seed must be a Python int, a SeedGenerator or None; got {seed!r} of type {type(seed).__name__}."
-    )
+    raise ValueError(f"seed must be a Python int, a SeedGenerator or None; got {seed!r} of type {type(seed).__name__}.")
 
 
 def _count(shape: Shape) -> int:
@@ -319,7 +313,7 @@ def tensorflow_fractions(words: Words, dtype: str, *, xla: bool = False) -> tupl
         bfloat16    b mod 2⁷                        b >> 9, then u is cut to 8 significant bits
         float64     (x0 mod 2²⁰)·2³² + x1           (x1·2³² + x0) >> 12
 
-    Source: Uint32ToFloat and its kin in tsl/lib/random/random_distributions_utils.h and
+    Source: Uint32ToFloat and its kin in xla/tsl/lib/random/random_distributions_utils.h and
     random_distributions.h; xla/hlo/builder/lib/prng.cc.
     """
     bits = _MANTISSA_BITS[dtype]
@@ -348,7 +342,7 @@ def tensorflow_uniform01(pair: Pair, count: int, dtype: str, *, xla: bool = Fals
 
 
 def _tf_uniform(pair: Pair, shape: Shape, minval: float, maxval: float, dtype: str) -> Array:
-    """u·(hi - lo) + lo, rounded after each operation; lo and hi pass through float32 in float64 too (tf.cast)."""
+    """u·(hi - lo) + lo, rounded after each operation; lo and hi become float32 first (tf.cast)."""
     lo, hi = np.float32(minval).astype(dtype), np.float32(maxval).astype(dtype)
     return (tensorflow_uniform01(pair, _count(shape), dtype) * (hi - lo) + lo).reshape(shape)
 
@@ -358,7 +352,7 @@ def _box_muller_float32(x0: Words, x1: Words) -> npt.NDArray[np.float32]:
 
         u1 = max(u(x0), 1e-7),  v = 2π u(x1),  r = √(-2 ln u1);  outputs r sin v, r cos v
 
-    Source: BoxMullerFloat in tsl/lib/random/random_distributions_utils.h.
+    Source: BoxMullerFloat in xla/tsl/lib/random/random_distributions_utils.h.
     """
     scale = np.float32(2.0**-23)
     u1 = np.maximum((x0 & np.uint32(0x7FFFFF)).astype(np.float32) * scale, np.float32(1e-7))
@@ -372,7 +366,7 @@ def _box_muller_float64(words: Words) -> npt.NDArray[np.float64]:
     """Words (..., 4·P) -> standard normals (..., P, 2); as in float32, with the C library's log, sin and cos.
 
     math.log, math.sin and math.cos call it; NumPy's own differ in the last bit for 0.2 % of the inputs.
-    Source: BoxMullerDouble in tsl/lib/random/random_distributions_utils.h.
+    Source: BoxMullerDouble in xla/tsl/lib/random/random_distributions_utils.h.
     """
     fractions, bits = tensorflow_fractions(words, "float64")
     u = fractions * 2.0**-bits
@@ -432,9 +426,9 @@ def _tf_truncated_normal(pair: Pair, shape: Shape, mean: float, stddev: float, d
     return z.reshape(-1)[:count].reshape(shape) * z.dtype.type(stddev) + z.dtype.type(mean)
 
 
-# glibc's float32 log, sin and cos, which TensorFlow calls; NumPy's differ in the last bit for 12 to 22 % of the
-# inputs. Tables and coefficients: ARM optimized-routines (MIT, or Apache-2.0 WITH LLVM-exception), by way of
-# glibc's e_logf_data.c and sincosf_data.c.
+# glibc's float32 log, sin and cos, which TensorFlow calls; NumPy's differ in the last bit for 12 to 22 % of
+# the inputs. Tables and coefficients: ARM optimized-routines (MIT, or Apache-2.0 WITH LLVM-exception), by way
+# of glibc's e_logf_data.c and sincosf_data.c.
 
 
 def _hex(*literals: str) -> npt.NDArray[np.float64]:
@@ -456,9 +450,7 @@ _LOGF_LOG_C = _hex(
 _LOGF_A = _hex("-0x1.00ea348b88334p-2", "0x1.5575b0be00b6ap-2", "-0x1.ffffef20a4123p-2")
 _LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 _SINF = _hex("-0x1.555545995a603p-3", "0x1.1107605230bc4p-7", "-0x1.994eb3774cf24p-13")
-_COSF = _hex(
-    "-0x1.ffffffd0c621cp-2", "0x1.55553e1068f19p-5", "-0x1.6c087e89a359dp-10", "0x1.99343027bf8c3p-16"
-)
+_COSF = _hex("-0x1.ffffffd0c621cp-2", "0x1.55553e1068f19p-5", "-0x1.6c087e89a359dp-10", "0x1.99343027bf8c3p-16")
 _TWO_OVER_PI_2_24 = float.fromhex("0x1.45F306DC9C883p+23")
 _HALF_PI = float.fromhex("0x1.921FB54442D18p0")
 
@@ -528,7 +520,7 @@ def jax_words(pair: Pair, count: int, *, steps: int = 1) -> Words:
         word i = y0 ⊕ y1,  (y0, y1) = threefry2x32(counter=(0, i), key)
 
     Raises: OverflowError unless 0 <= seed < 2³², as Keras does on JAX.
-    Source: _threefry_random_bits_partitionable in jax/_src/random (threefry2x32.py).
+    Source: jax/_src/random/core.py and threefry2x32.py, with jax_threefry_partitionable on, its default.
     """
     seed, counter = pair
     if not 0 <= seed < 2**32:
@@ -548,7 +540,7 @@ def jax_words(pair: Pair, count: int, *, steps: int = 1) -> Words:
 
 
 def _fma(a: Any, b: Any, c: Any) -> npt.NDArray[np.float32]:
-    """float32(a·b + c) with one rounding: a product of two float32 is exact in float64."""
+    """float32(a·b + c) as if rounded once: in float64 the product is exact and the sum nearly so."""
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
 
 
@@ -616,9 +608,8 @@ def _torch_uniform01(generator: np.random.RandomState, count: int, dtype: str) -
     Source: uniform_real_distribution in ATen/core/TransformationHelper.h.
     """
     if dtype == "float32":
-        return (mt19937_words(generator, count) & np.uint32(2**24 - 1)).astype(np.float32) * np.float32(
-            2.0**-24
-        )
+        fractions = mt19937_words(generator, count) & np.uint32(2**24 - 1)
+        return fractions.astype(np.float32) * np.float32(2.0**-24)
     return _torch_uint53(generator, count) * 2.0**-53
 
 
@@ -777,9 +768,7 @@ def uniform(
     return _UNIFORM[config.random_stream()](draw_seed(seed), tuple(shape), minval, maxval, dtype)
 
 
-def normal(
-    shape: Shape, mean: float = 0.0, stddev: float = 1.0, dtype: str | None = None, seed: Seed = None
-) -> Array:
+def normal(shape: Shape, mean: float = 0.0, stddev: float = 1.0, dtype: str | None = None, seed: Seed = None) -> Array:
     """Normal numbers z·stddev + mean. shape, dtype, seed and streams as in `uniform`."""
     dtype = config.standardize_dtype(dtype)
     return _NORMAL[config.random_stream()](draw_seed(seed), tuple(shape), mean, stddev, dtype)
@@ -803,7 +792,7 @@ def randint(
 
     Raises: ValueError if the range is empty or dtype is another type; NotImplementedError on the JAX and
     torch streams.
-    Source: UniformDistribution<T, int32 | int64> in tsl/lib/random/random_distributions.h.
+    Source: UniformDistribution<T, int32 | int64> in xla/tsl/lib/random/random_distributions.h.
     """
     if dtype not in ("int32", "int64"):
         raise ValueError(f"randint: dtype must be 'int32' or 'int64'; got {dtype!r}.")
@@ -813,9 +802,7 @@ def randint(
     if stream == "numpy":
         return _numpy_generator(pair).integers(minval, maxval, size=tuple(shape), dtype=np.dtype(dtype).type)
     if not stream.startswith("tensorflow"):
-        raise NotImplementedError(
-            f"randint is not reproduced on the {stream} stream; use 'tensorflow' or 'numpy'."
-        )
+        raise NotImplementedError(f"randint is not reproduced on the {stream} stream; use 'tensorflow' or 'numpy'.")
     if dtype == "int32":
         b = tensorflow_words(pair, count)[0].astype(np.uint64)
     else:
@@ -831,9 +818,7 @@ def randint(
 
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
-        raise ValueError(
-            f"Dropout: rate must be in [0, 1]; got {rate!r}. rate is the fraction dropped, not kept."
-        )
+        raise ValueError(f"Dropout: rate must be in [0, 1]; got {rate!r}. rate is the fraction dropped, not kept.")
 
 
 def _round_to(value: float, dtype: str) -> float:
@@ -851,12 +836,14 @@ def dropout_masks(shape: Shape, rate: float, seed: Pair, steps: int, dtype: str 
         TensorFlow:  keep = u >= dtype(rate)
         JAX, torch:  keep = u < float32(1 - rate)
 
-    Decided on integers, u = fraction · 2^-bits, with the threshold ⌈dtype(rate) · 2^bits⌉: no floats are made.
+    Decided on integers, u = fraction · 2^-bits, against ⌈dtype(rate) · 2^bits⌉: no floats are made.
     dtype: that of the layer's inputs: float16, bfloat16, float32 or float64; JAX and torch draw for float32.
-    Raises: ValueError if rate is outside [0, 1] or dtype is another type.
+    Raises: ValueError if rate is outside [0, 1], steps < 1 or dtype is another type.
     Source: _dropout in tensorflow/python/ops/nn_ops.py; dropout in keras/src/backend/{jax,torch}/random.py.
     """
     _check_rate(rate)
+    if steps < 1:
+        raise ValueError(f"dropout_masks: steps must be at least 1; got {steps}.")
     if dtype not in _MANTISSA_BITS:
         raise ValueError(f"Dropout: dtype must be one of {', '.join(_MANTISSA_BITS)}; got {dtype!r}.")
     shape, count = (steps, *shape), _count(shape)
@@ -901,9 +888,7 @@ def dropout_mask(
     return np.broadcast_to(dropout_masks(drawn, rate, seed, 1, dtype)[0], tuple(shape)).copy()
 
 
-def dropout(
-    inputs: Array, rate: float, noise_shape: Sequence[int | None] | None = None, seed: Seed = None
-) -> Array:
+def dropout(inputs: Array, rate: float, noise_shape: Sequence[int | None] | None = None, seed: Seed = None) -> Array:
     """inputs / (1 - rate) where kept, else 0. At rate 0 and rate 1 no seed is drawn, as in Keras.
 
     TensorFlow multiplies by dtype(1 / (1 - rate)), JAX by float32(1) / float32(1 - rate); torch divides.
@@ -1012,15 +997,17 @@ def epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
     if not shuffle:
         return np.arange(n)
     by_batch = shuffle == "batch"
-    if stream.startswith("tensorflow") and _global_seed is not None:
-        return _tf_order(n, batch_size if by_batch else None, _global_seed).copy()
-    permutation = (
-        np.random.default_rng().permutation if stream.startswith("tensorflow") else np.random.permutation
-    )
-    order = np.arange(n) if by_batch else permutation(n)
-    if by_batch:
-        for start in range(0, n, batch_size):
-            order[start : start + batch_size] = start + permutation(min(batch_size, n - start))
+    permutation: Callable[[int], Order] = np.random.permutation
+    if stream.startswith("tensorflow"):
+        if _global_seed is not None:
+            return _tf_order(n, batch_size if by_batch else None, _global_seed).copy()
+        permutation = np.random.default_rng().permutation
+    if not by_batch:
+        return permutation(n)
+    order, start = np.empty(n, dtype=np.intp), 0
+    for m in _batch_sizes(n, batch_size):
+        order[start : start + m] = start + permutation(m)
+        start += m
     return order
 
 
@@ -1040,8 +1027,9 @@ def _torch_epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
 
 
 def start_first_fit(n: int, batch_size: int, shuffle: bool | str) -> None:
-    """Draw and drop what Keras's first `fit` after `compile` spends on a dummy batch, unless it was evaluated.
+    """Draw and drop what Keras's first `fit` after `compile` spends on a dummy batch.
 
+    Call it before the first epoch, unless `evaluate` or an earlier fit came in between.
     JAX: one permutation. torch: the iterator's and the sampler's number. TensorFlow, NumPy: nothing.
     """
     stream, first_batch = config.random_stream(), min(n, batch_size)

@@ -21,9 +21,7 @@ class Regularizer:
 
     def gradient(self, weights: Array) -> Array:
         """dpenalty/dweights, of the weights' shape."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define gradient(weights), the penalty's derivative."
-        )
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(weights), the penalty's derivative.")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this regularizer again."""

@@ -26,9 +26,7 @@ DEFAULT_BATCH_SIZE = 32  # Keras's
 # ------------------------------------------------------------------------------------------ one step
 
 
-def train_step(
-    model: Sequential, x: Array, y: Array, sample_weight: Array | None, *, check_finite: bool
-) -> None:
+def train_step(model: Sequential, x: Array, y: Array, sample_weight: Array | None, *, check_finite: bool) -> None:
     """One step of gradient descent on a batch: x (B, I), y (B, U), sample_weight (B,) or None.
 
     Errors: FloatingPointError if the loss is not finite; the weights are then those before this step.
@@ -83,10 +81,10 @@ def backward(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | 
     predictions, from_logits = loss_inputs(model, y_pred)
     gradient = model.loss.gradient(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
     *below, last = model.layers
-    if predictions is y_pred:
-        gradient = last.backward(gradient)
-    else:
+    if isinstance(last, Dense) and predictions is not y_pred:
         gradient = last.backward_from_pre_activations(gradient)
+    else:
+        gradient = last.backward(gradient)
     for layer in reversed(below):
         gradient = layer.backward(gradient)
 
@@ -171,9 +169,7 @@ def fit(
     return history
 
 
-def evaluate(
-    model: Sequential, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0
-) -> Logs:
+def evaluate(model: Sequential, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0) -> Logs:
     """The loss, penalties included, and the metrics on checked arrays at inference."""
     x, y, sample_weight = data
     started = time.perf_counter()
@@ -189,10 +185,7 @@ def evaluate(
 def predict(model: Sequential, x: Array, *, batch_size: int, verbose: Any = 0) -> Array:
     """The outputs at inference, batch by batch;  (samples, I) -> (samples, U)."""
     started = time.perf_counter()
-    batches = [
-        forward(model, x[start : start + batch_size], training=False)
-        for start in range(0, len(x), batch_size)
-    ]
+    batches = [forward(model, x[start : start + batch_size], training=False) for start in range(0, len(x), batch_size)]
     _print_line(verbose, len(x), batch_size, started, "")
     return np.concatenate(batches)
 

@@ -18,13 +18,9 @@ def set_random_seed(seed: int) -> None:
     Raises: ValueError otherwise.
     """
     if not isinstance(seed, int):
-        raise ValueError(
-            f"set_random_seed: seed must be a Python int; got {seed!r} of type {type(seed).__name__}."
-        )
+        raise ValueError(f"set_random_seed: seed must be a Python int; got {seed!r} of type {type(seed).__name__}.")
     if not 0 <= seed < 2**32:
-        raise ValueError(
-            f"set_random_seed: seed must be in [0, 2**32), the range that NumPy takes; got {seed}."
-        )
+        raise ValueError(f"set_random_seed: seed must be in [0, 2**32), the range that NumPy takes; got {seed}.")
     python_random.seed(seed)
     np.random.seed(seed)
     random.reset_global_state(seed)

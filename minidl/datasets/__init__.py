@@ -19,9 +19,9 @@ def standardize(train: Any, *others: Any) -> tuple[Array, ...]:
     μ = mean and σ = population standard deviation (divided by B) of the rows of train alone, so that nothing
     about the test data leaks into training. z has no unit.
     dtype: computed in float64; floats keep their dtype, integers become float32.
-    Errors: ValueError if an array is empty, is not (samples, features) with as many features as train, or holds
-    a NaN or an infinity (the first place is named), or if a column of train is constant; TypeError if an array
-    does not hold real numbers.
+    Errors: ValueError if an array is empty, is not (samples, features) with train's number of features, or
+    holds a NaN or an infinity (the first place is named), or if a column of train is constant; TypeError if
+    an array does not hold real numbers.
     """
     names = ["train"] + [f"others[{i}]" for i in range(len(others))]
     arrays = [np.asarray(data) for data in (train, *others)]
@@ -29,7 +29,7 @@ def standardize(train: Any, *others: Any) -> tuple[Array, ...]:
     features = tables[0].shape[1]
     for name, table in zip(names, tables, strict=True):
         if table.shape[1] != features:
-            raise ValueError(f"standardize: {name} must have the {features} columns of train; got {table.shape}.")
+            raise ValueError(f"standardize: {name} must have train's {features} columns; got {table.shape}.")
 
     low, high = tables[0].min(axis=0), tables[0].max(axis=0)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # reported below
@@ -39,8 +39,8 @@ def standardize(train: Any, *others: Any) -> tuple[Array, ...]:
     if unusable.size:
         column = unusable[0]
         raise ValueError(
-            f"standardize: column {column} of train has values from {low[column]:g} to {high[column]:g}, standard "
-            f"deviation {std[column]:g}, and cannot be divided by that. Leave the column out, or change its unit."
+            f"standardize: column {column} of train has values from {low[column]:g} to {high[column]:g} and "
+            f"the standard deviation {std[column]:g}, by which nothing can be divided. Leave the column out."
         )
     return tuple(
         ((table - mean) / std).astype(data.dtype if data.dtype.kind == "f" else np.float32)
@@ -56,7 +56,7 @@ def _finite_table(name: str, data: Array) -> Array:
     if not np.isfinite(table).all():
         row, column = np.argwhere(~np.isfinite(table))[0]
         raise ValueError(
-            f"standardize: {name} must hold finite numbers; row {row}, column {column} is {table[row, column]}. "
-            f"Fill in or drop missing values first."
+            f"standardize: {name} must hold finite numbers; row {row}, column {column} is "
+            f"{table[row, column]}. Fill in or drop missing values first."
         )
     return table

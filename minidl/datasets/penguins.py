@@ -17,20 +17,20 @@ SHA256 = "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93"
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """(x_train, y_train), (x_test, y_test): 267 and 66 of the 333 birds of which everything is known.
 
-    x: (birds, 4) float32, the columns FEATURES: bill length, bill depth, flipper length (mm), body mass (g), not
-    scaled; see standardize. y: (birds,) int64, the index into CLASSES: 0 = female, 1 = male.
+    x: (birds, 4) float32, the columns FEATURES: bill length, bill depth, flipper length (mm), body mass (g),
+    not scaled; see standardize. y: (birds,) int64, the index into CLASSES: 0 = female, 1 = male.
 
-    The split is fixed. With the birds sorted by species and sex, every fifth is a test bird, so each of the six
-    groups gives a fifth, to within one bird. Train and test rows are spread so that every stretch of them holds
-    about the same mix of groups: fit(validation_split=…) takes the last rows and would else see one species.
+    The split is fixed. With the birds sorted by species and sex, every fifth is a test bird, so each of the
+    six groups gives a fifth, to within one bird. The rows are ordered so that every stretch of them holds
+    about the same mix of groups: fit(validation_split=…) takes the last rows, and would else see one species.
     Errors: ValueError if the file is not the one that minidl ships.
     """
     groups = defaultdict(list)
     for bird in _read():
         if "NA" not in (bird["sex"], *(bird[name] for name in FEATURES)):
             groups[bird["species"], bird["sex"]].append(bird)
-    # Each bird with its place in its group, as a fraction, and sorted by group.
-    placed = [((i + 0.5) / len(groups[key]), bird) for key in sorted(groups) for i, bird in enumerate(groups[key])]
+    # Sorted by group, each bird with its place in the group as a fraction.
+    placed = [((i + 0.5) / len(group), bird) for _, group in sorted(groups.items()) for i, bird in enumerate(group)]
     test = placed[4::5]
     del placed[4::5]
     return _arrays(placed), _arrays(test)

@@ -1,0 +1,5 @@
+"""`python -m minidl` is `minidl`."""
+
+from minidl.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The correctness oracle: Keras's real training, recorded, against minidl and against error bounds."""

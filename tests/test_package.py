@@ -1,0 +1,116 @@
+"""The package as a whole: which module may import which, what `import minidl` costs, what the wheel holds."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import minidl
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "minidl"
+
+# The house from the top down: a module may import those of lower lines only. A package counts as one module.
+FLOORS = [
+    "__main__",
+    "cli",
+    "demo",
+    "explain plots study traces",
+    "oracle",
+    "__init__",
+    "keras",
+    "nn utils",
+    "models",
+    "saving summary training",
+    "metrics",
+    "callbacks layers losses optimizers",
+    "activations initializers regularizers",
+    "arena datasets random",
+    "ops",
+    "checks",
+    "backend progress",
+    "config",
+    "cuda naming",
+]
+FLOOR = {module: len(FLOORS) - i for i, line in enumerate(FLOORS) for module in line.split()}
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_of(path) for path in FILES}
+
+
+def imported_modules(path):
+    """(line, module of minidl) for each import, inside functions too, but not for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: write the import as absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, *inside = name.split(".")
+            if package == "minidl":
+                yield node.lineno, inside[0] if inside and inside[0] in MODULES else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path):
+    module = module_of(path)
+    for line, imported in [(0, module), *imported_modules(path)]:
+        assert imported in FLOOR, f"{imported} is new: give it a place in FLOORS"
+        assert imported == module or FLOOR[imported] < FLOOR[module], (
+            f"{path.relative_to(ROOT)}:{line} imports {imported}, which is not below {module} in FLOORS"
+        )
+
+
+def run_python(*arguments):
+    result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_loads_nothing_but_numpy():
+    program = "import sys, numpy; before = set(sys.modules); import minidl; print(*set(sys.modules) - before)"
+    packages = {name.split(".")[0] for name in run_python("-c", program).split()}
+    assert "minidl" in packages
+    assert packages - {"minidl", "numpy"} - sys.stdlib_module_names == set()
+
+
+def test_import_takes_at_most_50_ms_beyond_numpy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    program = "import time, numpy; t = time.perf_counter(); import minidl; print(time.perf_counter() - t)"
+    run_python("-c", program)  # compiles minidl, which an installed package has done already
+    # the best of five: whatever else the machine does can only add to it
+    assert min(float(run_python("-c", program)) for _ in range(5)) <= 0.05
+
+
+def test_version_from_the_command_line():
+    assert minidl.__version__ in run_python("-m", "minidl", "--version")
+
+
+def test_wheel_holds_the_package_its_data_and_its_types(tmp_path):
+    pytest.importorskip("hatchling")
+    run_python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"minidl-{minidl.__version__}-")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        content = archive.read("minidl/data/penguins.csv")
+    assert content == (PACKAGE / "data" / "penguins.csv").read_bytes()
+    expected = {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert expected | {"minidl/py.typed", "minidl/data/README.md"} <= names
+    assert {name.split("/")[0] for name in names} == {"minidl", f"minidl-{minidl.__version__}.dist-info"}
