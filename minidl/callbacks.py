@@ -162,7 +162,9 @@ class CallbackList:
     """Passes every hook on to each callback in turn: the printing of progress, the user's, then History."""
 
     def __init__(self, callbacks: Any, *, model: Any, history: History, verbose: Any, epochs: int, steps: int) -> None:
-        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        given = [callbacks] if isinstance(callbacks, Callback) else callbacks or []
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"callbacks must be a list of minidl.callbacks.Callback objects; got {callbacks!r}.")
         for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be minidl.callbacks.Callback objects; got {callback!r}.")

@@ -13,7 +13,7 @@ from minidl.backend import Array
 def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:
     """Raise if an argument of Keras's that minidl does not support was set: name=(value, Keras's default)."""
     for name, (value, default) in arguments.items():
-        if value is not default and value != default:
+        if value is not default and not (np.isscalar(value) and value == default):
             raise NotImplementedError(
                 f"{where}: {name}={value!r} is an argument of Keras that minidl does not support; "
                 f"leave it at {default!r}."
@@ -28,9 +28,20 @@ def refuse_unknown(where: str, arguments: dict[str, Any]) -> None:
 
 def positive_int(where: str, name: str, value: Any) -> int:
     """value as an int ≥ 1. Errors: ValueError."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+    if not _is_int(value) or value < 1:
         raise ValueError(f"{where}: {name} must be a positive integer; got {value!r}.")
     return int(value)
+
+
+def non_negative_int(where: str, name: str, value: Any) -> int:
+    """value as an int ≥ 0. Errors: ValueError."""
+    if not _is_int(value) or value < 0:
+        raise ValueError(f"{where}: {name} must be a non-negative integer; got {value!r}.")
+    return int(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
 
 
 def finite_float(where: str, name: str, value: Any, *, at_least: float = -math.inf) -> float:
@@ -50,6 +61,8 @@ def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True
     Errors: TypeError if it does not hold real numbers; ValueError if it has no rows, or names the first place
     that holds a NaN or an infinity.
     """
+    if data is None:
+        raise ValueError(f"{name}: the data are missing. Pass an array with a row for each sample.")
     try:
         array = np.asarray(data)
     except ValueError as error:
@@ -123,9 +136,12 @@ def weights_per_sample(
         if not isinstance(class_weight, dict):
             raise TypeError(f"class_weight must be a dict of class: weight; got {type(class_weight).__name__}.")
         known = {key: finite_float("class_weight", repr(key), value) for key, value in class_weight.items()}
+        for key in known:
+            if not isinstance(key, (int, float, np.integer, np.floating)) or key % 1 != 0:
+                raise ValueError(f"class_weight: a class must be an integer, such as 0 or 1; got {key!r}.")
         y = np.asarray(y)
         classes = y.reshape(samples) if y.size == samples else y.argmax(axis=-1)
-        return np.array([known.get(int(c), 1.0) for c in np.round(classes)], dtype)
+        return np.array([known.get(float(c), 1.0) for c in np.round(classes)], dtype)
     if sample_weight is None:
         return None
     array = numeric_array("sample_weight", sample_weight, dtype, check_finite=check_finite)
@@ -136,12 +152,14 @@ def weights_per_sample(
     return array
 
 
-def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], weights: Any) -> list[Array]:
-    """weights as arrays of the expected shapes, checked all before any is used.
+def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], dtype: str, weights: Any) -> list[Array]:
+    """Copies of weights as arrays of dtype and of the expected shapes, checked all before any is used.
 
-    Errors: ValueError for a wrong number, shape or a non-finite value, naming the weight.
+    Errors: TypeError for weights that are no sequence or no real numbers; ValueError for a wrong number, shape or
+    a value that is not finite in dtype, naming the weight.
     """
-    weights = list(weights)
+    if not isinstance(weights, (list, tuple, np.ndarray)):
+        raise TypeError(f"{where}: expected a list of arrays; got {weights!r} of type {type(weights).__name__}.")
     if len(weights) != len(expected):
         raise ValueError(
             f"{where}: expected {len(expected)} arrays ({', '.join(names) or 'none'}); got {len(weights)}. "
@@ -154,7 +172,9 @@ def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], w
             raise TypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}.")
         if array.shape != shape:
             raise ValueError(f"{where}: {name} has shape {shape}; got {array.shape}. No weight was changed.")
+        with np.errstate(over="ignore"):
+            array = np.array(array, dtype)  # a copy: the weights given may be views of those to be written
         if not np.isfinite(array).all():
-            raise ValueError(f"{where}: {name} holds a NaN or an infinity. No weight was changed.")
+            raise ValueError(f"{where}: {name} holds a NaN or an infinity in {dtype}. No weight was changed.")
         arrays.append(array)
     return arrays

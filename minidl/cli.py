@@ -14,7 +14,7 @@ import minidl
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-LOG_WIDTH = 120  # columns of tables where no terminal says how many there are
+LOG_WIDTH = 150  # columns of tables where no terminal says how many there are
 
 
 def _print_version(wanted: bool) -> None:
@@ -33,24 +33,21 @@ def options(
     """A small multilayer perceptron in plain NumPy, with Keras's names and Keras's numbers."""
 
 
-def _writable_directory(path: Path) -> Path:
-    """path, made where it was missing. Errors: BadParameter if no file can be written there."""
+def _make_writable(path: Path, option: str) -> None:
+    """Make the directory where it is missing. Errors: BadParameter if no file can be written there."""
     if path.exists() and not path.is_dir():
-        raise typer.BadParameter(f"{path} is a file; a directory is expected.")
+        raise typer.BadParameter(f"{path} is a file; a directory is expected.", param_hint=option)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.") from error
-    return path
+        raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
 
 
 @app.command()
 def demo(
-    out: Annotated[
-        Path, typer.Option(callback=_writable_directory, help="The directory for figures and tables.")
-    ] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="The directory for figures and tables.")] = Path("demo-out"),
     live: Annotated[bool, typer.Option("--live", help="Run Keras now, instead of its recorded training.")] = False,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each variant of the study.")] = 10,
     all_epochs: Annotated[bool, typer.Option("--all-epochs", help="Print a row for every epoch.")] = False,
@@ -63,6 +60,7 @@ def demo(
 
     from minidl.demo import run
 
+    _make_writable(out, "--out")
     console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
     try:
         ok = run(out, console, live=live, seeds=seeds, all_epochs=all_epochs)

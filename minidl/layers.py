@@ -53,7 +53,7 @@ class Layer:
         self.grads: dict[str, Array] = {}
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.built = False
-        self.output_shape: Shape | None = None
+        self.output_shape: Shape | None = None  # once in a model that is built
         self._owner: weakref.ref[Any] | None = None
 
     def build(self, input_shape: Shape) -> None:
@@ -117,7 +117,7 @@ class Layer:
         self._require_built("set_weights")
         names = [f"{self.name}/{name}" for name in self.parameters]
         shapes = [parameter.shape for parameter in self.weights]
-        arrays = checks.same_shapes("set_weights", names, shapes, weights)
+        arrays = checks.same_shapes("set_weights", names, shapes, self.dtype, weights)
         for parameter, array in zip(self.weights, arrays, strict=True):
             parameter[...] = array
 
@@ -211,6 +211,14 @@ def sample_shape(where: str, shape: Any) -> tuple[int, ...]:
     return (checks.positive_int(where, "the number of features", width),)
 
 
+def batch_shape(where: str, shape: Any) -> tuple[None, int]:
+    """A batch's shape as (None, features). Errors: ValueError for anything else."""
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+        raise ValueError(f"{where}: the shape of a batch must be (None, features), such as (None, 4); got {shape!r}.")
+    (width,) = sample_shape(where, shape[1:])
+    return (None, width)
+
+
 class Dense(Layer):
     """outputs = activation(inputs @ kernel + bias);  (B, I) @ (I, U) + (U,) -> (B, U).
 
@@ -256,7 +264,7 @@ class Dense(Layer):
 
     def build(self, input_shape: Shape) -> None:
         """Draw the kernel (I, U) and the bias (U,)."""
-        inputs = input_shape[-1]
+        _, inputs = batch_shape(self.name, input_shape)
         self.parameters = {"kernel": np.asarray(self.kernel_initializer((inputs, self.units), dtype=self.dtype))}
         if self.kernel_regularizer is not None:
             self.regularizers["kernel"] = self.kernel_regularizer
@@ -327,7 +335,8 @@ class Dropout(Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
+        number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+        if not number or not 0 <= rate <= 1:
             raise ValueError(
                 f"Dropout: rate must be a number in [0, 1]; got {rate!r}. rate is the fraction dropped, not kept."
             )
@@ -337,14 +346,26 @@ class Dropout(Layer):
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed) if rate > 0 else None
         self.mask: Array | None = None
+        self.built = True  # it has no parameters to wait for
 
     def draw_mask(self, shape: tuple[int, ...]) -> Array:
         """The next step's mask for inputs of this shape, True = kept; moves the seed's counter on by one."""
         if self.noise_shape is not None:
-            shape = tuple(own or size for own, size in zip(self.noise_shape, shape, strict=True))
+            shape = self._mask_shape(shape)
         if self.rate == 1.0 or self.seed_generator is None:  # everything or nothing is dropped: nothing is drawn
             return np.full(shape, self.rate == 0.0)
         return random.dropout_mask(shape, self.rate, self.seed_generator.next(), self.dtype)
+
+    def _mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        assert self.noise_shape is not None
+        if len(self.noise_shape) == len(shape):
+            mask_shape = tuple(own or size for own, size in zip(self.noise_shape, shape, strict=True))
+            if all(own in (1, size) for own, size in zip(mask_shape, shape, strict=True)):
+                return mask_shape
+        raise ValueError(
+            f"{self.name}: noise_shape={self.noise_shape} does not broadcast over inputs of shape {shape}; each of "
+            f"its entries must be None, 1 or the inputs' size."
+        )
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """inputs · mask / (1 − rate) in training, else inputs;  (B, U) -> (B, U)."""

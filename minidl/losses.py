@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import config, ops
 from minidl.backend import Array, array_module
-from minidl.checks import finite_float, refuse_unsupported
+from minidl.checks import finite_float, refuse_unsupported, weights_per_sample
 from minidl.naming import unknown_name
 
 
@@ -18,6 +18,7 @@ class Loss:
 
     name: str
     dtype: str
+    from_logits: bool = False
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         raise NotImplementedError
@@ -76,7 +77,7 @@ class BinaryCrossentropy(Loss):
                 f"{self.name}: y_true and y_pred must have one shape; got {y_true.shape} and {y_pred.shape}."
             )
         self.check_labels(y_true)
-        weight = None if sample_weight is None else np.asarray(sample_weight, self.dtype).reshape(len(y_true))
+        weight = weights_per_sample(y_true, sample_weight, None, self.dtype, len(y_true), check_finite=False)
         return self.value(y_true, y_pred, from_logits=self.from_logits, sample_weight=weight)
 
     def check_labels(self, y_true: Array) -> None:
@@ -90,7 +91,7 @@ class BinaryCrossentropy(Loss):
             )
 
     def recovers_logits(self) -> bool:
-        return not self.from_logits
+        return True
 
     def value(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Any:
         y = self._smoothed(y_true)
@@ -157,7 +158,8 @@ def get(identifier: Any) -> Loss:
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Loss):
         return identifier()
-    if callable(identifier) and getattr(identifier, "__name__", "") == "binary_crossentropy":
+    library = (getattr(identifier, "__module__", None) or "").split(".")[0]
+    if getattr(identifier, "__name__", "") == "binary_crossentropy" and library in ("keras", "minidl"):
         return BinaryCrossentropy()
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()

@@ -11,7 +11,7 @@ from minidl import optimizers as optimizers_module
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.callbacks import History
-from minidl.layers import InputLayer, Layer, Shape, sample_shape
+from minidl.layers import InputLayer, Layer, Shape, batch_shape, sample_shape
 from minidl.naming import auto_name
 from minidl.training import forward
 
@@ -25,6 +25,10 @@ class Sequential:
 
     def __init__(self, layers: list[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
         checks.refuse_unsupported("Sequential", trainable=(trainable, True))
+        if layers is not None and not isinstance(layers, (list, tuple)):
+            raise TypeError(f"Sequential takes a list of layers; got {layers!r} of type {type(layers).__name__}.")
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"Sequential: name must be a string; got {name!r}.")
         self.name = auto_name("Sequential") if name is None else name
         self._layers: list[Layer] = []
         self._input: InputLayer | None = None
@@ -39,8 +43,15 @@ class Sequential:
 
     def add(self, layer: Layer) -> None:
         """Put a layer on top. Errors: TypeError for anything else; ValueError for a name that is taken."""
-        self._append(layer)
-        self._build_if_known()
+        before = list(self._layers), self._input, self._arena
+        try:
+            self._append(layer)
+            self._build_if_known()
+        except Exception:
+            if layer in self._layers and layer not in before[0]:
+                layer.detach()
+            self._layers, self._input, self._arena = before
+            raise
 
     def pop(self) -> Layer:
         """Take the last layer off and return it. Errors: ValueError if there is none."""
@@ -80,10 +91,10 @@ class Sequential:
             return
         if layer.name in [other.name for other in self._layers]:
             raise ValueError(f"{self.name}: layer names must differ, and {layer.name!r} is taken; pass another name.")
-        layer.attach(self)
         if not self._layers and self._input is None and layer.input_shape_argument is not None:
             shape = sample_shape(layer.name, layer.input_shape_argument)
             self._input = InputLayer(shape, dtype=layer.dtype)
+        layer.attach(self)
         self._layers.append(layer)
         self._arena = None
 
@@ -99,7 +110,7 @@ class Sequential:
         """
         if not self._layers:
             raise ValueError(f"{self.name}: a model without layers cannot be built; add one first.")
-        shape = sample_shape(self.name, tuple(input_shape)[1:])
+        shape = batch_shape(self.name, input_shape)[1:]
         if self._input is not None and self._input.shape != shape:
             raise ValueError(f"{self.name}: built for inputs of shape {self._input.shape}; got {shape}.")
         if len({layer.dtype for layer in self._layers}) > 1:
@@ -111,7 +122,7 @@ class Sequential:
             if not layer.built:
                 layer.build(outputs)
             layer.check_input(outputs)
-            outputs = layer.compute_output_shape(outputs)
+            outputs = layer.output_shape = layer.compute_output_shape(outputs)
         self._gather_parameters()
 
     def _gather_parameters(self) -> None:
@@ -189,7 +200,7 @@ class Sequential:
         self._require_built("set_weights")
         names = [f"{s.layer}/{s.name}" for s in self.arena.segments]
         shapes = [s.shape for s in self.arena.segments]
-        arrays = checks.same_shapes(f"set_weights of {self.name}", names, shapes, weights)
+        arrays = checks.same_shapes(f"set_weights of {self.name}", names, shapes, self.dtype, weights)
         for weight, array in zip(self.weights, arrays, strict=True):
             weight[...] = array
 
@@ -348,6 +359,8 @@ class Sequential:
             validation = self._validation(validation_data, check_finite)
         elif validation_split:
             data, validation = training.split_validation(data, validation_split)
+            if class_weight is not None:  # weighs what is trained on, not what is validated on, as in Keras
+                validation = (*validation[:2], None)
         return training.fit(
             self,
             data,
@@ -355,8 +368,8 @@ class Sequential:
             batch_size=size,
             validation_batch_size=size if validation_batch_size is None else _batch_size("fit", validation_batch_size),
             validation_freq=checks.positive_int("fit", "validation_freq", validation_freq),
-            epochs=epochs if epochs == 0 else checks.positive_int("fit", "epochs", epochs),
-            initial_epoch=int(checks.finite_float("fit", "initial_epoch", initial_epoch, at_least=0)),
+            epochs=checks.non_negative_int("fit", "epochs", epochs),
+            initial_epoch=checks.non_negative_int("fit", "initial_epoch", initial_epoch),
             shuffle=shuffle,
             callbacks=callbacks,
             verbose=verbose,

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minidl.backend import Array, array_module
 
 # ------------------------------------------------------------------------------------------------ dense
@@ -147,8 +149,11 @@ def dropout(inputs: Array, mask: Array, *, rate: float, out: Array | None = None
     Source: Srivastava et al. 2014, §10 ("inverted" form); tf.nn.experimental.stateless_dropout.
     """
     xp = array_module(inputs)
-    scale = 0.0 if rate == 1.0 else 1.0 / (1.0 - rate)
-    outputs = xp.multiply(inputs, scale, out=out)
+    if rate == 1.0:
+        outputs = xp.empty_like(inputs) if out is None else out
+        outputs[...] = 0
+        return outputs
+    outputs = xp.multiply(inputs, 1.0 / (1.0 - rate), out=out)
     xp.copyto(outputs, 0, where=~mask)
     return outputs
 
@@ -257,14 +262,15 @@ def l2_gradient(weights: Array, *, l2: float, out: Array | None = None) -> Array
 def adam_alpha(dtype: type, *, step: int, learning_rate: float, beta_1: float, beta_2: float) -> float:
     """α = η √(1 − β₂ᵗ) / (1 − β₁ᵗ), Adam's step size with both bias corrections in it;  a scalar of dtype.
 
-    η = learning_rate, t = step (1-based). Every operation rounds to dtype, as in Keras, where they are tensors;
-    a power is computed in double and rounded once, so it is the correctly rounded power of the rounded β.
+    η = learning_rate, t = step (1-based). Every operation rounds to dtype, as in Keras, where they are tensors.
+    A power is computed in double and rounded once, of β rounded to float32: also for dtype float64, since
+    keras.ops.cast of a Python float makes a float32 tensor first (measured: 1 − β₂ is off by 1.3e-5 of itself).
     Errors: ValueError if step < 1.
     """
     if step < 1:
         raise ValueError(f"adam: step counts from 1, got {step}. Pass iterations + 1.")
-    power_1 = dtype(math.pow(dtype(beta_1), step))
-    power_2 = dtype(math.pow(dtype(beta_2), step))
+    power_1 = dtype(math.pow(np.float32(beta_1), step))
+    power_2 = dtype(math.pow(np.float32(beta_2), step))
     one = dtype(1)
     return dtype(learning_rate) * dtype(math.sqrt(one - power_2)) / (one - power_1)
 

@@ -127,8 +127,8 @@ class Adam:
 
 def _decay_rate(name: str, value: float) -> float:
     rate = finite_float("Adam", name, value, at_least=0.0)
-    if rate >= 1.0:
-        raise ValueError(f"Adam: {name} must be in [0, 1); got {value!r}.")
+    if np.dtype(config.floatx()).type(rate) >= 1.0:
+        raise ValueError(f"Adam: {name}, rounded to {config.floatx()}, must be in [0, 1); got {value!r}.")
     return rate
 
 

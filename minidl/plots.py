@@ -6,7 +6,8 @@ matplotlib is imported when the first figure is made. Colours: Okabe & Ito 2008,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from minidl.backend import Array
 from minidl.layers import Dropout
 
 if TYPE_CHECKING:
-    from minidl.study import Study
+    from minidl.study import Runs, Study
 
 DPI = 150
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072B2", "#D55E00", "#009E73", "#666666", "#E8E8E8"
@@ -35,14 +36,21 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; the file appears whole or not at all."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, renamed to path at the end: the file appears whole or not at all."""
     temporary = path.with_name(path.name + ".part")
     try:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG file; it appears whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def _figure(width: float, height: float, title: str) -> Any:
@@ -93,10 +101,10 @@ def _history_lines(axes: Any, metric: str, histories: tuple[History, History], k
     ours, keras = histories
     for key, colour, what in ((metric, BLUE, "train"), (f"val_{metric}", ORANGE, "validation")):
         epochs = np.arange(1, len(ours[key]) + 1)
-        dots = slice(None, None, max(1, len(epochs) // 20))
+        dots = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 20)).astype(int))
         axes.plot(epochs, ours[key], color=colour, linewidth=1.6, label=f"minidl, {what}")
         axes.plot(
-            epochs[dots], keras[key][dots], "o", color=colour, markerfacecolor="white", markersize=4.5,
+            epochs[dots], np.asarray(keras[key])[dots], "o", color=colour, markerfacecolor="white", markersize=4.5,
             label=f"{keras_label}, {what}",
         )  # fmt: skip
 
@@ -136,9 +144,13 @@ def l1_and_l2(study: Study, *, near_zero: float) -> Any:
     curves, histograms = figure.subfigures(2, 1)
     penalties, gradients = curves.subplots(1, 2)
     _penalty_curves(penalties, gradients)
+    shown = {name: study[name] for name in ("plain", "l1", "l2")}
+    largest = max(np.abs(runs.kernels).max() for runs in shown.values())
+    bars = int(np.ceil(largest / (2 * near_zero)))  # on each side of the middle one
+    edges = (np.arange(-bars, bars + 2) - 0.5) * 2 * near_zero
     panels = histograms.subplots(1, 3, sharex=True, sharey=True)
-    for axes, name in zip(panels, ("plain", "l1", "l2"), strict=True):
-        _weight_histogram(axes, study[name], near_zero)
+    for axes, runs in zip(panels, shown.values(), strict=True):
+        _weight_histogram(axes, runs, edges, near_zero)
     panels[0].set_ylabel("weights per net (logarithmic)")
     histograms.supxlabel(
         f"Trained kernel weights of the over-fitting study. The middle bar holds all |w| < {near_zero:g}.\n"
@@ -172,16 +184,13 @@ def _penalty_curves(penalties: Any, gradients: Any) -> None:
         axes.legend(frameon=False)
 
 
-def _weight_histogram(axes: Any, runs: Any, near_zero: float) -> None:
-    """Weights by size, per net; bars are 2·near_zero wide and the middle one is centred on 0."""
+def _weight_histogram(axes: Any, runs: Runs, edges: Array, near_zero: float) -> None:
+    """Weights per net by size; the middle bar, in its own colour, holds the small ones."""
     kernels = runs.kernels
-    most = int(np.ceil(1.0 / (2 * near_zero)))
-    edges = (np.arange(-most, most + 2) - 0.5) * 2 * near_zero
-    inside = np.clip(kernels.ravel(), edges[0], edges[-1])
-    counts, _ = np.histogram(inside, edges)
-    per_net = counts / len(kernels)
-    colours = [GREEN if i == most else GREY for i in range(len(counts))]
-    axes.bar(edges[:-1], per_net, width=np.diff(edges), align="edge", color=colours)
+    counts, _ = np.histogram(kernels, edges)
+    colours = [GREY] * len(counts)
+    colours[len(counts) // 2] = GREEN
+    axes.bar(edges[:-1], counts / len(kernels), width=np.diff(edges), align="edge", color=colours)
     axes.set_yscale("log")
     axes.set_ylim(0.05, 1.2e5)
     share = 100 * runs.near_zero.sum() / kernels.size
@@ -254,7 +263,7 @@ def _scaling(axes: Any) -> None:
     axes.plot(rates, plain, "s", color=GREY, label="not scaled")
     axes.set_ylim(0, 2)
     axes.legend(frameon=False, fontsize=8.5)
-    _label(axes, title="The same at any rate: measured, over its expectation", x="rate", y="mean output")
+    _label(axes, title="At any rate: measured (marks) and expected (lines)", x="rate", y="mean output")
 
 
 def mean_outputs(rates: Array, *, masks: int, units: int = 4, seed: int = 0) -> tuple[Array, Array]:

@@ -1,4 +1,8 @@
-"""L1 and L2 penalties on weights, as Keras names them; the formulas are in ops.py."""
+"""L1 and L2 penalties on weights, as Keras names them; the formulas are in ops.py.
+
+Keras on TensorFlow rounds the factors to float32 before use, for float64 models too: a factor of 0.1 means
+0.10000000149…; so does minidl (keras.ops.cast of a Python float makes a float32 tensor first).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import config, ops
+from minidl import ops
 from minidl.backend import Array
 from minidl.checks import finite_float
 from minidl.naming import to_snake_case, unknown_name
@@ -36,13 +40,11 @@ class Regularizer:
 class L1(Regularizer):
     """penalty = l1 · Σ|w|, gradient l1 · sign(w).
 
-    As in Keras, l1 is rounded to floatx() when the regularizer is made (L2's factor is not).
     Errors: ValueError if l1 is negative or not finite.
     """
 
     def __init__(self, l1: float = 0.01) -> None:
-        value = finite_float("L1", "l1", 0.01 if l1 is None else l1, at_least=0.0)
-        self.l1 = float(np.dtype(config.floatx()).type(value))
+        self.l1 = _rounded(finite_float("L1", "l1", 0.01 if l1 is None else l1, at_least=0.0))
 
     def __call__(self, weights: Array) -> Any:
         return ops.l1_penalty(weights, l1=self.l1)
@@ -64,10 +66,10 @@ class L2(Regularizer):
         self.l2 = finite_float("L2", "l2", 0.01 if l2 is None else l2, at_least=0.0)
 
     def __call__(self, weights: Array) -> Any:
-        return ops.l2_penalty(weights, l2=self.l2)
+        return ops.l2_penalty(weights, l2=_rounded(self.l2))
 
     def gradient(self, weights: Array) -> Array:
-        return ops.l2_gradient(weights, l2=self.l2)
+        return ops.l2_gradient(weights, l2=_rounded(self.l2))
 
     def get_config(self) -> dict[str, Any]:
         return {"l2": self.l2}
@@ -84,13 +86,17 @@ class L1L2(Regularizer):
         self.l2 = finite_float("L1L2", "l2", 0.0 if l2 is None else l2, at_least=0.0)
 
     def __call__(self, weights: Array) -> Any:
-        return ops.l1_penalty(weights, l1=self.l1) + ops.l2_penalty(weights, l2=self.l2)
+        return ops.l1_penalty(weights, l1=_rounded(self.l1)) + ops.l2_penalty(weights, l2=_rounded(self.l2))
 
     def gradient(self, weights: Array) -> Array:
-        return ops.l1_gradient(weights, l1=self.l1) + ops.l2_gradient(weights, l2=self.l2)
+        return ops.l1_gradient(weights, l1=_rounded(self.l1)) + ops.l2_gradient(weights, l2=_rounded(self.l2))
 
     def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1, "l2": self.l2}
+
+
+def _rounded(factor: float) -> float:
+    return float(np.float32(factor))
 
 
 l1 = L1

@@ -17,7 +17,7 @@ from minidl.backend import Array
 from minidl.utils import set_random_seed
 
 UNITS = 64
-TRAIN_BIRDS = 60  # the first of the 267: with all of them, the net over-fits late and little
+TRAIN_BIRDS = 60  # the first of the 267, so few that the net learns them by heart; the others serve to choose λ
 BATCH_SIZE = 32
 EPOCHS = 300
 NEAR_ZERO = 1e-2

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.checks import positive_int
+
 if TYPE_CHECKING:
     from minidl.models import Sequential
 
@@ -23,11 +25,16 @@ def print_summary(
     print_fn receives the whole text; by default it goes to the terminal. Source: keras.src.utils.summary_utils.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
-    width = line_length or min(LINE_LENGTH, shutil.get_terminal_size().columns - 4)
+    if line_length is None:
+        line_length = min(LINE_LENGTH, shutil.get_terminal_size().columns - 4)
+    width = positive_int("summary", "line_length", line_length)
     ends = [int(end * width) for end in COLUMN_ENDS]
     widths = [ends[0], ends[1] - ends[0], ends[2] - ends[1]]
+    if min(widths) < 4:
+        raise ValueError(f"summary: line_length={width} is too narrow for the table's three columns.")
     table = Table(
         Column("Layer (type)", width=widths[0]),
         Column("Output Shape", width=widths[1]),
@@ -36,13 +43,13 @@ def print_summary(
         show_lines=True,
     )
     for layer in model.layers:
-        shape = str(layer.output_shape) if layer.built else "?"
+        shape = str(layer.output_shape) if layer.output_shape else "?"
         count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
-        table.add_row(f"{layer.name} ({type(layer).__name__})", shape, count, style=None)
+        table.add_row(f"{escape(layer.name)} ({type(layer).__name__})", shape, count, style=None)
 
     console = Console(highlight=False, force_terminal=False if print_fn else None)
     with console.capture() as captured:
-        console.print(f'[bold]Model: "{model.name}"[/]')
+        console.print(f'[bold]Model: "{escape(model.name)}"[/]')
         console.print(table)
         for line in _totals(model):
             console.print(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,12 +59,19 @@ def loss_inputs(model: Sequential, y_pred: Array) -> tuple[Array, bool]:
     """What the loss is computed from, and whether these are logits.
 
     As Keras on TensorFlow: of a model that ends in Dense(activation="sigmoid"), binary cross-entropy takes the
-    logits under the sigmoid; see ops.binary_crossentropy_from_logits.
+    logits under the sigmoid, with a warning if it was told that these are logits already; see
+    ops.binary_crossentropy_from_logits.
     """
     last = model.layers[-1]
     if model.loss.recovers_logits() and isinstance(last, Dense) and last.activation is activations.sigmoid:
+        if model.loss.from_logits:
+            warnings.warn(
+                f"{model.loss.name}: from_logits=True, but the model ends in a sigmoid, so its outputs are "
+                f"probabilities. The loss is computed from the logits under the sigmoid; drop one of the two.",
+                stacklevel=2,
+            )
         return last.pre_activations, True
-    return y_pred, not model.loss.recovers_logits()
+    return y_pred, model.loss.from_logits
 
 
 def total_loss(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
@@ -224,7 +232,7 @@ def split_validation(
 
     Errors: ValueError for a fraction outside (0, 1) or one that leaves either part empty.
     """
-    if not 0.0 < fraction < 1.0:
+    if not 0.0 < checks.finite_float("fit", "validation_split", fraction) < 1.0:
         raise ValueError(f"validation_split must be in [0, 1); got {fraction!r}.")
     samples = len(data[0])
     at = math.floor(samples * (1.0 - fraction))

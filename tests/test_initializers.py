@@ -67,11 +67,14 @@ def test_recorded_initializers(match):
         assert hashlib.sha256(got.tobytes()).digest() == expected.tobytes()
         return
     assert got.shape == expected.shape
-    if name == "Orthogonal" or (framework != "tf" and "uniform" not in name.lower()):
-        # QR rounds differently in every library; JAX's log1p and torch's vector instructions are approximate
-        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
-    else:
-        np.testing.assert_array_equal(got, expected)
+    tolerance = 0.0
+    if name == "Orthogonal":
+        tolerance = 2e-6  # QR rounds differently in every library
+    elif framework == "torch" and "Uniform" not in name:
+        tolerance = 2e-6  # torch's vector instructions are approximate: 2.1e-6 at stddev 1
+    elif framework == "jax" and "Uniform" not in name:
+        tolerance = 3e-7  # XLA's log1p is not correctly rounded: 3 ulp of z
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
 def test_recorded_torch_normals_below_16_numbers_are_equal():

@@ -271,6 +271,14 @@ def test_float32_functions_are_correct_to_an_ulp():
         assert (np.abs(got - exact) <= ulp).all()
 
 
+def test_box_muller_of_zero_words_takes_1e_7_for_0():
+    """u1 = max(0, 1e-7), v = 0: (0, √(-2 ln 1e-7)); without the maximum it would be infinite."""
+    zero = np.zeros((1,), np.uint32)
+    expected = [[0.0, math.sqrt(-2 * math.log(1e-7))]]
+    np.testing.assert_allclose(random._box_muller_float32(zero, zero), expected, rtol=1e-7)
+    np.testing.assert_allclose(random._box_muller_float64(np.zeros(4, np.uint32)), expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize("stream", config.RANDOM_STREAMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_moments(stream, dtype):
@@ -326,6 +334,22 @@ def test_torch_stream_adds_seed_and_counter():
     config.set_random_stream("torch")
     a, b = (random.dropout_mask((9, 9), 0.5, pair) for pair in ((7, 3), (8, 2)))
     assert_same(a, b)
+    generator = random.SeedGenerator(7)
+    generator.advance(3)
+    assert_same(random.uniform((9,), seed=generator), random.uniform((9,), seed=10))
+
+
+def test_torch_global_generator_moves_by_two_words_a_number():
+    config.set_random_stream("torch")
+    utils.set_random_seed(5)
+    random.start_first_fit(9, 4, True)  # 2 numbers
+    random.epoch_order(9, 4, True)  # 2
+    random.finish_epoch(evaluated=True)  # 3
+    random.start_first_fit(9, 4, False)  # 1
+    random.epoch_order(9, 4, False)  # 1
+    random.finish_epoch()  # 1
+    (next_word,) = random.mt19937_words(random.torch_global_generator(), 1)
+    assert next_word == random.mt19937_words(random.mt19937(5), 2 * 10 + 1)[-1]
 
 
 # Dropout masks -------------------------------------------------------------------------------------------
@@ -368,6 +392,20 @@ def test_integer_thresholds_decide_as_the_floats_do(stream, rate, seed, counter,
     config.set_random_stream("tensorflow-xla" if xla else "tensorflow")
     u = random.tensorflow_uniform01((seed, counter), 400, dtype, xla=xla)
     assert_same(random.dropout_mask((400,), rate, (seed, counter), dtype), u >= u.dtype.type(rate))
+
+
+@pytest.mark.parametrize("stream", ["tensorflow", "tensorflow-xla", "jax", "torch"])
+def test_a_number_on_the_threshold(stream):
+    """TensorFlow keeps u = rate; JAX and torch drop u = 1 - rate."""
+    pair = (7, 0)
+    config.set_random_stream(stream)
+    if stream.startswith("tensorflow"):
+        u = random.tensorflow_uniform01(pair, 50, "float32", xla=stream == "tensorflow-xla").tolist()
+    else:
+        u = random.uniform((50,), seed=pair[0]).tolist()
+    for i in range(50):
+        rate = u[i] if stream.startswith("tensorflow") else 1 - u[i]
+        assert random.dropout_mask((50,), rate, pair)[i] == stream.startswith("tensorflow")
 
 
 @pytest.mark.parametrize("xla", [False, True])
@@ -419,21 +457,20 @@ def test_masks_refuse_other_dtypes_and_no_steps():
         random.dropout_masks((3,), 0.5, (1, 0), 0)
 
 
-@pytest.mark.parametrize(
-    ("stream", "factor"),
-    [
-        ("tensorflow", np.float32(1 / (1 - 0.9))),
-        ("jax", np.float32(1) / np.float32(1 - 0.9)),
-        ("torch", 1 / np.float32(1 - 0.9)),
-        ("numpy", np.float32(1 / (1 - 0.9))),
-    ],
-)
-def test_dropout_scales_what_it_keeps(stream, factor, rng):
-    config.set_random_stream(stream)
-    x = rng.normal(size=(50, 4)).astype(np.float32)
-    keep = random.dropout_mask((50, 4), 0.9, (3, 0))
-    expected = x / np.float32(1 - 0.9) if stream == "torch" else x * np.float32(factor)
-    assert_same(random.dropout(x, 0.9, seed=3), np.where(keep, expected, np.float32(0)))
+def test_dropout_scales_what_it_keeps(rng):
+    """By rules that differ in the last bit at this rate."""
+    x, rate, one = rng.normal(size=(50, 4)).astype(np.float32), 0.45, np.float32(1)
+    keep_probability = np.float32(1 - rate)
+    scaled = {
+        "tensorflow": x * np.float32(1 / (1 - rate)),
+        "jax": x * (one / keep_probability),
+        "torch": x / keep_probability,
+    }
+    assert all((a != b).any() for a in scaled.values() for b in scaled.values() if a is not b)
+    for stream, expected in scaled.items():
+        config.set_random_stream(stream)
+        keep = random.dropout_mask((50, 4), rate, (3, 0))
+        assert_same(random.dropout(x, rate, seed=3), np.where(keep, expected, np.float32(0)))
 
 
 def test_dropout_of_nothing_or_everything_draws_no_seed():

@@ -55,7 +55,7 @@ def record(
     if len(np.unique(x, axis=0)) != len(x):
         raise ValueError("record: the rows of x must differ from each other, so that a batch tells its rows.")
 
-    def run(inside: _Inside | None) -> tuple[_States, Any]:
+    def run(inside: Inside | None) -> tuple[_States, Any]:
         keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         model = build(keras)
@@ -70,7 +70,7 @@ def record(
         return states, history.history
 
     states, history = run(None)
-    with _Inside(keras, tf) as inside:
+    with Inside(keras, tf) as inside:
         watched, _ = run(inside)
     if not np.array_equal(states.theta, watched.theta):
         raise RuntimeError("record: the run that was looked into differs from the plain run; nothing is recorded.")
@@ -130,53 +130,95 @@ class _States:
         return np.array(self._v)
 
 
-class _Inside:
-    """While open, sees every training batch and every dropout mask of the models that it watches."""
+class Inside:
+    """While open, sees the inside of every training step of the models that it watches, in graph or eager mode.
+
+    Lists with one entry a step: batches (x), losses, penalties (of each regularizer), gradients (of each weight);
+    masks: dropout layer -> the masks (True = kept); activations: dense layer -> the outputs.
+    """
 
     def __init__(self, keras: Any, tf: Any) -> None:
         self.keras, self.tf = keras, tf
         self.batches: list[Array] = []
+        self.losses: list[Array] = []
+        self.penalties: list[list[Array]] = []
+        self.gradients: list[list[Array]] = []
         self.masks: dict[str, list[Array]] = {}
+        self.activations: dict[str, list[Array]] = {}
+        self.in_training_step = False
 
-    def __enter__(self) -> _Inside:
-        self.plain_call = self.keras.layers.Dropout.call
-        self.keras.layers.Dropout.call = self._recording_call(self.plain_call)
+    def __enter__(self) -> Inside:
+        self.plain_calls = {layer: layer.call for layer in (self.keras.layers.Dropout, self.keras.layers.Dense)}
+        self.keras.layers.Dropout.call = self._dropout_call(self.keras.layers.Dropout.call)
+        self.keras.layers.Dense.call = self._dense_call(self.keras.layers.Dense.call)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.keras.layers.Dropout.call = self.plain_call
+        for layer, call in self.plain_calls.items():
+            layer.call = call
+
+    def note(self, function: Callable[..., None], *tensors: Any) -> None:
+        """Have the compiled step call function with the tensors' values each time that it runs."""
+        self.tf.numpy_function(function, list(tensors), [])
 
     def watch(self, model: Any) -> None:
-        """Note each batch that the model's train_step receives."""
-        plain_step = model.train_step
+        """Note what passes through the model's own methods: batch, loss, penalties and gradients."""
+        plain_step, plain_loss, plain_update = model.train_step, model.compute_loss, model.optimizer.apply_gradients
 
         def train_step(data: Any) -> Any:
-            self.tf.numpy_function(self._note_batch, [data[0]], [])
-            return plain_step(data)
+            self.note(lambda x: self.batches.append(np.array(x)), data[0])
+            self.in_training_step = True
+            try:
+                return plain_step(data)
+            finally:
+                self.in_training_step = False
 
-        model.train_step = train_step
+        def compute_loss(*args: Any, **kwargs: Any) -> Any:
+            loss = plain_loss(*args, **kwargs)
+            if self.in_training_step:
+                self.note(lambda value: self.losses.append(value), loss)
+                self.note(lambda *values: self.penalties.append(list(values)), *model.losses)
+            return loss
 
-    def _note_batch(self, x: Array) -> None:
-        self.batches.append(np.array(x))
+        def apply_gradients(gradients_and_variables: Any) -> Any:
+            pairs = list(gradients_and_variables)
+            self.note(lambda *values: self.gradients.append([np.array(v) for v in values]), *[g for g, _ in pairs])
+            return plain_update(pairs)
 
-    def _recording_call(self, plain_call: Callable[..., Any]) -> Callable[..., Any]:
+        model.train_step, model.compute_loss = train_step, compute_loss
+        model.optimizer.apply_gradients = apply_gradients
+
+    def _dense_call(self, plain_call: Callable[..., Any]) -> Callable[..., Any]:
+        inside = self
+
+        def call(layer: Any, inputs: Any, training: Any = None) -> Any:
+            outputs = plain_call(layer, inputs, training=training)
+            if inside.in_training_step:
+                seen = inside.activations.setdefault(layer.name, [])
+                inside.note(lambda value: seen.append(np.array(value)), outputs)
+            return outputs
+
+        return call
+
+    def _dropout_call(self, plain_call: Callable[..., Any]) -> Callable[..., Any]:
         """Dropout.call that also draws the mask again, from the seed state that the call is about to use."""
         tf, inside = self.tf, self
 
         def call(layer: Any, inputs: Any, training: bool = False) -> Any:
-            if not training:
+            if not (training and inside.in_training_step and layer.rate > 0):
                 return plain_call(layer, inputs, training=training)
             seed = tf.cast(tf.math.floormod(tf.identity(layer.seed_generator.state), tf.int32.max - 1), tf.int32)
             outputs = plain_call(layer, inputs, training=training)
             kept = tf.nn.experimental.stateless_dropout(tf.ones_like(inputs), layer.rate, seed=seed)
             again = tf.nn.experimental.stateless_dropout(inputs, layer.rate, seed=seed)
+            seen = inside.masks.setdefault(layer.name, [])
 
             def note(kept: Array, outputs: Array, again: Array) -> None:
                 if not np.array_equal(outputs, again):
                     raise RuntimeError(f"record: the mask of {layer.name} could not be drawn again.")
-                inside.masks.setdefault(layer.name, []).append(kept != 0)
+                seen.append(kept != 0)
 
-            tf.numpy_function(note, [kept, outputs, again], [])
+            inside.note(note, kept, outputs, again)
             return outputs
 
         return call

@@ -72,7 +72,8 @@ def save(trace: Trace, path: str | Path) -> None:
 def load(path: str | Path) -> Trace:
     """Read a trace. Errors: ValueError if the file is not a whole trace of this format."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, so that it is closed also where numpy gives up on a damaged file.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']}, expected {FORMAT}")

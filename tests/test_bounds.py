@@ -1,0 +1,191 @@
+"""The error bounds hold for real float32 arithmetic in many orders, are not idle, and see what exceeds them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl import ops
+from minidl.oracle import bounds
+from minidl.oracle.bounds import Ball, exact
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def float32(rng, *shape, spread=3.0):
+    """float32 numbers of very different sizes."""
+    return (rng.normal(size=shape) * np.exp(rng.normal(size=shape) * spread)).astype(np.float32)
+
+
+def products(a, b):
+    """a @ b in float32, computed in five different orders of summation."""
+    terms = a[:, :, None] * b[None, :, :]
+    forward, backward = np.zeros_like(terms[:, 0]), np.zeros_like(terms[:, 0])
+    for i in range(a.shape[1]):
+        forward += terms[:, i]
+        backward += terms[:, -1 - i]
+    fused = np.zeros(forward.shape, np.float32)  # each product and sum rounded once, as fused multiply-add does
+    for i in range(a.shape[1]):
+        fused = (fused.astype(np.float64) + a[:, i, None].astype(np.float64) * b[None, i].astype(np.float64)).astype(
+            "f"
+        )
+    return [a @ b, terms.sum(axis=1), forward, backward, fused]
+
+
+@given(seeds, st.integers(1, 60))
+def test_products_of_any_order_are_held(seed, n):
+    rng = np.random.default_rng(seed)
+    a, b = float32(rng, 3, n), float32(rng, n, 2)
+    ball = bounds.product(exact(a), exact(b))
+    for computed in products(a, b):
+        assert ball.holds(computed).all()
+
+
+@given(seeds, st.integers(2, 40))
+def test_inputs_off_by_their_radius_are_held(seed, n):
+    """If the inputs may be off, so may the product: tried with inputs at the ends of their balls."""
+    rng = np.random.default_rng(seed)
+    a, b = float32(rng, 3, n).astype(np.float64), float32(rng, n, 2).astype(np.float64)
+    r_a, r_b = np.abs(a) * rng.random(a.shape) * 1e-3, np.abs(b) * rng.random(b.shape) * 1e-3
+    ball = bounds.product(Ball(a, r_a), Ball(b, r_b))
+    for _ in range(4):
+        at_a, at_b = a + r_a * rng.choice([-1, 1], a.shape), b + r_b * rng.choice([-1, 1], b.shape)
+        assert ball.holds(at_a @ at_b).all()
+
+
+@given(seeds, st.integers(1, 200))
+def test_totals_are_held(seed, n):
+    rng = np.random.default_rng(seed)
+    x = float32(rng, n)
+    ball = bounds.total(exact(x))
+    running = np.float32(0)
+    for value in x:
+        running += value
+    assert ball.holds(x.sum()) and ball.holds(running)
+
+
+@given(seeds, st.floats(0, 300))
+def test_cross_entropy_of_logits_is_held(seed, scale):
+    rng = np.random.default_rng(seed)
+    z = (rng.normal(size=50) * scale).astype(np.float32)
+    y = rng.integers(0, 2, 50).astype(np.float32)
+    assert bounds.binary_crossentropy_from_logits(y, exact(z)).holds(ops.binary_crossentropy_from_logits(y, z)).all()
+    gradient = bounds.binary_crossentropy_from_logits_backward(y, exact(z))
+    assert gradient.holds(ops.binary_crossentropy_from_logits_backward(y, z)).all()
+    assert gradient.holds(ops.sigmoid(z) - y).all()  # the other order of the three terms
+
+
+@given(seeds)
+def test_elementwise_functions_are_held(seed):
+    rng = np.random.default_rng(seed)
+    x, d = float32(rng, 40), float32(rng, 40)
+    for name in ("relu", "sigmoid", "tanh"):
+        outputs = getattr(ops, name)(x)
+        ball = getattr(bounds, name)(exact(x))
+        assert ball.holds(outputs).all(), name
+        inputs = exact(x) if name == "relu" else ball
+        backward = getattr(bounds, f"{name}_backward")(exact(d), inputs)
+        assert backward.holds(getattr(ops, f"{name}_backward")(d, outputs)).all(), name
+
+
+@given(seeds, st.sampled_from([0.1, 1 / 3, 0.5, 0.8, 1.0]))
+def test_dropout_is_held(seed, rate):
+    rng = np.random.default_rng(seed)
+    x, mask = float32(rng, 40), rng.random(40) >= rate
+    ball = bounds.dropout(exact(x), mask, rate)
+    assert ball.holds(ops.dropout(x, mask, rate=rate)).all()
+    if rate < 1:  # a division instead of the product, as PyTorch has it
+        assert ball.holds(np.where(mask, x / np.float32(1 - rate), 0)).all()
+
+
+@settings(max_examples=50)
+@given(seeds, st.integers(1, 3000))
+def test_adam_is_held(seed, step):
+    rng = np.random.default_rng(seed)
+    theta, g, m = float32(rng, 60, spread=1), float32(rng, 60, spread=6), float32(rng, 60, spread=6)
+    v = np.square(float32(rng, 60, spread=6)) + np.square(m)
+    balls = adam_balls(theta, exact(g), m, v, step)
+    ops.adam_step(theta, g, m, v, step=step)
+    for ball, computed in zip(balls, (m, v, theta), strict=True):
+        assert ball.holds(computed).all()
+
+
+def adam_balls(theta, g, m, v, step):
+    ball_m = bounds.adam_moment(m, g, 0.9)
+    ball_v = bounds.adam_moment(v, bounds.multiply(g, g), 0.999)
+    alpha = bounds.adam_alpha(step, float(np.float32(1e-3)), 0.9, 0.999)
+    return ball_m, ball_v, bounds.adam_parameter(theta, ball_m, ball_v, alpha, 1e-7)
+
+
+def test_a_gradient_that_may_be_zero_leaves_adams_step_open():
+    """A gradient of 0 ± 1e-12: the step may be anything between −η and η, whatever its float32 value says."""
+    zero = np.zeros(1, np.float32)
+    *_, parameter = adam_balls(zero, Ball(np.zeros(1), np.full(1, 1e-6)), zero, zero, step=1)
+    assert 1e-4 < parameter.radius[0] < 10
+
+
+@pytest.mark.parametrize("ulps, held", [(0, True), (1, True), (40, False)])
+def test_the_bound_of_a_product_is_not_idle(rng, ulps, held):
+    """Off by 40 ULPs in a product of 8 terms is seen, off by one is not."""
+    a, b = np.abs(rng.normal(size=(1, 8))).astype("f"), np.abs(rng.normal(size=(8, 1))).astype("f")
+    computed = a @ b
+    computed += ulps * np.spacing(computed)
+    assert bounds.product(exact(a), exact(b)).holds(computed).all() == held
+
+
+def test_exact_zeros_stay_exact():
+    """Where every input is 0, so is the output, and a computed 1e-40 is an error."""
+    zeros = bounds.dense(exact(np.zeros((2, 3))), exact(np.ones((3, 1))), exact(np.zeros(1)))
+    assert (zeros.radius == 0).all()
+    assert not zeros.holds(np.full((2, 1), 1e-40)).any()
+
+
+def test_a_nan_is_never_held_and_never_within_a_fraction():
+    ball = Ball(np.zeros(2), np.full(2, np.inf))
+    computed = np.array([np.nan, 1.0])
+    assert list(ball.holds(computed)) == [False, True]
+    assert not ball.fraction(computed)[0] <= 1
+
+
+def test_gamma_refuses_what_has_no_bound():
+    assert bounds.gamma(1) == bounds.U / (1 - bounds.U)
+    with pytest.raises(ValueError, match="no error bound"):
+        bounds.gamma(2.0**24)
+
+
+def worst_ulps(function, truth, x):
+    """The largest error of function over x, in ULPs of the true value; results below the normal numbers left out."""
+    wanted = truth(x.astype(np.float64))
+    normal = np.abs(wanted) >= bounds.ETA
+    unit = np.ldexp(1.0, np.floor(np.log2(np.abs(wanted[normal]))).astype(int) - 23)
+    return (np.abs(np.asarray(function(x))[normal].astype(np.float64) - wanted[normal]) / unit).max()
+
+
+def every(stride, low, high):
+    """Every stride-th float32 from low to high."""
+    first, last = (int(np.float32(end).view(np.uint32)) for end in (low, high))
+    return np.arange(first, last + 1, stride, dtype=np.uint32).view(np.float32)
+
+
+FUNCTIONS = {
+    "exp": (np.exp, bounds.EXP, lambda: -every(499, 2**-12, 88)),
+    "log1p": (np.log1p, bounds.LOG1P, lambda: every(499, 2**-60, 1)),
+    "sigmoid": (bounds._sigmoid, bounds.LOGISTIC, lambda: -every(499, 2**-12, 88)),
+    "tanh": (np.tanh, bounds.TANH, lambda: every(499, 2**-20, 12)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numpys_functions_are_as_accurate_as_the_bounds_say(name):
+    truth, bound, numbers = FUNCTIONS[name]
+    function = ops.sigmoid if name == "sigmoid" else getattr(np, name)
+    assert worst_ulps(function, truth, numbers()) <= bound / (2 * bounds.U)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_tensorflows_functions_are_as_accurate_as_the_bounds_say(name):
+    tf = pytest.importorskip("tensorflow")
+    truth, bound, numbers = FUNCTIONS[name]
+    function = tf.math.log1p if name == "log1p" else getattr(tf, name)
+    assert worst_ulps(function, truth, numbers()) <= bound / (2 * bounds.U)
