@@ -116,6 +116,11 @@ def metric_results(model: Sequential) -> Logs:
     return {metric.name: float(metric.result()) for metric in model.metrics}
 
 
+def by_name(logs: Logs) -> Logs:
+    """The logs in the order of their names, as Keras shows them."""
+    return dict(sorted(logs.items()))
+
+
 def _diverged(model: Sequential, loss: Any) -> FloatingPointError:
     return FloatingPointError(
         f"{model.name}: the loss became {loss} at step {model.optimizer.iterations + 1}. The weights are those "
@@ -161,13 +166,13 @@ def fit(
                 weight = None if sample_weight is None else sample_weight[rows]
                 hooks.step_begin(step)
                 train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
-                hooks.step_end(step, lambda: metric_results(model))
+                hooks.step_end(step, lambda: by_name(metric_results(model)))
                 if model.stop_training:
                     break
-            logs = dict(sorted(metric_results(model).items()))
+            logs = by_name(metric_results(model))
             if validation is not None and (epoch + 1) % validation_freq == 0:
                 found = evaluate(model, validation, batch_size=validation_batch_size)
-                logs |= {f"val_{name}": value for name, value in sorted(found.items())}
+                logs |= {f"val_{name}": value for name, value in by_name(found).items()}
             hooks.epoch_end(epoch, logs)
             if model.stop_training:
                 break
@@ -186,7 +191,7 @@ def evaluate(model: Sequential, data: tuple[Array, Array, Array | None], *, batc
         rows = slice(start, start + batch_size)
         test_step(model, x[rows], y[rows], None if sample_weight is None else sample_weight[rows])
     logs = metric_results(model)
-    _print_line(verbose, len(x), batch_size, started, figures(logs))
+    _print_line(verbose, len(x), batch_size, started, figures(by_name(logs)))
     return logs
 
 

@@ -141,10 +141,10 @@ def test_exact_zeros_stay_exact():
 
 
 def test_a_nan_is_never_held_and_never_within_a_fraction():
-    ball = Ball(np.zeros(2), np.full(2, np.inf))
-    computed = np.array([np.nan, 1.0])
-    assert list(ball.holds(computed)) == [False, True]
-    assert not ball.fraction(computed)[0] <= 1
+    ball = Ball(np.array([0.0, 0.0, np.nan, 0.0]), np.array([np.inf, np.inf, 1.0, np.nan]))
+    computed = np.array([np.nan, 1.0, 1.0, 1.0])
+    assert list(ball.holds(computed)) == [False, True, False, False]
+    assert list(ball.fraction(computed) <= 1) == [False, True, False, False]
 
 
 def test_gamma_refuses_what_has_no_bound():

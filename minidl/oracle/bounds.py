@@ -58,11 +58,11 @@ class Ball(NamedTuple):
         return np.abs(np.asarray(computed, np.float64) - self.value) <= self.radius
 
     def fraction(self, computed: Array) -> Array:
-        """|computed − value| / radius: at most 1 where it holds, infinite where a radius of 0 is missed."""
+        """|computed − value| / radius: at most 1 where it holds; infinite where a radius of 0 is missed, or for a NaN."""
         error = np.abs(np.asarray(computed, np.float64) - self.value)
-        error = np.where(np.isnan(error), np.inf, error)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(error == 0, 0.0, error / self.radius)
+            fraction = np.where((error == 0) & (self.radius == 0), 0.0, error / self.radius)
+        return np.where(np.isnan(fraction), np.inf, fraction)
 
 
 def exact(value: Array) -> Ball:
@@ -73,7 +73,7 @@ def exact(value: Array) -> Ball:
 
 def _ball(value: Array, propagated: Array, rounding: Array) -> Ball:
     """propagated: what the inputs' radii come to; rounding: what this operation adds, 0 only where it is exact."""
-    flushed = np.where(rounding > 0, ETA, 0.0)
+    flushed = np.where((rounding > 0) | (value != 0), ETA, 0.0)  # a rounding below 10⁻³²⁴ underflows to 0 itself
     return Ball(value, (propagated + rounding + flushed) * SLACK)
 
 

@@ -66,7 +66,7 @@ class Comparison:
         failed = [check.name for check in self.checks if not check.ok]
         if failed:
             return f"minidl and Keras differ in: {', '.join(failed)}."
-        return "minidl computes what Keras computes: the same random numbers, and every step within rounding."
+        return "minidl computes what Keras computes: the same random numbers, and every step judged within rounding."
 
 
 def ulps(a: Array, b: Array) -> Array:
@@ -107,7 +107,8 @@ def compare(
         Check(
             "steps",
             max(fractions.values()) <= 1,
-            f"each of {judged} steps, taken again from Keras's own state, is within its rounding bound; "
+            f"each of the {judged} steps recorded in full, taken again from Keras's own state, is within its rounding "
+            f"bound; "
             f"largest share of the bound: Keras {_worst(fractions, 'keras'):.2f}, "
             f"minidl {_worst(fractions, 'minidl'):.2f}",
         ),

@@ -1,0 +1,297 @@
+"""models.py: the stack of layers, building, the arena's views, weights, and the names it is imported by."""
+
+import gc
+
+import numpy as np
+import pytest
+from helpers import assert_same
+
+import minidl
+from minidl import config, losses, metrics, optimizers
+from minidl.layers import Dense, Dropout, Input
+from minidl.models import Sequential
+
+X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
+
+
+def three_layers():
+    return Sequential([Input((4,)), Dense(5, activation="relu"), Dropout(0.5), Dense(2)])
+
+
+# Building ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Sequential([Input((4,)), Dense(5), Dense(2)]),
+        lambda: Sequential([Dense(5, input_shape=(4,)), Dense(2)]),
+        lambda: Sequential([Dense(5, input_dim=4), Dense(2)]),
+        lambda: Sequential((Input(batch_shape=(None, 4)), Dense(5), Dense(2))),
+    ],
+)
+def test_built_at_once_where_the_input_is_known(build):
+    model = build()
+    assert model.built
+    assert [w.shape for w in model.get_weights()] == [(4, 5), (5,), (5, 2), (2,)]
+    assert (model.input_shape, model.output_shape, model.count_params()) == ((None, 4), (None, 2), 37)
+    assert len(model.layers) == 2  # the Input is none of them
+
+
+@pytest.mark.parametrize("how", ["build", "call", "predict", "fit"])
+def test_built_later(how):
+    model = Sequential([Dense(5), Dense(1)])
+    assert not model.built
+    assert model.get_weights() == []
+    if how == "build":
+        model.build((None, 4))
+    elif how == "fit":
+        model.compile("adam", "bce")
+        model.fit(X, np.ones(6), verbose=0)
+    else:
+        {"call": model, "predict": lambda x: model.predict(x, verbose=0)}[how](X)
+    assert (model.built, model.input_shape, model.count_params()) == (True, (None, 4), 31)
+    model.build((None, 4))  # again, for the same width: nothing happens to the weights
+
+
+def test_building_twice_keeps_the_weights():
+    model = three_layers()
+    before = model.get_weights()
+    model.build((None, 4))
+    for got, expected in zip(model.get_weights(), before, strict=True):
+        assert_same(got, expected)
+
+
+def test_layers_share_one_arena():
+    model = three_layers()
+    arena = model.arena
+    assert [(s.layer, s.name) for s in arena.segments] == [
+        ("dense", "kernel"),
+        ("dense", "bias"),
+        ("dense_1", "kernel"),
+        ("dense_1", "bias"),
+    ]
+    assert_same(arena.theta, np.concatenate([w.ravel() for w in model.get_weights()]))
+    first, _, last = model.layers
+    first.kernel[1, 2] = 42
+    assert arena.theta[1 * 5 + 2] == 42
+    arena.theta[-1] = -7
+    assert last.bias[1] == -7
+    arena.grads[:] = np.arange(arena.size)
+    assert_same(last.grads["bias"], np.array([35, 36], np.float32))
+
+
+def test_add_keeps_the_weights_of_the_other_layers():
+    model = Sequential([Input((4,))])
+    assert not model.built
+    model.add(Dense(5))
+    kernel = model.layers[0].kernel.copy()
+    model.add(Dense(2))
+    assert_same(model.layers[0].kernel, kernel)
+    assert np.shares_memory(model.layers[0].kernel, model.arena.theta)
+    assert (model.count_params(), model.output_shape) == (37, (None, 2))
+
+
+def test_pop_keeps_the_weights_of_the_other_layers():
+    model = three_layers()
+    weights, theta = model.get_weights(), model.arena.theta
+    popped = model.pop()
+    assert popped.name == "dense_1"
+    assert_same(popped.kernel, weights[2])
+    assert not np.shares_memory(popped.kernel, theta)
+    assert (model.count_params(), model.output_shape, len(model.layers)) == (25, (None, 5), 2)
+    for got, expected in zip(model.get_weights(), weights[:2], strict=True):
+        assert_same(got, expected)
+    Sequential([Input((5,)), popped])  # it is free for another model
+    model.pop()
+    model.pop()
+    with pytest.raises(ValueError, match="there is no layer to pop"):
+        model.pop()
+
+
+@pytest.mark.parametrize("wrong", [Dense(2, dtype="float64"), Dense(2, name="dense"), "Dense"])
+def test_an_add_that_fails_changes_nothing(wrong):
+    model = Sequential([Input((4,)), Dense(3, name="dense")])
+    before, arena = model.get_weights(), model.arena
+    with pytest.raises((TypeError, ValueError)):
+        model.add(wrong)
+    assert model.arena is arena
+    assert len(model.layers) == 1
+    assert_same(model.get_weights()[0], before[0])
+    model.predict(X, verbose=0)
+
+
+def test_a_layer_that_could_not_be_added_is_free():
+    layer = Dense(2)
+    layer.build((None, 7))
+    model = Sequential([Input((4,)), Dense(3)])
+    with pytest.raises(ValueError, match=r"dense: built for 7 features; got inputs of shape \(None, 3\)"):
+        model.add(layer)
+    Sequential([Input((7,)), layer])
+
+
+def test_a_dropout_takes_the_shape_of_its_present_model():
+    model = three_layers()
+    model.pop()
+    dropout = model.pop()
+    other = Sequential([Input((4,)), Dense(3), dropout])
+    assert (dropout.output_shape, other.output_shape) == ((None, 3), (None, 3))
+
+
+def test_a_layer_is_free_when_its_model_is_gone():
+    layer = Dense(1)
+    model = Sequential([Input((4,)), layer])
+    del model
+    gc.collect()
+    Sequential([Input((4,)), layer])
+
+
+def test_get_layer():
+    model = three_layers()
+    assert model.get_layer("dropout") is model.layers[1]
+    assert model.get_layer(index=0) is model.layers[0]
+    assert model.get_layer(index=-1) is model.layers[2]
+    for arguments in ({"name": "dense_7"}, {"index": 3}, {"index": -4}, {}, {"name": "dense", "index": 0}):
+        with pytest.raises(ValueError, match="get_layer: "):
+            model.get_layer(**arguments)
+    with pytest.raises(ValueError, match=r"no layer named 'dense_7'; there are \['dense', 'dropout', 'dense_1'\]"):
+        model.get_layer("dense_7")
+
+
+def test_names_and_repr():
+    assert [Sequential().name, Sequential().name, Sequential(name="mine").name] == [
+        "sequential",
+        "sequential_1",
+        "mine",
+    ]
+    assert repr(Sequential([Dense(1)])) == "<Sequential name=sequential_2, layers=1, built=False>"
+
+
+# Weights -------------------------------------------------------------------------------------------------
+
+
+def test_get_weights_are_copies_and_weights_are_not():
+    model = three_layers()
+    model.get_weights()[0][...] = 42
+    assert not (model.arena.theta == 42).any()
+    model.weights[0][...] = 42
+    assert (model.arena.theta[:20] == 42).all()
+    assert model.trainable_weights[0] is model.weights[0]
+
+
+def test_set_weights(rng):
+    model = three_layers()
+    weights = [rng.normal(size=w.shape) for w in model.weights]
+    model.set_weights(weights)
+    assert_same(model.arena.theta, np.concatenate([w.ravel() for w in weights]).astype(np.float32))
+
+
+def test_set_weights_to_its_own_in_another_order():
+    model = Sequential([Input((4,)), Dense(4), Dense(4)])
+    first, bias, second, bias_1 = model.get_weights()
+    views = model.weights
+    model.set_weights([views[2], views[1], views[0], views[3]])
+    for got, expected in zip(model.get_weights(), [second, bias, first, bias_1], strict=True):
+        assert_same(got, expected)
+
+
+def test_losses_are_the_penalties():
+    model = Sequential([Input((4,)), Dense(3, kernel_regularizer="l1"), Dense(1, bias_regularizer="l2")])
+    first, second = model.losses
+    assert_same(first, np.float32(0.01) * np.abs(model.layers[0].kernel).sum())
+    assert_same(second, np.float32(0))
+
+
+# Outputs -------------------------------------------------------------------------------------------------
+
+
+def test_predict_is_the_forward_pass_of_every_batch(rng):
+    model = three_layers()
+    x = rng.normal(size=(11, 4)).astype(np.float32)
+    first, _, last = model.get_weights()[0:2], None, model.get_weights()[2:4]
+
+    def forward(rows):
+        return np.maximum(rows @ first[0] + first[1], 0) @ last[0] + last[1]
+
+    expected = np.concatenate([forward(x[i : i + 4]) for i in range(0, 11, 4)])
+    assert_same(model.predict(x, batch_size=4, verbose=0), expected)
+    assert_same(model.predict_on_batch(x), forward(x))
+    assert_same(model(x), forward(x))
+    assert_same(model.predict(x.astype(float).tolist(), batch_size=4, verbose=0), expected)
+
+
+def test_predict_s_default_batch_size_is_32(monkeypatch, rng):
+    model, sizes = three_layers(), []
+    forward = model.layers[0].forward
+    model.layers[0].forward = lambda x, training: (sizes.append(len(x)), forward(x))[1]
+    model.predict(rng.normal(size=(70, 4)), verbose=0)
+    assert sizes == [32, 32, 6]
+
+
+def test_call_in_training_drops():
+    model = three_layers()
+    model(X, training=True)
+    assert model.layers[1].mask.shape == (6, 5)
+    model(X)
+    assert model.layers[1].mask is None
+
+
+# Compile -------------------------------------------------------------------------------------------------
+
+
+def test_compile_resolves_its_arguments():
+    model = three_layers()
+    assert not model.compiled
+    adam, loss = optimizers.Adam(0.1), losses.BinaryCrossentropy(from_logits=True)
+    model.compile(adam, loss, metrics=["binary_accuracy"], run_eagerly=True, jit_compile=False)
+    assert model.compiled
+    assert (model.optimizer, model.loss) == (adam, loss)
+    assert [m.name for m in model.metrics] == ["loss", "binary_accuracy"]
+    assert type(model.metrics[1]) is metrics.BinaryAccuracy
+
+
+def test_a_compile_that_fails_changes_nothing():
+    model = three_layers()
+    model.compile("adam", "bce", metrics=["binary_accuracy"])
+    optimizer, loss, names = model.optimizer, model.loss, [m.name for m in model.metrics]
+    for wrong in (
+        {"optimizer": "sgd", "loss": "bce"},
+        {"optimizer": "adam", "loss": "mse"},
+        {"optimizer": "adam", "loss": "bce", "metrics": ["auc"]},
+        {"optimizer": "adam", "loss": "bce", "loss_weights": [1]},
+    ):
+        with pytest.raises((ValueError, NotImplementedError)):
+            model.compile(**wrong)
+    assert (model.optimizer, model.loss, [m.name for m in model.metrics]) == (optimizer, loss, names)
+
+
+def test_the_shape_of_the_data_is_known_before_that_of_the_metrics():
+    model = Sequential([Dense(1, activation="sigmoid")])
+    model.compile("adam", "bce", metrics=["accuracy"])
+    assert list(model.fit(X, np.ones(6), verbose=0).history) == ["accuracy", "loss"]
+
+
+# Names to import by --------------------------------------------------------------------------------------
+
+
+def test_stands_in_for_tensorflow_and_keras():
+    import minidl as tf
+    import minidl.keras.layers as keras_layers
+    from minidl import keras
+    from minidl.keras.layers import Dense as KerasDense
+
+    assert keras_layers is minidl.layers
+    assert KerasDense is Dense is tf.keras.layers.Dense is keras.layers.Dense
+    assert keras.Sequential is keras.models.Sequential is tf.Sequential is Sequential
+    assert keras.Input is keras.layers.Input is Input
+    assert keras.backend is minidl.backend
+    assert keras.backend.floatx() == config.floatx()
+    assert keras.regularizers.l1 is minidl.regularizers.L1
+    model = keras.Sequential([keras.layers.Dense(2, activation=tf.nn.relu, input_shape=(4,))])
+    assert model.layers[0].activation is minidl.activations.relu
+
+
+@pytest.mark.parametrize("name", [n for n in minidl.keras.__all__ if n.islower()])
+def test_every_module_of_keras_s_is_minidl_s_own(name):
+    __import__(f"minidl.keras.{name}")
+    assert getattr(minidl.keras, name) is getattr(minidl, name)
