@@ -48,11 +48,18 @@ def test_float64_agrees_to_1e_12(keras_tf, case):
         model.set_weights(run.theta[0])
         for step in range(STEPS):
             penalties = own_step(model, case, run, step, "float64", from_keras=False)
-            compare_step(model, run, step, penalties)
+            compare_step(model, case, run, step, penalties)
             assert model.optimizer.iterations == step + 1
 
 
-def compare_step(model, run, step, penalties):
+def last_gradient(model, case, step):
+    """∂L/∂z of the last layer, from which the gradients of all parameters stem."""
+    _, y, weights = case.data("float64")
+    weight = np.ones(case.batch) if weights is None else weights[step]
+    return (dense_layers(model)[-1].outputs - y[step]) * weight[:, None] / y[step].size
+
+
+def compare_step(model, case, run, step, penalties):
     inside = run.inside
     for layer, outputs in zip(dense_layers(model), inside.activations.values(), strict=True):
         close(f"step {step}, {layer.name} outputs", layer.outputs, outputs[step])
@@ -62,10 +69,12 @@ def compare_step(model, run, step, penalties):
     arena, adam = model.arena, model.optimizer
     recorded = {"gradient": (arena.grads, inside.gradients[step]), "m": (adam.m, run.m[step + 1]),
                 "v": (adam.v, run.v[step + 1]), "weight": (arena.theta, run.theta[step + 1])}  # fmt: skip
+    # A gradient is a sum over the batch that can cancel to any smallness; its error is relative to what was summed.
+    # For the last bias that is Σ|∂L/∂z| ≤ 1 (times the largest weight), and every other gradient stems from it.
+    summed = np.abs(last_gradient(model, case, step)).sum()
+    scales = {"gradient": summed, "m": summed, "v": summed**2, "weight": 0.0}
     for what, (flat, theirs) in recorded.items():
-        # A bias's gradient is a sum that can cancel to any smallness: its error is relative to what was summed, so
-        # the scale is the largest element over all parameters.
-        scale = max(np.abs(their).max() for their in theirs)
+        scale = max(scales[what], *(np.abs(their).max() for their in theirs))
         for segment, ours, their in zip(arena.segments, arena.views(flat), theirs, strict=True):
             close(f"step {step}, {what} of {segment.layer}/{segment.name}", ours, their, scale)
     logs = {metric.name: float(metric.result()) for metric in model.metrics}
