@@ -24,11 +24,14 @@ check: $(VENV)/.stamp-check  ## lint, formatting and types
 	$(python) -m ruff format --check
 	$(python) -m mypy minidl
 
-bench: $(VENV)/.stamp-bench  ## run the benchmarks
-	$(python) -m pytest benchmarks --benchmark-only $(ARGS)
+bench: $(VENV)/.stamp-bench  ## run the benchmarks; tables in benchmarks/README.md
+	@mkdir -p .benchmarks
+	$(python) -m pytest benchmarks --benchmark-only --benchmark-json=.benchmarks/latest.json $(ARGS)
+	$(if $(ARGS),,$(python) benchmarks/report.py .benchmarks/latest.json)
 
-docs: $(VENV)/.stamp-plot  ## make the README's figures again, in docs/demo/
+docs: $(VENV)/.stamp-plot  ## make the figures of the README and of docs/ again
 	$(python) -m minidl demo --out docs/demo
+	$(python) docs/randomness.py
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

@@ -178,3 +178,27 @@ def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], d
             raise ValueError(f"{where}: {name} holds a NaN or an infinity in {dtype}. No weight was changed.")
         arrays.append(array)
     return arrays
+
+
+def same_state(where: str, own: dict[str, Array], state: Any) -> dict[str, Array]:
+    """state as arrays with the names, shapes and dtypes of own, checked all before any is used.
+
+    Errors: TypeError if it is no dict; ValueError for a missing or unknown name, another shape, a number that is not
+    finite, or a float where own has an integer.
+    """
+    if not isinstance(state, dict):
+        raise TypeError(f"{where}: expected a dict of arrays; got {type(state).__name__}.")
+    if state.keys() != own.keys():
+        raise ValueError(f"{where}: expected the entries {list(own)}; got {list(state)}. Nothing was changed.")
+    found = {}
+    for name, expected in own.items():
+        array = np.asarray(state[name])
+        if array.dtype.kind not in ("iu" if expected.dtype.kind == "i" else "fiu"):
+            raise ValueError(f"{where}: {name} must be {expected.dtype}; got {array.dtype}. Nothing was changed.")
+        if array.shape != expected.shape or not np.isfinite(array).all():
+            raise ValueError(
+                f"{where}: {name} must be finite, of shape {expected.shape}; got shape {array.shape}"
+                f"{'' if np.isfinite(array).all() else ' with a NaN or an infinity'}. Nothing was changed."
+            )
+        found[name] = array.astype(expected.dtype)
+    return found

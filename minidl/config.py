@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from minidl import naming
@@ -70,10 +73,22 @@ def set_random_stream(name: str) -> None:
 
     "tensorflow": Keras on TensorFlow, eager or graph (Keras's default on a CPU).
     "tensorflow-xla": the same, but dropout masks as under `jit_compile=True`.
-    "jax", "torch": Keras on those backends.  "numpy": a fast generator of NumPy's, not Keras's numbers.
+    "jax", "torch": Keras on those backends; the binary cross-entropy of a sigmoid then clips, as it does there.
+    "numpy": a fast generator of NumPy's, not Keras's numbers.
     Raises: ValueError for another name.
     """
     global _random_stream
     if name not in RANDOM_STREAMS:
         raise ValueError(naming.unknown_name("random stream", name, RANDOM_STREAMS))
     _random_stream = name
+
+
+@contextlib.contextmanager
+def using_random_stream(name: str) -> Iterator[None]:
+    """Inside, random numbers come from another stream. Raises: ValueError for an unknown name."""
+    before = random_stream()
+    set_random_stream(name)
+    try:
+        yield
+    finally:
+        set_random_stream(before)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import activations, checks, config, initializers, ops, random, regularizers
 from minidl.backend import Array
+from minidl.masks import MaskBlocks
 from minidl.naming import auto_name
 
 Shape = tuple[int | None, ...]  # of a batch: (None, features)
@@ -346,6 +347,7 @@ class Dropout(Layer):
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed) if rate > 0 else None
         self.mask: Array | None = None
+        self._blocks = MaskBlocks()
         self.built = True  # it has no parameters to wait for
 
     def draw_mask(self, shape: tuple[int, ...]) -> Array:
@@ -354,7 +356,10 @@ class Dropout(Layer):
             shape = self._mask_shape(shape)
         if self.rate == 1.0 or self.seed_generator is None:  # everything or nothing is dropped: nothing is drawn
             return np.full(shape, self.rate == 0.0)
-        return random.dropout_mask(shape, self.rate, self.seed_generator.next(), self.dtype)
+        stream = config.random_stream()
+        if stream == "torch" and self.seed is None:  # Keras on torch leaves these to torch's own global generator
+            return random.torch_unseeded_dropout_mask(shape, self.rate)
+        return self._blocks.take(shape, self.rate, self.seed_generator.next(), self.dtype, stream)
 
     def _mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         assert self.noise_shape is not None

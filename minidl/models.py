@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl import checks, config, training
+import numpy as np
+
+from minidl import checks, config, random, training
 from minidl import losses as losses_module
 from minidl import metrics as metrics_module
 from minidl import optimizers as optimizers_module
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.callbacks import History
-from minidl.layers import InputLayer, Layer, Shape, batch_shape, sample_shape
+from minidl.layers import Dropout, InputLayer, Layer, Shape, batch_shape, sample_shape
 from minidl.naming import auto_name
+from minidl.random import SeedGenerator
 from minidl.training import forward
 
 
@@ -33,7 +36,7 @@ class Sequential:
         self._layers: list[Layer] = []
         self._input: InputLayer | None = None
         self._arena: Arena | None = None
-        self._optimizer: optimizers_module.Adam | None = None
+        self._optimizer: optimizers_module.Optimizer | None = None
         self.stop_training = False
         for layer in layers or []:
             self._append(layer)
@@ -204,6 +207,40 @@ class Sequential:
         for weight, array in zip(self.weights, arrays, strict=True):
             weight[...] = array
 
+    def get_state(self) -> dict[str, Array]:
+        """Copies of all that training goes on from: parameters, optimizer and dropout seeds, by name.
+
+        "theta", and once compiled "iterations", "learning_rate" and the slots ("m", "v"), flat in the arena's order;
+        "seed/0", "seed/1", …: the [seed, counter] of each Dropout. A model set to this state takes the same next steps.
+        """
+        self._require_built("get_state")
+        state = {"theta": self.arena.theta.copy()}
+        if self._optimizer is not None:
+            self._optimizer.build(self.arena)
+            state["iterations"] = np.asarray(self._optimizer.iterations, np.int64)
+            state["learning_rate"] = np.asarray(self._optimizer.learning_rate)
+            state |= {slot: getattr(self._optimizer, slot).copy() for slot in self._optimizer.slots}
+        return state | {f"seed/{i}": generator.state.copy() for i, generator in enumerate(self._seed_generators())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what get_state of a model of the same layers and optimizer returned.
+
+        Errors: ValueError, and nothing changed, if a name is missing or unknown, or a shape or a number is wrong.
+        """
+        values = checks.same_state(f"set_state of {self.name}", self.get_state(), state)
+        self.arena.theta[...] = values["theta"]
+        if self._optimizer is not None:
+            self._optimizer.iterations = int(values["iterations"])
+            self._optimizer.learning_rate = float(values["learning_rate"])
+            for slot in self._optimizer.slots:
+                getattr(self._optimizer, slot)[...] = values[slot]
+        for i, generator in enumerate(self._seed_generators()):
+            generator.state[...] = values[f"seed/{i}"]
+
+    def _seed_generators(self) -> list[SeedGenerator]:
+        found = [layer.seed_generator for layer in self._layers if isinstance(layer, Dropout)]
+        return [generator for generator in found if generator is not None]
+
     def count_params(self) -> int:
         """The number of scalars in the parameters. Errors: ValueError if the model is not built."""
         self._require_built("count_params")
@@ -239,6 +276,9 @@ class Sequential:
     ) -> None:
         """Set the optimizer, the loss and the metrics that fit and evaluate use.
 
+        jit_compile=True: draw the dropout masks that Keras draws under XLA; "auto" means False, as for Keras where
+        there is no GPU. steps_per_execution: the callbacks' batch hooks are called every so many steps.
+        run_eagerly changes nothing: minidl has no graph.
         Errors: ValueError for unknown names; NotImplementedError for arguments that minidl does not support.
         Nothing is changed unless all arguments are right.
         """
@@ -246,15 +286,20 @@ class Sequential:
             "compile",
             loss_weights=(loss_weights, None),
             weighted_metrics=(weighted_metrics, None),
-            steps_per_execution=(steps_per_execution, 1),
-            jit_compile=(jit_compile or "auto", "auto"),
+            auto_scale_loss=(auto_scale_loss, True),
         )
+        steps_per_execution = checks.positive_int("compile", "steps_per_execution", steps_per_execution)
+        if jit_compile not in (True, False, "auto", None):
+            raise ValueError(f"compile: jit_compile must be True, False or 'auto'; got {jit_compile!r}.")
         if metrics is not None and not isinstance(metrics, (list, tuple)):
             raise ValueError(f"compile: metrics must be a list; got {metrics!r}. Write metrics=[{metrics!r}].")
         found = optimizers_module.get(optimizer), losses_module.get(loss)
         for metric in metrics or []:
             metrics_module.get(metric)
         self._optimizer, self._loss = found
+        self.jit_compile = jit_compile is True
+        self.steps_per_execution = steps_per_execution
+        self.has_run = False  # since compile: see random.start_first_fit
         self._metric_identifiers = list(metrics or [])
         self._metrics: list[metrics_module.Mean] | None = None
         self.loss_tracker = metrics_module.Mean("loss")
@@ -265,7 +310,7 @@ class Sequential:
         return self._optimizer is not None
 
     @property
-    def optimizer(self) -> optimizers_module.Adam:
+    def optimizer(self) -> optimizers_module.Optimizer:
         """The optimizer. Errors: ValueError before compile()."""
         self._require_compiled("optimizer")
         assert self._optimizer is not None
@@ -406,6 +451,8 @@ class Sequential:
         checks.refuse_unsupported("evaluate", steps=(steps, None), callbacks=(callbacks, None))
         size = _batch_size("evaluate", batch_size)
         data = training.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)
+        random.start_evaluation(first=not self.has_run)
+        self.has_run = True
         logs = training.evaluate(self, data, batch_size=size, verbose=verbose)
         return logs if return_dict else _flat(logs)
 
@@ -422,9 +469,9 @@ class Sequential:
         """The outputs at inference, without dropout;  (samples, features) -> (samples, units)."""
         checks.refuse_unsupported("predict", steps=(steps, None), callbacks=(callbacks, None))
         size = _batch_size("predict", batch_size)
-        return training.predict(
-            self, self.checked_features(x, check_finite=check_finite), batch_size=size, verbose=verbose
-        )
+        array = self.checked_features(x, check_finite=check_finite)
+        random.start_evaluation(first=False)
+        return training.predict(self, array, batch_size=size, verbose=verbose)
 
     def train_on_batch(
         self,

@@ -7,7 +7,7 @@ A gradient of the loss L with respect to a quantity q is called d_q = ∂L/∂q 
 Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" below is Keras 3.15 on its
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
-Contents: dense · activations · dropout · binary cross-entropy · penalties · Adam · accuracy · means
+Contents: dense · activations · dropout · binary cross-entropy · penalties · SGD and Adam · accuracy · means
 """
 
 from __future__ import annotations
@@ -256,7 +256,18 @@ def l2_gradient(weights: Array, *, l2: float, out: Array | None = None) -> Array
     return array_module(weights).multiply(weights, weights.dtype.type(2 * l2), out=out)
 
 
-# ------------------------------------------------------------------------------------------------- Adam
+# ------------------------------------------------------------------------------------------ update rules
+
+
+def sgd_step(param: Array, grad: Array, *, learning_rate: float) -> None:
+    """One step of gradient descent; writes param in place, only reads grad.
+
+        θ ← θ − η g
+
+    θ = param, g = grad, η = learning_rate. Shapes: equal. dtype: one float type.
+    Source: Robbins & Monro 1951; keras.optimizers.SGD.update_step without momentum.
+    """
+    param -= grad * param.dtype.type(learning_rate)
 
 
 def adam_alpha(dtype: type, *, step: int, learning_rate: float, beta_1: float, beta_2: float) -> float:

@@ -1,4 +1,4 @@
-"""Adam as Keras's object: its arguments, its state and one pass over the arena; the formula is ops.adam_step."""
+"""Adam and SGD as Keras's objects: their arguments, their state and one pass over the arena; formulas are in ops.py."""
 
 from __future__ import annotations
 
@@ -13,54 +13,36 @@ from minidl.backend import Array
 from minidl.checks import finite_float, refuse_unknown, refuse_unsupported
 from minidl.naming import unknown_name
 
+# Keras's arguments of every optimizer that minidl does not support, with Keras's defaults.
+_UNSUPPORTED: dict[str, Any] = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "clipvalue": None,
+    "global_clipnorm": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
 
-class Adam:
-    """Adam (Kingma & Ba 2015): θ ← θ − α m / (√v + ε̂); see ops.adam_step for m, v and α.
 
-    learning_rate: a number; settable between steps; kept in floatx(), as Keras keeps it. beta_1, beta_2 in [0, 1).
-    epsilon: ε̂ of the paper, not the ε of its Algorithm 1. iterations counts the steps taken.
-    Keras's other arguments are refused unless they have its defaults.
-    Errors: ValueError for a learning rate, β or ε̂ out of range; NotImplementedError for refused arguments.
+class Optimizer:
+    """What all optimizers share: the learning rate, the count of steps, and slots beside the parameters.
+
+    learning_rate: a number; settable between steps; kept in floatx(), as Keras keeps it. iterations: the steps taken.
+    slots: the names of the flat buffers that the update rule keeps, zero at first, each an attribute once built.
     """
 
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        amsgrad: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str = "adam",
-        **kwargs: Any,
-    ) -> None:
-        refuse_unknown("Adam", kwargs)
-        refuse_unsupported(
-            "Adam",
-            amsgrad=(amsgrad, False),
-            weight_decay=(weight_decay, None),
-            clipnorm=(clipnorm, None),
-            clipvalue=(clipvalue, None),
-            global_clipnorm=(global_clipnorm, None),
-            use_ema=(use_ema, False),
-            ema_momentum=(ema_momentum, 0.99),
-            ema_overwrite_frequency=(ema_overwrite_frequency, None),
-            loss_scale_factor=(loss_scale_factor, None),
-            gradient_accumulation_steps=(gradient_accumulation_steps, None),
-        )
+    slots: tuple[str, ...] = ()
+    config_names: tuple[str, ...] = ("name", "learning_rate")
+
+    def __init__(self, learning_rate: float = 0.001, name: str = "optimizer", **kwargs: Any) -> None:
+        where = type(self).__name__
+        refuse_unknown(where, {k: v for k, v in kwargs.items() if k not in _UNSUPPORTED})
+        refuse_unsupported(where, **{k: (v, _UNSUPPORTED[k]) for k, v in kwargs.items()})
         self.dtype = config.floatx()
         self.learning_rate = learning_rate
-        self.beta_1 = _decay_rate("beta_1", beta_1)
-        self.beta_2 = _decay_rate("beta_2", beta_2)
-        self.epsilon = finite_float("Adam", "epsilon", epsilon, at_least=0.0)
         self.name = name
         self.iterations = 0
         self._arena: Arena | None = None
@@ -72,31 +54,84 @@ class Adam:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        rate = finite_float("Adam", "learning_rate", value, at_least=0.0)
+        rate = finite_float(type(self).__name__, "learning_rate", value, at_least=0.0)
         self._learning_rate = np.dtype(self.dtype).type(rate)
 
     @property
     def built(self) -> bool:
-        """Whether the slots m and v exist."""
+        """Whether the slots exist."""
         return self._arena is not None
 
     def build(self, arena: Arena) -> None:
-        """Make the slots m and v, zeros, for an arena's parameters.
+        """Make the slots, zeros, for an arena's parameters.
 
         Errors: ValueError if they were made for another arena: a new model wants a new optimizer.
         """
         if self._arena is None:
             self._arena = arena
-            self.m, self.v = arena.new_buffer(), arena.new_buffer()
+            for slot in self.slots:
+                setattr(self, slot, arena.new_buffer())
         elif self._arena is not arena:
             raise ValueError(
-                "Adam: this optimizer holds the state of another model, or of this one before its layers changed; "
-                "compile the model with a new optimizer."
+                f"{type(self).__name__}: this optimizer holds the state of another model, or of this one before its "
+                f"layers changed; compile the model with a new optimizer."
             )
 
     def apply(self, arena: Arena) -> None:
-        """One step over all parameters: updates arena.theta, m and v from arena.grads."""
+        """One step over all parameters: updates arena.theta and the slots from arena.grads."""
         self.build(arena)
+        self.update(arena)
+        self.iterations += 1
+
+    def update(self, arena: Arena) -> None:
+        """The update rule, for step iterations + 1."""
+        raise NotImplementedError
+
+    @property
+    def variables(self) -> list[Array]:
+        """Iteration, learning rate, then the slots of each parameter in turn: Keras's order."""
+        found: list[Array] = [np.asarray(self.iterations, np.int64), np.asarray(self._learning_rate)]
+        if self._arena is not None:
+            views = [self._arena.views(getattr(self, slot)) for slot in self.slots]
+            found += [view for of_one_parameter in zip(*views, strict=True) for view in of_one_parameter]
+        return found
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this optimizer again, without its state."""
+        return {name: getattr(self, name) for name in self.config_names}
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015): θ ← θ − α m / (√v + ε̂); see ops.adam_step for m, v and α.
+
+    beta_1, beta_2 in [0, 1). epsilon: ε̂ of the paper, not the ε of its Algorithm 1.
+    Keras's other arguments are refused unless they have its defaults.
+    Errors: ValueError for a learning rate, β or ε̂ out of range; NotImplementedError for refused arguments.
+    """
+
+    slots = ("m", "v")
+    config_names = ("name", "learning_rate", "beta_1", "beta_2", "epsilon")
+    m: Array
+    v: Array
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        name: str = "adam",
+        **kwargs: Any,
+    ) -> None:
+        refuse_unsupported("Adam", amsgrad=(amsgrad, False))
+        self.beta_1 = _decay_rate("beta_1", beta_1)
+        self.beta_2 = _decay_rate("beta_2", beta_2)
+        self.epsilon = finite_float("Adam", "epsilon", epsilon, at_least=0.0)
+        super().__init__(learning_rate, name, **kwargs)
+
+    def update(self, arena: Arena) -> None:
+        """ops.adam_step over the whole arena."""
         ops.adam_step(
             arena.theta,
             arena.grads,
@@ -108,21 +143,29 @@ class Adam:
             beta_2=self.beta_2,
             epsilon=self.epsilon,
         )
-        self.iterations += 1
 
-    @property
-    def variables(self) -> list[Array]:
-        """Iteration, learning rate, then m and v of each parameter in turn: Keras's order."""
-        found: list[Array] = [np.asarray(self.iterations, np.int64), np.asarray(self._learning_rate)]
-        if self._arena is not None:
-            for m, v in zip(self._arena.views(self.m), self._arena.views(self.v), strict=True):
-                found += [m, v]
-        return found
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer again, without its state."""
-        names = ("name", "learning_rate", "beta_1", "beta_2", "epsilon")
-        return {name: getattr(self, name) for name in names}
+class SGD(Optimizer):
+    """Stochastic gradient descent: θ ← θ − η g; see ops.sgd_step.
+
+    Keras's other arguments (momentum, nesterov, …) are refused unless they have its defaults.
+    Errors: ValueError for a negative learning rate; NotImplementedError for refused arguments.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        name: str = "SGD",
+        **kwargs: Any,
+    ) -> None:
+        refuse_unsupported("SGD", momentum=(momentum, 0.0), nesterov=(nesterov, False))
+        super().__init__(learning_rate, name, **kwargs)
+
+    def update(self, arena: Arena) -> None:
+        """ops.sgd_step over the whole arena."""
+        ops.sgd_step(arena.theta, arena.grads, learning_rate=self.learning_rate)
 
 
 def _decay_rate(name: str, value: float) -> float:
@@ -132,17 +175,17 @@ def _decay_rate(name: str, value: float) -> float:
     return rate
 
 
-_BY_NAME = {"adam": Adam, "Adam": Adam}
+_BY_NAME: dict[str, type[Optimizer]] = {"adam": Adam, "Adam": Adam, "sgd": SGD, "SGD": SGD}
 
 
-def get(identifier: Any) -> Adam:
-    """The optimizer for a name ("adam"), a class or an instance.
+def get(identifier: Any) -> Optimizer:
+    """The optimizer for a name ("adam", "sgd"), a class or an instance.
 
     Errors: ValueError for an unknown name (with the nearest ones) or anything else.
     """
-    if isinstance(identifier, Adam):
+    if isinstance(identifier, Optimizer):
         return identifier
-    if inspect.isclass(identifier) and issubclass(identifier, Adam):
+    if inspect.isclass(identifier) and issubclass(identifier, Optimizer):
         return identifier()
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()

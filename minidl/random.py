@@ -85,50 +85,60 @@ def philox_words(k0: Any, k1: Any, c2: Any, c3: Any, blocks: int) -> Words:
     """The words of Philox4x32-10 at counters (i, 0, c2, c3), i = 0 … blocks - 1: the fast path.
 
     k0, k1, c2, c3: ints, or (S,) uint64 arrays of S independent streams. Returns (S, 4·blocks); ints: S = 1.
-    It is `_philox_rounds` in place on cache-sized chunks. Low halves keep the high bits of their product: the
-    next round's mask, or the cast to uint32 at the end, cuts them off. blocks must be below 2³².
+    blocks must be below 2³².
+    """
+    words = np.empty((np.size(k0), blocks, 4), dtype=np.uint32)
+    for streams, columns, chunk in philox_chunks(k0, k1, c2, c3, blocks):
+        words[streams, columns] = chunk
+    return words.reshape(len(words), 4 * blocks)
+
+
+def philox_chunks(k0: Any, k1: Any, c2: Any, c3: Any, blocks: int) -> Iterator[tuple[slice, slice, Words]]:
+    """The words of `philox_words` chunk by chunk, for work on them while they are in the cache.
+
+    Yields (streams, columns, chunk): chunk = words[streams, columns], (s, b, 4), is valid until the next one.
     """
     k0, k1, c2, c3 = (np.atleast_1d(np.asarray(v, dtype=np.uint64))[:, None] for v in (k0, k1, c2, c3))
-    streams = len(k0)
-    words = np.empty((streams, blocks, 4), dtype=np.uint32)
-    group = min(streams, max(1, _PHILOX_CHUNK // max(1, blocks)))
-    buffers = np.empty((6, group * min(blocks, _PHILOX_CHUNK)), dtype=np.uint64)
-    for s in range(0, streams, group):
-        rows = slice(s, s + group)
+    keys = (np.stack((k0, k1)) + _PHILOX_KEY_STEPS) & _U64_MASK32  # (10, 2, S, 1)
+    group = min(len(k0), max(1, _PHILOX_CHUNK // max(1, blocks)))
+    most = group * min(blocks, _PHILOX_CHUNK)
+    buffers, words = np.empty((3, 2, most), dtype=np.uint64), np.empty((most, 4), dtype=np.uint32)
+    for s in range(0, len(k0), group):
+        streams = slice(s, min(s + group, len(k0)))
         for start in range(0, blocks, _PHILOX_CHUNK):
-            out = words[rows, start : start + _PHILOX_CHUNK]
-            size = out.shape[0] * out.shape[1]
-            _philox_fill(out, buffers[:, :size], start, k0[rows], k1[rows], c2[rows], c3[rows])
-    return words.reshape(streams, 4 * blocks)
+            columns = slice(start, min(start + _PHILOX_CHUNK, blocks))
+            shape = (streams.stop - s, columns.stop - start)
+            size = shape[0] * shape[1]
+            chunk = words[:size].reshape(*shape, 4)
+            _philox_fill(
+                chunk, buffers[..., :size].reshape(3, 2, *shape), start, keys[:, :, streams], c2[streams], c3[streams]
+            )
+            yield streams, columns, chunk
 
 
-_U64_M0, _U64_M1 = np.uint64(_PHILOX_M0), np.uint64(_PHILOX_M1)
-_U64_W0, _U64_W1 = np.uint64(_PHILOX_W0), np.uint64(_PHILOX_W1)
 _U64_MASK32, _U64_32 = np.uint64(_MASK32), np.uint64(32)
+_PHILOX_MULTIPLIERS = np.array([_PHILOX_M0, _PHILOX_M1], dtype=np.uint64)[:, None, None]
+_PHILOX_KEY_STEPS = np.outer(range(10), (_PHILOX_W0, _PHILOX_W1)).astype(np.uint64)[:, :, None, None]
 
 
-def _philox_fill(out: Words, buffers: Any, start: int, k0: Any, k1: Any, high2: Any, high3: Any) -> None:
-    """Fill out (streams, blocks, 4); buffers (6, streams·blocks) uint64; keys and high words (streams, 1)."""
-    c0, c1, c2, c3, p0, p1 = (b.reshape(out.shape[:2]) for b in buffers)
-    c0[...] = np.arange(start, start + out.shape[1], dtype=np.uint64)
-    c1[...] = 0
-    c2[...] = high2
-    c3[...] = high3
-    for _ in range(10):
-        np.multiply(c0, _U64_M0, out=p0)
-        np.multiply(c2, _U64_M1, out=p1)
-        np.right_shift(p1, _U64_32, out=c0)
-        np.bitwise_xor(c0, c1, out=c0)
-        np.bitwise_xor(c0, k0, out=c0)
-        np.bitwise_and(c0, _U64_MASK32, out=c0)
-        np.right_shift(p0, _U64_32, out=c2)
-        np.bitwise_xor(c2, c3, out=c2)
-        np.bitwise_xor(c2, k1, out=c2)
-        np.bitwise_and(c2, _U64_MASK32, out=c2)
-        c1, p1 = p1, c1
-        c3, p0 = p0, c3
-        k0, k1 = (k0 + _U64_W0) & _U64_MASK32, (k1 + _U64_W1) & _U64_MASK32
-    for j, c in enumerate((c0, c1, c2, c3)):
+def _philox_fill(out: Words, buffers: Any, start: int, keys: Any, c2: Any, c3: Any) -> None:
+    """Fill out (S, blocks, 4): `_philox_rounds` in place, (c0, c2) in one array and (c1, c3) in another.
+
+    buffers (3, 2, S, blocks) uint64; keys (10, 2, S, 1), one pair a round; c2, c3 (S, 1). c1 and c3 keep the
+    high bits of their product: the next round's mask, or the cast to uint32 at the end, cuts them off.
+    """
+    even, odd, product = buffers
+    even[0], even[1] = np.arange(start, start + out.shape[1], dtype=np.uint64), c2
+    odd[0], odd[1] = 0, c3
+    for key in keys:
+        np.multiply(even, _PHILOX_MULTIPLIERS, out=product)
+        swapped = product[::-1]  # M₁c2 makes the new c0 and c1, M₀c0 the new c2 and c3
+        np.right_shift(swapped, _U64_32, out=even)
+        np.bitwise_xor(even, odd, out=even)
+        np.bitwise_xor(even, key, out=even)
+        np.bitwise_and(even, _U64_MASK32, out=even)
+        odd, product = swapped, odd
+    for j, c in enumerate((even[0], odd[0], even[1], odd[1])):
         out[..., j] = c
 
 
@@ -299,9 +309,28 @@ def tensorflow_key_counter(seed: int, counter: Any) -> tuple[Any, Any, Any, Any]
 
 def tensorflow_words(pair: Pair, count: int, *, steps: int = 1) -> Words:
     """`count` words for each of the pairs (seed, counter) … (seed, counter + steps - 1): (steps, count)."""
+    return philox_words(*_tensorflow_streams(pair, steps), -(-count // 4))[:, :count]
+
+
+def _tensorflow_streams(pair: Pair, steps: int) -> tuple[Any, Any, Any, Any]:
+    """`tensorflow_key_counter` of the pairs (seed, counter) … (seed, counter + steps - 1)."""
     seed, counter = pair
-    counters = counter if steps == 1 else counter + np.arange(steps, dtype=np.int64)
-    return philox_words(*tensorflow_key_counter(seed, counters), -(-count // 4))[:, :count]
+    return tensorflow_key_counter(seed, counter if steps == 1 else counter + np.arange(steps, dtype=np.int64))
+
+
+def _tensorflow_each(
+    function: Callable[[Words], Array], result: npt.DTypeLike, pair: Pair, count: int, dtype: str, *, steps: int = 1
+) -> Array:
+    """(steps, count) values of function, which turns words into numbers one by one (float64: two by two).
+
+    It is called chunk by chunk, while the words are in the cache.
+    """
+    words_each = 2 if dtype == "float64" else 1
+    blocks = -(-count * words_each // 4)
+    values = np.empty((steps, blocks, 4 // words_each), dtype=result)
+    for streams, columns, words in philox_chunks(*_tensorflow_streams(pair, steps), blocks):
+        values[streams, columns] = function(words)
+    return values.reshape(steps, -1)[:, :count]
 
 
 def tensorflow_fractions(words: Words, dtype: str, *, xla: bool = False) -> tuple[Any, int]:
@@ -332,19 +361,27 @@ def tensorflow_uniform01(pair: Pair, count: int, dtype: str, *, xla: bool = Fals
 
     dtype: float16, bfloat16 (needs the ml_dtypes package), float32 or float64.
     """
-    words = tensorflow_words(pair, count * (2 if dtype == "float64" else 1))[0]
-    fractions, bits = tensorflow_fractions(words, dtype, xla=xla)
+    real = np.dtype("float32" if dtype == "bfloat16" else dtype).type
+
+    def scale(words: Words) -> Array:
+        fractions, bits = tensorflow_fractions(words, dtype, xla=xla)
+        u: Array = fractions.astype(real) * real(2.0**-bits)
+        return u
+
+    u = _tensorflow_each(scale, real, pair, count, dtype)[0]
     if dtype != "bfloat16":
-        return fractions.astype(dtype) * np.dtype(dtype).type(2.0**-bits)
+        return u
     bfloat16 = importlib.import_module("ml_dtypes").bfloat16
-    u = fractions.astype(np.float32) * np.float32(2.0**-bits)
     return (u.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(bfloat16)
 
 
 def _tf_uniform(pair: Pair, shape: Shape, minval: float, maxval: float, dtype: str) -> Array:
     """u·(hi - lo) + lo, rounded after each operation; lo and hi become float32 first (tf.cast)."""
     lo, hi = np.float32(minval).astype(dtype), np.float32(maxval).astype(dtype)
-    return (tensorflow_uniform01(pair, _count(shape), dtype) * (hi - lo) + lo).reshape(shape)
+    u = tensorflow_uniform01(pair, _count(shape), dtype)
+    u *= hi - lo
+    u += lo
+    return u.reshape(shape)
 
 
 def _box_muller_float32(x0: Words, x1: Words) -> npt.NDArray[np.float32]:
@@ -861,13 +898,18 @@ def dropout_masks(shape: Shape, rate: float, seed: Pair, steps: int, dtype: str 
             fractions, bits = words & np.uint32(2**24 - 1), 24
         keep = fractions < fractions.dtype.type(math.ceil(keep_probability * 2.0**bits))
     else:
-        words_each = 2 if dtype == "float64" else 1
+        xla = stream == "tensorflow-xla"
+
+        def compare(words: Words) -> Mask:
+            fractions, bits = tensorflow_fractions(words, dtype, xla=xla)
+            keep: Mask = fractions >= fractions.dtype.type(math.ceil(_round_to(rate, dtype) * 2.0**bits))
+            return keep
+
         if stream == "numpy":
-            words = np.stack([_numpy_words((seed[0], seed[1] + t), count * words_each) for t in range(steps)])
+            words_each = 2 if dtype == "float64" else 1
+            keep = np.stack([compare(_numpy_words((seed[0], seed[1] + t), count * words_each)) for t in range(steps)])
         else:
-            words = tensorflow_words(seed, count * words_each, steps=steps)
-        fractions, bits = tensorflow_fractions(words, dtype, xla=stream == "tensorflow-xla")
-        keep = fractions >= fractions.dtype.type(math.ceil(_round_to(rate, dtype) * 2.0**bits))
+            keep = _tensorflow_each(compare, np.bool_, seed, count, dtype, steps=steps)
     return keep.reshape(shape)
 
 
@@ -1050,4 +1092,14 @@ def finish_epoch(*, evaluated: bool = False) -> None:
     """
     if config.random_stream() == "torch":
         for _ in range(3 if evaluated else 1):
+            _torch_random_int64()
+
+
+def start_evaluation(*, first: bool) -> None:
+    """Draw and drop what a call of `evaluate` or `predict` spends on torch's data loader: two numbers.
+
+    first: the first `evaluate` since `compile`, which spends one more. The other streams spend nothing.
+    """
+    if config.random_stream() == "torch":
+        for _ in range(3 if first else 2):
             _torch_random_int64()

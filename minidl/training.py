@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, checks, random
+from minidl import activations, checks, config, random
 from minidl.backend import Array
 from minidl.callbacks import CallbackList, History, Logs, figures, progress_logger
 from minidl.layers import Dense
@@ -32,7 +32,7 @@ def train_step(model: Sequential, x: Array, y: Array, sample_weight: Array | Non
 
     Errors: FloatingPointError if the loss is not finite; the weights are then those before this step.
     """
-    y_pred = forward(model, x, training=True)
+    y_pred = training_forward(model, x)
     loss = total_loss(model, y, y_pred, sample_weight)
     if check_finite and not math.isfinite(loss):
         raise _diverged(model, loss)
@@ -55,15 +55,25 @@ def forward(model: Sequential, x: Array, *, training: bool) -> Array:
     return x
 
 
+def training_forward(model: Sequential, x: Array) -> Array:
+    """forward with dropout; under jit_compile=True with XLA's masks in place of TensorFlow's."""
+    if model.jit_compile and config.random_stream() == "tensorflow":
+        with config.using_random_stream("tensorflow-xla"):
+            return forward(model, x, training=True)
+    return forward(model, x, training=True)
+
+
 def loss_inputs(model: Sequential, y_pred: Array) -> tuple[Array, bool]:
     """What the loss is computed from, and whether these are logits.
 
     As Keras on TensorFlow: of a model that ends in Dense(activation="sigmoid"), binary cross-entropy takes the
     logits under the sigmoid, with a warning if it was told that these are logits already; see
-    ops.binary_crossentropy_from_logits.
+    ops.binary_crossentropy_from_logits. Keras on JAX and torch does not do so, and clips: the "jax" and "torch"
+    random streams follow it.
     """
     last = model.layers[-1]
-    if model.loss.recovers_logits() and isinstance(last, Dense) and last.activation is activations.sigmoid:
+    recovers = model.loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
+    if recovers and isinstance(last, Dense) and last.activation is activations.sigmoid:
         if model.loss.from_logits:
             warnings.warn(
                 f"{model.loss.name}: from_logits=True, but the model ends in a sigmoid, so its outputs are "
@@ -157,6 +167,9 @@ def fit(
     logs: Logs = {}
     hooks.train_begin()
     try:
+        if not model.has_run:
+            random.start_first_fit(samples, batch_size, shuffle)
+            model.has_run = True
         for epoch in range(initial_epoch, epochs):
             model.reset_metrics()
             hooks.epoch_begin(epoch)
@@ -164,15 +177,19 @@ def fit(
             for step in range(steps):
                 rows = order[step * batch_size : (step + 1) * batch_size]
                 weight = None if sample_weight is None else sample_weight[rows]
-                hooks.step_begin(step)
+                if step % model.steps_per_execution == 0:
+                    hooks.step_begin(step)
                 train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
-                hooks.step_end(step, lambda: by_name(metric_results(model)))
+                if (step + 1) % model.steps_per_execution == 0 or step + 1 == steps:
+                    hooks.step_end(step, lambda: by_name(metric_results(model)))
                 if model.stop_training:
                     break
             logs = by_name(metric_results(model))
-            if validation is not None and (epoch + 1) % validation_freq == 0:
+            validates = validation is not None and (epoch + 1) % validation_freq == 0
+            if validation is not None and validates:
                 found = evaluate(model, validation, batch_size=validation_batch_size)
                 logs |= {f"val_{name}": value for name, value in by_name(found).items()}
+            random.finish_epoch(evaluated=validates)
             hooks.epoch_end(epoch, logs)
             if model.stop_training:
                 break
@@ -185,29 +202,30 @@ def fit(
 def evaluate(model: Sequential, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0) -> Logs:
     """The loss, penalties included, and the metrics on checked arrays at inference."""
     x, y, sample_weight = data
-    started = time.perf_counter()
+    loggers, started = progress_logger(verbose), time.perf_counter()
     model.reset_metrics()
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         test_step(model, x[rows], y[rows], None if sample_weight is None else sample_weight[rows])
     logs = metric_results(model)
-    _print_line(verbose, len(x), batch_size, started, figures(by_name(logs)))
+    if loggers:
+        _print_line(len(x), batch_size, started, figures(by_name(logs)))
     return logs
 
 
 def predict(model: Sequential, x: Array, *, batch_size: int, verbose: Any = 0) -> Array:
     """The outputs at inference, batch by batch;  (samples, I) -> (samples, U)."""
-    started = time.perf_counter()
+    loggers, started = progress_logger(verbose), time.perf_counter()
     batches = [forward(model, x[start : start + batch_size], training=False) for start in range(0, len(x), batch_size)]
-    _print_line(verbose, len(x), batch_size, started, "")
+    if loggers:
+        _print_line(len(x), batch_size, started, "")
     return np.concatenate(batches)
 
 
-def _print_line(verbose: Any, samples: int, batch_size: int, started: float, text: str) -> None:
-    if progress_logger(verbose):
-        seconds = time.perf_counter() - started
-        line = f"{math.ceil(samples / batch_size)} steps - {seconds:.2f}s"
-        print(f"{line} - {text}" if text else line)
+def _print_line(samples: int, batch_size: int, started: float, text: str) -> None:
+    seconds = time.perf_counter() - started
+    line = f"{math.ceil(samples / batch_size)} steps - {seconds:.2f}s"
+    print(f"{line} - {text}" if text else line)
 
 
 # ------------------------------------------------------------------------------------------ the data

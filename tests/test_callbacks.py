@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import assert_same
 
+from minidl import callbacks
 from minidl.callbacks import Callback, figures
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
@@ -141,10 +142,17 @@ def test_after_an_exception_in_a_callback_the_model_is_usable(model, hook, monke
     def fail(*arguments):
         raise RuntimeError("from the callback")
 
+    class Bar(callbacks.LiveProgbarLogger):
+        def __init__(self):
+            bars.append(self)
+
+    bars = []
     callback = type("Fails", (Callback,), {hook: fail})()
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # with a live bar, which has to be taken down
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(callbacks, "LiveProgbarLogger", Bar)
     with pytest.raises(RuntimeError, match="from the callback"):
         model.fit(X, Y, verbose=1, callbacks=[callback])
+    assert [bar.bar for bar in bars] == [None]  # taken down, and the cursor is back
     steps = model.optimizer.iterations
     model.fit(X, Y, verbose=1)
     assert model.optimizer.iterations == steps + 1

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-import minidl.keras as minidl_keras
-from minidl import layers, ops, optimizers, random, regularizers, training
+from minidl import ops, random, regularizers, training
 from minidl.oracle import notebook, trace
 from minidl.oracle.compare import compare, ulps
 
@@ -143,16 +142,16 @@ def test_a_dropout_backward_without_its_scale_is_seen(monkeypatch):
 
 
 def test_masks_of_the_wrong_step_are_seen(monkeypatch):
-    draw = random.dropout_mask
+    draw = random.dropout_masks
     monkeypatch.setattr(
-        random, "dropout_mask", lambda shape, rate, seed, dtype: draw(shape, rate, (seed[0], seed[1] + 1), dtype)
+        random, "dropout_masks", lambda shape, rate, seed, *rest: draw(shape, rate, (seed[0], seed[1] + 1), *rest)
     )
     assert failed(compared("L1, L2 and dropout")) == {"dropout masks"}
 
 
 def test_masks_of_the_wrong_rate_are_seen(monkeypatch):
-    draw = random.dropout_mask
-    monkeypatch.setattr(random, "dropout_mask", lambda shape, rate, *seed: draw(shape, 1 - rate + 1e-3, *seed))
+    draw = random.dropout_masks
+    monkeypatch.setattr(random, "dropout_masks", lambda shape, rate, *rest: draw(shape, 1 - rate + 1e-3, *rest))
     assert "dropout masks" in failed(compared("L1, L2 and dropout"))
 
 

@@ -255,7 +255,9 @@ def test_a_compile_that_fails_changes_nothing():
     model.compile("adam", "bce", metrics=["binary_accuracy"])
     optimizer, loss, names = model.optimizer, model.loss, [m.name for m in model.metrics]
     for wrong in (
-        {"optimizer": "sgd", "loss": "bce"},
+        {"optimizer": "rmsprop", "loss": "bce"},
+        {"optimizer": "adam", "loss": "bce", "jit_compile": "yes"},
+        {"optimizer": "adam", "loss": "bce", "steps_per_execution": 0},
         {"optimizer": "adam", "loss": "mse"},
         {"optimizer": "adam", "loss": "bce", "metrics": ["auc"]},
         {"optimizer": "adam", "loss": "bce", "loss_weights": [1]},
@@ -275,10 +277,11 @@ def test_the_shape_of_the_data_is_known_before_that_of_the_metrics():
 
 
 def test_stands_in_for_tensorflow_and_keras():
-    import minidl as tf
     import minidl.keras.layers as keras_layers
-    from minidl import keras
     from minidl.keras.layers import Dense as KerasDense
+
+    import minidl as tf
+    from minidl import keras
 
     assert keras_layers is minidl.layers
     assert KerasDense is Dense is tf.keras.layers.Dense is keras.layers.Dense

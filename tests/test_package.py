@@ -28,6 +28,7 @@ FLOORS = [
     "metrics",
     "callbacks layers losses optimizers",
     "activations initializers regularizers",
+    "masks",
     "arena datasets random",
     "ops",
     "checks",

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_gradients_close, assert_same
 
 from minidl import regularizers
-from minidl.regularizers import L1, L2, L1L2
+from minidl.regularizers import L1, L1L2, L2
 
 F32 = np.float32
 WEIGHTS = np.array([[0.3, -1.7], [0, 2.2]], F32)

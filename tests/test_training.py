@@ -245,9 +245,9 @@ def test_train_on_batch_returns_the_figures_before_the_update(rng):
 
 def test_a_step_is_adam_on_the_gradient(rng):
     x, y = data(rng)
-    stepped, by_hand = twins(small_model)
+    stepped, by_hand = twins(lambda: small_model(penalty="l2"))
     stepped.train_on_batch(x, y)
-    analytic_gradient(by_hand, x.astype(np.float32), y[:, None].astype(np.float32), None)
+    analytic_gradient(by_hand, x.astype(np.float32), y[:, None].astype(np.float32), None)  # the penalty's too
     Adam().apply(by_hand.arena)
     assert_same_weights(stepped, by_hand)
 
@@ -255,7 +255,9 @@ def test_a_step_is_adam_on_the_gradient(rng):
 def test_dropout_is_on_in_training_and_off_in_evaluation(rng, monkeypatch):
     x, y = data(rng)
     drawn = []
-    monkeypatch.setattr(layers.Dropout, "draw_mask", lambda layer, shape: (drawn.append(shape), np.ones(shape, bool))[1])
+    monkeypatch.setattr(
+        layers.Dropout, "draw_mask", lambda layer, shape: (drawn.append(shape), np.ones(shape, bool))[1]
+    )
     model = notebook_model(dropout=True)
     model.evaluate(x, y, verbose=0)
     model.predict(x, verbose=0)
@@ -279,11 +281,19 @@ def test_an_epoch_s_loss_is_the_mean_over_samples_plus_penalties(rng, float64, w
     each = -(y * np.log(p) + (1 - y) * np.log(1 - p)) * (1 if weight is None else weight)
     penalty = float(np.float32(0.01)) * (model.layers[0].kernel ** 2).sum()
     # every loss is off by some 10 roundings of numbers below 10, 1 − p by an absolute ε/2 that p ≥ 1e-3 magnifies
-    assert 1e-3 < p.min() and p.max() < 1 - 1e-3
+    assert p.min() > 1e-3 and p.max() < 1 - 1e-3
     assert_close(np.float64(history["loss"][0]), each.mean() + penalty, atol=2 * (100 + 1000) * EPS)
     assert_same(np.float64(history["accuracy"][0]), np.mean((p > 0.5) == y))  # metrics are not weighted
     evaluated = model.evaluate(x, y, batch_size=4, sample_weight=weight, verbose=0)
     assert_close(np.float64(evaluated[0]), np.float64(history["loss"][0]), atol=100 * EPS)
+
+
+def test_every_epoch_s_figures_are_its_own(rng):
+    x, y = data(rng)
+    whole, in_parts = twins(small_model)
+    losses_ = whole.fit(x, y, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert whole.loss_tracker.count == 10
+    assert losses_ == [in_parts.train_on_batch(x, y)[0] for _ in range(3)]
 
 
 def seen_rows(model, x):
@@ -314,8 +324,8 @@ def test_with_shuffle_every_row_comes_once_an_epoch(rng):
     model.fit(x, y, batch_size=4, epochs=2, verbose=0)
     for epoch in (seen[:3], seen[3:]):
         assert [len(batch) for batch in epoch] == [4, 4, 2]
-        assert sorted(sum(epoch, [])) == list(range(10))
-        assert sum(epoch, []) != list(range(10))
+        assert sorted([row for batch in epoch for row in batch]) == list(range(10))
+        assert [row for batch in epoch for row in batch] != list(range(10))
 
 
 def test_shuffle_keeps_labels_and_weights_with_their_rows(rng):
@@ -369,7 +379,7 @@ def test_validation_split_takes_the_tail_before_shuffling(rng):
     weight = np.arange(1, 11)
     seen = seen_rows(model, x)
     history = model.fit(x, y, sample_weight=weight, validation_split=0.25, verbose=0)  # ⌊10 · 0.75⌋ = 7 to train on
-    assert sorted(sum(seen, [])) == list(range(7))
+    assert sorted([row for batch in seen for row in batch]) == list(range(7))
     loss, accuracy = model.evaluate(x[7:], y[7:], sample_weight=weight[7:], verbose=0)
     assert (history.history["val_loss"], history.history["val_accuracy"]) == ([loss], [accuracy])
 
@@ -390,7 +400,7 @@ def test_validation_data_takes_precedence_over_the_split(rng):
     seen = seen_rows(model, x)
     weight = rng.random(3)
     history = model.fit(x, y, validation_split=0.5, validation_data=(x[:3], y[:3], weight), verbose=0)
-    assert sorted(sum(seen, [])) == list(range(10))
+    assert sorted([row for batch in seen for row in batch]) == list(range(10))
     assert history.history["val_loss"] == [model.evaluate(x[:3], y[:3], sample_weight=weight, verbose=0)[0]]
 
 

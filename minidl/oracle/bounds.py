@@ -58,7 +58,7 @@ class Ball(NamedTuple):
         return np.abs(np.asarray(computed, np.float64) - self.value) <= self.radius
 
     def fraction(self, computed: Array) -> Array:
-        """|computed − value| / radius: at most 1 where it holds; infinite where a radius of 0 is missed, or for a NaN."""
+        """|computed − value| / radius: at most 1 where it holds; infinite where a radius of 0 is missed and for NaN."""
         error = np.abs(np.asarray(computed, np.float64) - self.value)
         with np.errstate(divide="ignore", invalid="ignore"):
             fraction = np.where((error == 0) & (self.radius == 0), 0.0, error / self.radius)

@@ -214,7 +214,8 @@ def _lock_step(trace: Trace, build: Callable[[Any], Sequential], data: Data) -> 
     steps_per_epoch = -(-samples // batch_size)
     theta, m, v = trace.theta_start, np.zeros_like(trace.theta_start), np.zeros_like(trace.theta_start)
     model = build(minidl_keras)
-    model.optimizer.build(model.arena)
+    adam = reference.adam_of(model)
+    adam.build(model.arena)
     worst: dict[str, float] = {}
     for step, (next_theta, next_m, next_v) in enumerate(zip(trace.step_theta, trace.step_m, trace.step_v, strict=True)):
         epoch, batch = divmod(step, steps_per_epoch)
@@ -231,7 +232,7 @@ def _lock_step(trace: Trace, build: Callable[[Any], Sequential], data: Data) -> 
         _own_step(model, theta, m, v, step, x[rows], y[rows], masks)
         for who, states in (
             ("keras", (next_theta, next_m, next_v)),
-            ("minidl", (model.arena.theta, model.optimizer.m, model.optimizer.v)),
+            ("minidl", (model.arena.theta, adam.m, adam.v)),
         ):
             for what, state, balls in zip(("weight", "m", "v"), states, (expected.theta, expected.m, expected.v),
                                           strict=True):  # fmt: skip
@@ -253,8 +254,8 @@ def _own_step(
     masks: dict[str, Array],
 ) -> None:
     """minidl's own training step from a given state."""
-    model.arena.theta[...], model.optimizer.m[...], model.optimizer.v[...] = theta, m, v
-    model.optimizer.iterations = step
+    adam = reference.adam_of(model)
+    model.arena.theta[...], adam.m[...], adam.v[...], adam.iterations = theta, m, v, step
     for layer in _dropouts(model):
         replay(layer, iter([masks[layer.name]]))
     with np.errstate(invalid="ignore", over="ignore"):  # a NaN in Keras's state is for the bounds to report

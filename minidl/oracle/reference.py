@@ -15,6 +15,7 @@ from minidl import activations
 from minidl.backend import Array
 from minidl.layers import Dense, Dropout, Layer
 from minidl.models import Sequential
+from minidl.optimizers import Adam
 from minidl.oracle import bounds
 from minidl.oracle.bounds import Ball
 from minidl.regularizers import L1, L1L2, L2, Regularizer
@@ -168,12 +169,19 @@ def _parameter_gradients(layer: Layer, own: dict[str, Array], d_outputs: Ball, i
 
 def _update(model: Sequential, weights: list[Array], m: list[Array], v: list[Array], step: int, found: Step) -> None:
     """Fill m, v and theta by Adam's formulas."""
-    adam = model.optimizer
+    adam = adam_of(model)
     alpha = bounds.adam_alpha(step, adam.learning_rate, adam.beta_1, adam.beta_2)
     for weight, own_m, own_v, gradient in zip(weights, m, v, found.grads, strict=True):
         found.m.append(bounds.adam_moment(own_m, gradient, adam.beta_1))
         found.v.append(bounds.adam_moment(own_v, bounds.multiply(gradient, gradient), adam.beta_2))
         found.theta.append(bounds.adam_parameter(weight, found.m[-1], found.v[-1], alpha, adam.epsilon))
+
+
+def adam_of(model: Sequential) -> Adam:
+    """The model's optimizer. Errors: NotImplementedError if it is not Adam."""
+    if not isinstance(model.optimizer, Adam):
+        raise NotImplementedError(f"no error bound for the optimizer {type(model.optimizer).__name__}.")
+    return model.optimizer
 
 
 def _supported(functions: dict[str, Callable[..., Ball]], name: str) -> Callable[..., Ball]:

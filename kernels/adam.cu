@@ -1,0 +1,58 @@
+// adam.cu: one Adam update of all parameters of a model in one launch, the gradients of their penalties included.
+#include "common.cuh"
+
+// adam_alpha: twin of ops.adam_alpha; the formula lives there. Counts the step too, so that a recorded sequence of
+// launches can be replayed without a word from the host.
+// iterations: in/out, 1 int64, the steps taken so far, incremented first. alpha: out, 1 element, T = float | double.
+// beta_1, beta_2: as Python has them; they are rounded to float here. One thread.
+template <typename T>
+__device__ void adam_alpha(long long* iterations, T* alpha, double learning_rate, double beta_1, double beta_2) {
+    if (first_index() != 0) return;
+    const double step = static_cast<double>(++*iterations);
+    const T power_1 = static_cast<T>(pow(static_cast<double>(static_cast<float>(beta_1)), step));
+    const T power_2 = static_cast<T>(pow(static_cast<double>(static_cast<float>(beta_2)), step));
+    // the root in double, rounded once, as ops.adam_alpha has it: for float that is the correctly rounded root too
+    const T root = static_cast<T>(sqrt(static_cast<double>(T(1) - power_2)));
+    *alpha = static_cast<T>(learning_rate) * root / (T(1) - power_1);
+}
+
+// adam_step: twin of the NumPy function of that name; the formula lives there. With segments, grad is first increased
+// by l1 · sign(param) + 2 · l2 · param of the element's segment, as training.add_penalty_gradients does.
+// param, m, v: in/out; grad: in. n elements, C-contiguous, T = float | double. alpha: in, 1 element, of adam_alpha.
+// one_minus_beta_1, one_minus_beta_2, epsilon: computed in double, rounded to T here.
+// stops, l1, l2: in, (segments,): segment s ends before element stops[s]; segments = 0: no penalties, all three null.
+// Grid-stride, one element an iteration; no atomics, so the result does not depend on the launch.
+template <typename T>
+__device__ void adam_step(T* param, const T* grad, T* m, T* v, long long n, const T* alpha, double one_minus_beta_1,
+                          double one_minus_beta_2, double epsilon, const long long* stops, const T* l1, const T* l2,
+                          int segments) {
+    const T step_size = *alpha, c1 = static_cast<T>(one_minus_beta_1), c2 = static_cast<T>(one_minus_beta_2);
+    const T epsilon_hat = static_cast<T>(epsilon);
+    for (long long i = first_index(); i < n; i += grid_stride()) {
+        T g = grad[i];
+        if (segments > 0) {
+            const int s = segment_of(i, stops, segments);
+            if (l1[s] != T(0) || l2[s] != T(0)) g += penalty_gradient(param[i], l1[s], l2[s]);
+        }
+        const T new_m = m[i] + (g - m[i]) * c1;
+        const T new_v = v[i] + (g * g - v[i]) * c2;
+        m[i] = new_m;
+        v[i] = new_v;
+        param[i] -= new_m * step_size / (sqrt(new_v) + epsilon_hat);
+    }
+}
+
+#define INSTANTIATE(T, suffix)                                                                                        \
+    extern "C" __global__ void adam_alpha_##suffix(long long* iterations, T* alpha, double learning_rate,             \
+                                                   double beta_1, double beta_2) {                                    \
+        adam_alpha<T>(iterations, alpha, learning_rate, beta_1, beta_2);                                              \
+    }                                                                                                                 \
+    extern "C" __global__ void adam_step_##suffix(T* param, const T* grad, T* m, T* v, long long n, const T* alpha,   \
+                                                  double one_minus_beta_1, double one_minus_beta_2, double epsilon,   \
+                                                  const long long* stops, const T* l1, const T* l2, int segments) {   \
+        adam_step<T>(param, grad, m, v, n, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, stops, l1, l2,         \
+                     segments);                                                                                       \
+    }
+
+INSTANTIATE(float, float32)
+INSTANTIATE(double, float64)

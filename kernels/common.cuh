@@ -1,0 +1,172 @@
+// common.cuh: what the kernels share: positions in the grid, sums over a block, Philox, activations, penalties.
+//
+// The same text is compiled by NVRTC for a GPU and by a C++17 compiler for a CPU (tests/cuda_host), so it includes no
+// header and uses no intrinsic beyond __syncthreads and __shfl_down_sync. Arithmetic is in T = float | double, in the
+// order of minidl/ops.py; compile with --fmad=false (nvrtc) or -ffp-contract=off (g++) to round as NumPy does.
+#pragma once
+
+// Memory that the threads of one block share. In CUDA, SHARED_ARRAY(tile, T[16][17]) is `__shared__ T tile[16][17]`;
+// the host's shim hands out the same array from the heap, where a sanitizer sees every overrun.
+#ifndef MINIDL_CUDA_HOST
+template <typename Array>
+using SharedType = Array;
+#define SHARED_ARRAY(name, ...) __shared__ SharedType<__VA_ARGS__> name
+#define DYNAMIC_SHARED(T, name)                                     \
+    extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
+    T* name = reinterpret_cast<T*>(dynamic_shared)
+#endif
+
+// ---------------------------------------------------------------------------------------------------- positions
+
+// A grid-stride loop visits i = first_index(), first_index() + grid_stride(), …: any grid covers any size.
+__device__ inline long long first_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline long long grid_stride() { return static_cast<long long>(gridDim.x) * blockDim.x; }
+
+// --------------------------------------------------------------------------------------------- sums over a block
+
+// Σ value over a warp's 32 threads, right in lane 0: five halvings, always the same order. All 32 must call it.
+template <typename T>
+__device__ inline T warp_sum(T value) {
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xFFFFFFFFu, value, offset);
+    return value;
+}
+
+// Σ value over a one-dimensional block, right in thread 0. All threads must call it; blockDim.x a multiple of 32.
+template <typename T>
+__device__ inline T block_sum(T value) {
+    SHARED_ARRAY(warp_sums, T[32]);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    value = warp_sum(value);
+    if (lane == 0) warp_sums[warp] = value;
+    __syncthreads();
+    if (warp == 0) value = warp_sum(lane < warps ? warp_sums[lane] : T(0));
+    __syncthreads();  // all have read warp_sums: the next call may write it
+    return value;
+}
+
+// A sum over many elements takes two kernels. In the first, tile i of SUM_ITEMS · blockDim.x elements goes to
+// partials[i], whichever block meets it; in the second, one block adds the partials. Both orders are fixed by the
+// block's size alone, so a sum does not depend on the grid or on timing, and no float atomics are needed.
+constexpr int SUM_ITEMS = 4;
+__device__ inline long long sum_tile() { return static_cast<long long>(SUM_ITEMS) * blockDim.x; }
+
+// Σ partials[0 … count − 1] by one block, right in thread 0.
+template <typename T>
+__device__ inline T sum_partials(const T* partials, long long count) {
+    T sum = T(0);
+    for (long long i = threadIdx.x; i < count; i += blockDim.x) sum += partials[i];
+    return block_sum(sum);
+}
+
+// -------------------------------------------------------------------------------------------------------- Philox
+
+struct Words {
+    unsigned int w[4];
+};
+
+// Philox4x32-10 (Salmon et al. 2011, §3.3): four random words from a counter and a key. Twin of random.philox4x32.
+__device__ inline Words philox(Words c, unsigned int k0, unsigned int k1) {
+    for (int round = 0; round < 10; ++round) {
+        const unsigned long long p0 = 0xD2511F53ull * c.w[0], p1 = 0xCD9E8D57ull * c.w[2];
+        const unsigned int high0 = static_cast<unsigned int>(p0 >> 32), high1 = static_cast<unsigned int>(p1 >> 32);
+        c = Words{{high1 ^ c.w[1] ^ k0, static_cast<unsigned int>(p1), high0 ^ c.w[3] ^ k1,
+                   static_cast<unsigned int>(p0)}};
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+// x mod (2³¹ − 2) in 0 … 2³¹ − 3, as Python has it for negative x too.
+__device__ inline unsigned int scramble_modulus(long long x) {
+    const long long modulus = 2147483646, rest = x % modulus;
+    return static_cast<unsigned int>(rest < 0 ? rest + modulus : rest);
+}
+
+// TensorFlow's stream of a pair (seed, counter): key and upper counter words. Twin of random.tensorflow_key_counter.
+__device__ inline Words tensorflow_stream(long long seed, long long counter) {
+    return philox(Words{{scramble_modulus(seed), 0, scramble_modulus(counter), 0}}, 0x3EC8F720u, 0x02461E29u);
+}
+
+// The words of group i of a stream: Philox at counter (i, 0, c2, c3), i in 64 bits.
+__device__ inline Words stream_words(const Words& stream, long long i) {
+    const unsigned long long n = static_cast<unsigned long long>(i);
+    return philox(Words{{static_cast<unsigned int>(n), static_cast<unsigned int>(n >> 32), stream.w[2], stream.w[3]}},
+                  stream.w[0], stream.w[1]);
+}
+
+// A number u = fraction · 2^-BITS in [0, 1) for T: GROUP of them from four words. Twin of random.tensorflow_fractions.
+template <typename T>
+struct Uniform;
+
+template <>
+struct Uniform<float> {
+    static constexpr int GROUP = 4, BITS = 23;
+    __device__ static unsigned long long fraction(const Words& words, int j, bool xla) {
+        return xla ? words.w[j] >> 9 : words.w[j] & 0x7FFFFFu;
+    }
+};
+
+template <>
+struct Uniform<double> {
+    static constexpr int GROUP = 2, BITS = 52;
+    __device__ static unsigned long long fraction(const Words& words, int j, bool xla) {
+        const unsigned long long x0 = words.w[2 * j], x1 = words.w[2 * j + 1];
+        return xla ? (x1 << 32 | x0) >> 12 : (x0 & 0xFFFFFu) << 32 | x1;
+    }
+};
+
+// u >= T(rate) is decided on integers, fraction >= ⌈T(rate) · 2^BITS⌉: the product is exact, no u is made.
+template <typename T>
+__device__ inline unsigned long long keep_threshold(double rate) {
+    return static_cast<unsigned long long>(ceil(static_cast<double>(static_cast<T>(rate)) * (1ull << Uniform<T>::BITS)));
+}
+
+// --------------------------------------------------------------------------------------------------- activations
+
+enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3 };
+
+// 1 / (1 + e^(−x)) from t = e^(−|x|) ≤ 1, which cannot overflow.
+template <typename T>
+__device__ inline T sigmoid(T x) {
+    const T t = exp(-fabs(x));
+    return (x >= T(0) ? T(1) : t) / (T(1) + t);
+}
+
+// The activation of a pre-activation x. Twins of ops.linear, relu, sigmoid and tanh; a NaN stays one.
+template <typename T>
+__device__ inline T activate(T x, int activation) {
+    if (activation == RELU) return x > T(0) || x != x ? x : T(0);
+    if (activation == SIGMOID) return sigmoid(x);
+    if (activation == TANH) return tanh(x);
+    return x;
+}
+
+// d · the activation's derivative at its output y. Twins of ops.relu_backward, sigmoid_backward and tanh_backward.
+template <typename T>
+__device__ inline T activate_backward(T d, T y, int activation) {
+    if (activation == RELU) return d * (y > T(0) ? T(1) : T(0));
+    if (activation == SIGMOID) return d * (y * (T(1) - y));
+    if (activation == TANH) return d * (T(1) - y * y);
+    return d;
+}
+
+// ----------------------------------------------------------------------------------------------------- penalties
+
+// The segment that holds element i of the arena: segment s ends before stops[s]; stops ascend, the last is the size.
+__device__ inline int segment_of(long long i, const long long* stops, int segments) {
+    int low = 0, high = segments - 1;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (i < stops[middle]) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+// l1 · sign(w) + 2 · l2 · w, sign(0) = 0. Twin of ops.l1_gradient + ops.l2_gradient.
+template <typename T>
+__device__ inline T penalty_gradient(T w, T l1, T l2) {
+    const T sign = w > T(0) ? T(1) : w < T(0) ? T(-1) : w == T(0) ? T(0) : w;
+    return l1 * sign + T(2) * l2 * w;
+}
