@@ -33,21 +33,21 @@ __device__ void matmul_naive(Product<T> p) {
     for (long long element = first_index(); element < p.m * p.n; element += grid_stride()) {
         const long long row = element / p.n, column = element % p.n;
         T sum = T(0);
-        for (long long i = 0; i < p.k; ++i) sum += p.a[row * p.a_row + i * p.a_column] * p.b[i * p.b_row + column * p.b_column];
+        for (long long i = 0; i < p.k; ++i) sum += p.a_at(row, i) * p.b_at(i, column);
         p.c[element] = sum;
     }
 }
 
 // matmul_tiled: a block makes a TILE × TILE part of c; its threads fetch a tile of a and one of b together, and each
 // element fetched is used TILE times. blockDim = (TILE, TILE) = (16, 16). The result does not depend on the grid.
-constexpr int TILE = 16;
+constexpr long long TILE = 16;
 template <typename T>
 __device__ void matmul_tiled(Product<T> p) {
     SHARED_ARRAY(a_tile, T[TILE][TILE]);
     SHARED_ARRAY(b_tile, T[TILE][TILE]);
     const int x = threadIdx.x, y = threadIdx.y;
-    for (long long row = blockIdx.y * static_cast<long long>(TILE); row < p.m; row += gridDim.y * static_cast<long long>(TILE)) {
-        for (long long column = blockIdx.x * static_cast<long long>(TILE); column < p.n; column += gridDim.x * static_cast<long long>(TILE)) {
+    for (long long row = blockIdx.y * TILE; row < p.m; row += gridDim.y * TILE) {
+        for (long long column = blockIdx.x * TILE; column < p.n; column += gridDim.x * TILE) {
             T sum = T(0);
             for (long long first = 0; first < p.k; first += TILE) {
                 a_tile[y][x] = p.a_at(row + y, first + x);
@@ -64,14 +64,15 @@ __device__ void matmul_tiled(Product<T> p) {
 // matmul_blocked: a block makes a SIDE × SIDE part of c, each thread PER_THREAD × PER_THREAD elements of it in its
 // registers: PER_THREAD numbers of a and as many of b, once read from shared memory, serve PER_THREAD² products.
 // blockDim = (16, 16). The result does not depend on the grid.
-constexpr int SIDE = 64, DEPTH = 16, PER_THREAD = 4, THREADS = 16;
+constexpr long long SIDE = 64;
+constexpr int DEPTH = 16, PER_THREAD = 4, THREADS = 16;
 template <typename T>
 __device__ void matmul_blocked(Product<T> p) {
     SHARED_ARRAY(a_tile, T[DEPTH][SIDE + 1]);  // transposed; + 1: neighbours in a column lie in different banks
     SHARED_ARRAY(b_tile, T[DEPTH][SIDE + 1]);
     const int x = threadIdx.x, y = threadIdx.y, thread = y * THREADS + x;
-    for (long long row = blockIdx.y * static_cast<long long>(SIDE); row < p.m; row += gridDim.y * static_cast<long long>(SIDE)) {
-        for (long long column = blockIdx.x * static_cast<long long>(SIDE); column < p.n; column += gridDim.x * static_cast<long long>(SIDE)) {
+    for (long long row = blockIdx.y * SIDE; row < p.m; row += gridDim.y * SIDE) {
+        for (long long column = blockIdx.x * SIDE; column < p.n; column += gridDim.x * SIDE) {
             T sums[PER_THREAD][PER_THREAD] = {};
             for (long long first = 0; first < p.k; first += DEPTH) {
                 for (int e = thread; e < SIDE * DEPTH; e += THREADS * THREADS) {
@@ -91,7 +92,8 @@ __device__ void matmul_blocked(Product<T> p) {
                 __syncthreads();  // and used: the next may come
             }
             for (int r = 0; r < PER_THREAD; ++r)
-                for (int c = 0; c < PER_THREAD; ++c) p.store(row + y + r * THREADS, column + x + c * THREADS, sums[r][c]);
+                for (int c = 0; c < PER_THREAD; ++c)
+                    p.store(row + y + r * THREADS, column + x + c * THREADS, sums[r][c]);
         }
     }
 }

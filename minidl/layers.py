@@ -266,15 +266,20 @@ class Dense(Layer):
     def build(self, input_shape: Shape) -> None:
         """Draw the kernel (I, U) and the bias (U,)."""
         _, inputs = batch_shape(self.name, input_shape)
-        self.parameters = {"kernel": np.asarray(self.kernel_initializer((inputs, self.units), dtype=self.dtype))}
+        self.parameters = {"kernel": self._initial("kernel", self.kernel_initializer, (inputs, self.units))}
         if self.kernel_regularizer is not None:
             self.regularizers["kernel"] = self.kernel_regularizer
         if self.use_bias:
-            self.parameters["bias"] = np.asarray(self.bias_initializer((self.units,), dtype=self.dtype))
+            self.parameters["bias"] = self._initial("bias", self.bias_initializer, (self.units,))
             if self.bias_regularizer is not None:
                 self.regularizers["bias"] = self.bias_regularizer
         self.grads = {name: np.zeros_like(parameter) for name, parameter in self.parameters.items()}
         super().build(input_shape)
+
+    def _initial(self, name: str, initializer: Callable[..., Array], shape: tuple[int, ...]) -> Array:
+        """A parameter's first values. Errors: ValueError if the initializer made another shape, or no finite numbers."""
+        where = f"{self.name}: the {name} initializer"
+        return checks.same_shapes(where, [name], [shape], self.dtype, [initializer(shape, dtype=self.dtype)])[0]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.units)

@@ -5,10 +5,7 @@ The same weights in, the same batches, Keras's own dropout masks. Keras runs its
 
 import numpy as np
 import pytest
-
-from minidl.metrics import Mean
-from minidl.oracle import record
-from tests.keras_cases import (
+from keras_cases import (
     CASES,
     STEPS,
     dense_layers,
@@ -18,6 +15,9 @@ from tests.keras_cases import (
     reference_step,
     run_keras,
 )
+
+from minidl.metrics import Mean
+from minidl.oracle import record
 
 pytestmark = pytest.mark.keras
 

@@ -811,3 +811,18 @@ def test_a_model_that_refused_its_data_learns_from_the_next():
         model.fit(X, Y[:3], verbose=0)
     model.fit(X, Y, verbose=0)
     assert model.optimizer.iterations == 1
+
+
+def test_an_initializer_that_makes_another_shape():
+    with pytest.raises(ValueError, match=r"the kernel initializer: kernel has shape \(4, 2\); got \(2, 4\)"):
+        Sequential([Input((4,)), Dense(2, kernel_initializer=lambda shape, dtype: np.ones(shape[::-1], dtype))])
+
+
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+def test_a_bad_verbose_is_noticed_before_the_work(method):
+    model = Sequential([Input((4,)), Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    x = np.ones((2, 4))
+    arguments = (x, np.ones(2)) if method == "evaluate" else (x,)
+    with pytest.raises(ValueError, match="verbose must be 'auto', 0, 1 or 2; got 3"):
+        getattr(model, method)(*arguments, verbose=3)

@@ -298,3 +298,17 @@ def test_stands_in_for_tensorflow_and_keras():
 def test_every_module_of_keras_s_is_minidl_s_own(name):
     __import__(f"minidl.keras.{name}")
     assert getattr(minidl.keras, name) is getattr(minidl, name)
+
+
+def test_set_dtype_goes_on_with_the_same_weights():
+    model = three_layers()
+    before = model.get_weights()
+    model.set_dtype("float64")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert new.dtype == np.float64
+        np.testing.assert_array_equal(old, new)
+    assert model.arena.dtype == "float64" and model.predict(X, verbose=0).dtype == np.float64
+    model.compile("adam", "bce")
+    model.fit(X, np.ones((6, 2)), verbose=0)
+    with pytest.raises(ValueError, match="set the dtype before training"):
+        model.set_dtype("float32")

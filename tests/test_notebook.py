@@ -2,6 +2,7 @@
 
 import re
 
+import class_notebook
 import numpy as np
 import pytest
 
@@ -9,12 +10,11 @@ import minidl
 from minidl import models, naming
 from minidl.oracle import notebook as penguins
 from minidl.oracle import record
-from tests import notebook
 
 
 @pytest.mark.parametrize("imports", ["minidl as tf", "minidl as keras"])
 def test_the_notebook_runs(imports, capsys):
-    found = notebook.run(notebook.IMPORTS[imports], penguins.data())
+    found = class_notebook.run(class_notebook.IMPORTS[imports], penguins.data())
     for name in ("model", "dropout_model"):
         assert type(found[name]) is models.Sequential
         assert found[name].count_params() == 45
@@ -35,10 +35,10 @@ def test_the_notebook_gives_what_it_gives_on_tensorflow(capsys):
     keras, _ = record.keras_on_tensorflow()
     keras.utils.clear_session()
     with pytest.warns(UserWarning, match="input_shape"):
-        theirs = notebook.run(notebook.IMPORTS["TensorFlow"], penguins.data())
+        theirs = class_notebook.run(class_notebook.IMPORTS["TensorFlow"], penguins.data())
     their_summaries = summaries(capsys)
     naming.reset_names()
-    ours = notebook.run(notebook.IMPORTS["minidl as tf"], penguins.data())
+    ours = class_notebook.run(class_notebook.IMPORTS["minidl as tf"], penguins.data())
     assert summaries(capsys) == their_summaries
     for prefix in ("", "dropout_"):
         for name, values in theirs[f"{prefix}history"].history.items():

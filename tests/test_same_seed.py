@@ -1,5 +1,7 @@
 """The same seed gives Keras's run: initial weights, masks and batches to the bit, weights to rounding."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -12,7 +14,7 @@ from minidl.layers import Dense, Dropout
 from minidl.masks import MaskBlocks
 from minidl.oracle import notebook, record, reference
 
-VECTORS = np.load("tests/data/rng-vectors.npz")
+VECTORS = np.load(Path(__file__).parent / "data" / "rng-vectors.npz")
 STREAMS = {"tf_graph": "tensorflow", "tf_xla": "tensorflow-xla", "jax_jit": "jax", "torch_eager": "torch"}
 
 # ------------------------------------------------------------------------- recorded runs on every backend

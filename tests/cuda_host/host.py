@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,17 @@ import numpy as np
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "kernels"
-FLAGS = "-std=c++17 -O2 -g1 -fPIC -ffp-contract=off -Wall -Wextra -Wdouble-promotion -fvisibility=hidden".split()
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-g1",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wdouble-promotion",
+    "-fvisibility=hidden",
+]
 SANITIZERS = {
     None: [],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
@@ -87,7 +98,7 @@ def signatures(preprocessed):
         parameters = []
         for parameter in filter(None, (p.strip() for p in text.split(","))):
             words = parameter.replace("*", " * ").split()
-            kind = " ".join(w for w in words[:-1] if w not in ("*", "const", "__restrict__"))
+            kind = " ".join(w for w in words[:-1] if w not in ("*", "const", "__restrict__", "[[maybe_unused]]"))
             if kind not in _SCALARS:
                 raise TypeError(f"{name}: parameter {parameter!r} has a type that host.py does not know: {kind}")
             parameters.append(Parameter(words[-1], kind, "*" in words, "const" in words))
@@ -135,9 +146,11 @@ def build(source, sanitize=None, *, extra=()):
     directory = cache_directory()
 
     # the scheduler itself is not watched, it only tells the sanitizer what it does
-    told = [f"-DHOST_{ {'address': 'ASAN', 'thread': 'TSAN'}[sanitize]}"] if sanitize else []
+    told = [f"-DHOST_{ {'address': 'ASAN', 'thread': 'TSAN'}[sanitize] }"] if sanitize else []
     shim = _compile(
-        directory / f"shim-{_key(header, runtime, flags, told, _version())}.o", [HERE / "shim.cpp"], [*flags, *told, "-c"]
+        directory / f"shim-{_key(header, runtime, flags, told, _version())}.o",
+        [HERE / "shim.cpp"],
+        [*flags, *told, "-c"],
     )
 
     flags += SANITIZERS[sanitize]
@@ -153,11 +166,14 @@ def build(source, sanitize=None, *, extra=()):
 
 
 class Library:
-    """Kernels built for the host."""
+    """Kernels built for the host, loaded at the first launch: a sanitizer's only where its runtime is."""
 
     def __init__(self, path, kernels):
         self.path, self.kernels = path, kernels
-        self._library = ctypes.CDLL(str(path))
+
+    @functools.cached_property
+    def _library(self):
+        return ctypes.CDLL(str(self.path))
 
     def launch(self, name, arguments, *, grid, block, shared=0, order="forward", seed=0):
         """Run kernel `name` on arguments: C-contiguous arrays of the exact dtype (None: a null pointer) and scalars.
@@ -225,22 +241,11 @@ def array(values, dtype=None):
     address = ctypes.c_void_p()
     if libc.posix_memalign(ctypes.byref(address), ctypes.c_size_t(256), ctypes.c_size_t(max(1, values.nbytes))):
         raise MemoryError(f"no memory for {values.nbytes} bytes")
-    owner = _Memory(libc, address, values.nbytes)
-    made = np.ndarray(values.shape, values.dtype, buffer=owner.view)
+    memory = (ctypes.c_ubyte * values.nbytes).from_address(address.value)
+    made = np.ndarray(values.shape, values.dtype, buffer=memory)
     made[...] = values
+    weakref.finalize(memory, libc.free, address).atexit = False  # numpy keeps memory as long as an array is on it
     return made
-
-
-class _Memory:
-    """Frees what posix_memalign gave when the last array on it is gone."""
-
-    def __init__(self, libc, address, size):
-        self.view = (ctypes.c_ubyte * size).from_address(address.value)
-        self.view._owner = self
-        self._free, self._address = libc.free, address
-
-    def __del__(self):
-        self._free(self._address)
 
 
 def empty(shape, dtype):
