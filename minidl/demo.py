@@ -112,6 +112,8 @@ def print_comparison(console: Console, name: str, comparison: Comparison, *, liv
             style="green" if check.ok else "bold red",
             markup=False,
         )
+    difference = f"{comparison.history_difference:.1e}"
+    console.print(f"  shown history: difference ≤ {difference} in every figure of every epoch", markup=False)
 
 
 def some_epochs(epochs: int, rows: int) -> Sequence[int]:

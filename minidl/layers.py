@@ -277,7 +277,7 @@ class Dense(Layer):
         super().build(input_shape)
 
     def _initial(self, name: str, initializer: Callable[..., Array], shape: tuple[int, ...]) -> Array:
-        """A parameter's first values. Errors: ValueError if the initializer made another shape, or no finite numbers."""
+        """A parameter's first values. Errors: ValueError if they have another shape, or are not finite."""
         where = f"{self.name}: the {name} initializer"
         return checks.same_shapes(where, [name], [shape], self.dtype, [initializer(shape, dtype=self.dtype)])[0]
 

@@ -159,8 +159,8 @@ def fit(
     check_finite: bool,
 ) -> History:
     """Train on checked arrays for epochs − initial_epoch epochs; see Sequential.fit for the arguments."""
-    x, y, sample_weight = data
-    samples, steps = len(x), math.ceil(len(x) / batch_size)
+    samples = len(data[0])
+    steps = math.ceil(samples / batch_size)
     history = History()
     hooks = CallbackList(callbacks, model=model, history=history, verbose=verbose, epochs=epochs, steps=steps)
     model.stop_training = False
@@ -174,16 +174,7 @@ def fit(
             model.reset_metrics()
             hooks.epoch_begin(epoch)
             order = random.epoch_order(samples, batch_size, shuffle)
-            for step in range(steps):
-                rows = order[step * batch_size : (step + 1) * batch_size]
-                weight = None if sample_weight is None else sample_weight[rows]
-                if step % model.steps_per_execution == 0:
-                    hooks.step_begin(step)
-                train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
-                if (step + 1) % model.steps_per_execution == 0 or step + 1 == steps:
-                    hooks.step_end(step, lambda: by_name(metric_results(model)))
-                if model.stop_training:
-                    break
+            _train_epoch(model, data, order, steps, batch_size, hooks, check_finite)
             logs = by_name(metric_results(model))
             validates = validation is not None and (epoch + 1) % validation_freq == 0
             if validation is not None and validates:
@@ -197,6 +188,31 @@ def fit(
     finally:
         hooks.close()
     return history
+
+
+def _train_epoch(
+    model: Sequential,
+    data: tuple[Array, Array, Array | None],
+    order: Array,
+    steps: int,
+    batch_size: int,
+    hooks: CallbackList,
+    check_finite: bool,
+) -> None:
+    """One step for each batch of rows, in the given order; the hooks are called once an execution."""
+    x, y, sample_weight = data
+    execution = model.steps_per_execution
+    for step in range(steps):
+        rows = order[step * batch_size : (step + 1) * batch_size]
+        weight = None if sample_weight is None else sample_weight[rows]
+        last_of_execution = step - step % execution + execution - 1  # past the epoch's end, as in Keras
+        if step % execution == 0:
+            hooks.step_begin(step)
+        train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
+        if step in (last_of_execution, steps - 1):
+            hooks.step_end(last_of_execution, lambda: by_name(metric_results(model)))
+        if model.stop_training:
+            return
 
 
 def evaluate(model: Sequential, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0) -> Logs:

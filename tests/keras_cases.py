@@ -123,6 +123,7 @@ def floatx(keras, dtype):
         yield
     finally:
         keras.config.set_floatx(before[0])
+        keras.utils.clear_session()  # forgets the dtype policy made of the other float type
         minidl_keras.config.set_floatx(before[1])
 
 

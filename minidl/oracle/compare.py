@@ -56,6 +56,12 @@ class Comparison:
     worst_fraction: dict[str, float]
 
     @property
+    def history_difference(self) -> float:
+        """The largest difference of any figure of the two histories in any epoch."""
+        pairs = ((self.history[name], values) for name, values in self.trace.history.items())
+        return max(float(np.abs(np.subtract(own, recorded)).max()) for own, recorded in pairs)
+
+    @property
     def ok(self) -> bool:
         """Whether every check passed."""
         return all(check.ok for check in self.checks)

@@ -1,7 +1,7 @@
 """Each kernel against ops.py: run by test_kernels.py as it is, and again in a process of its own under a sanitizer.
 
     python checks.py address|thread              every check
-    python checks.py address|thread KERNEL       one kernel of faults.cu
+    python checks.py address|thread KERNEL …     kernels of faults.cu
 
 u is the unit roundoff and γₙ = n·u / (1 − n·u), as in oracle/bounds.py. Where kernel and ops.py round differently, each
 lies within its bound of the true value, so that they differ by at most twice the bound.
@@ -58,6 +58,11 @@ LAUNCHES = [
 SUM_LAUNCHES = [{"grid": g, "block": 64, "order": o} for g, o in ((1, "forward"), (3, "reverse"), (2, "shuffled"))]
 
 
+def few(items, sanitize):
+    """All items, or the first and the last under the thread sanitizer, where each CUDA thread costs a millisecond."""
+    return [items[0], items[-1]] if sanitize == "thread" else items
+
+
 def tiles(size, block):
     return -(-size // (SUM_ITEMS * block))
 
@@ -69,12 +74,16 @@ def normal(rng, shape, dtype, scale=1.0):
 # ---------------------------------------------------------------------------------------------------- dropout
 
 
+SHAPES = [(5, 3), (1,), (3,), (32, 4), (257, 31)]
+RATES = [0.0, 0.1, 0.25, 0.5, 0.9, 1 - 2.0**-30, 2.0**-60, 1.0, 1 / 3]
+
+
 def check_dropout(dtype, sanitize=None):
     """Bit-equal: every keep flag, and a product that is rounded once."""
     run, rng = Kernels("dropout", dtype, sanitize), np.random.default_rng(0)
     for xla, stream in enumerate(("tensorflow", "tensorflow-xla")):
-        for shape in ((1,), (3,), (5, 3), (32, 4), (257, 31)):
-            for number, rate in enumerate((0.0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1 - 2.0**-30, 2.0**-60, 1.0)):
+        for shape in few(SHAPES, sanitize):
+            for number, rate in few(list(enumerate(RATES)), sanitize):
                 pair = [(1, 0), (-5, 2**40), (2**31 - 2, 3), (-(2**63), 2**63 - 1)][number % 4]
                 inputs = normal(rng, shape, dtype)
                 with config.using_random_stream(stream):
@@ -95,7 +104,7 @@ def check_dropout_million(dtype, sanitize=None):
     run, count = Kernels("dropout", dtype, sanitize), 10**6
     inputs, state = host.array(np.ones(count, dtype)), host.array([7, 11], np.int64)
     expected = random.dropout_mask((count,), 0.3, (7, 11), dtype)
-    for launch in LAUNCHES[:2]:
+    for launch in LAUNCHES[1:]:
         outputs = host.empty(count, dtype)
         run("dropout", inputs, outputs, count, state, 0.3, 0, **launch)
         assert_same(outputs != 0, expected)
@@ -132,7 +141,8 @@ def check_adam(dtype, sanitize=None):
         m, v = np.zeros(size, dtype), np.zeros(size, dtype)
         device = [host.array(a) for a in (param, grad, m, v)]
         iterations, alpha = host.array([0], np.int64), host.empty(1, dtype)
-        for step in range(1, 21):
+        steps = 3 if sanitize == "thread" else 20
+        for step in range(1, steps + 1):
             grad[:] = device[1][:] = normal(rng, size, dtype, scale=10.0 ** (step % 7 - 5))
             total = grad + penalty_gradients(param, dtype) if penalties else grad
             ops.adam_step(param, total, m, v, step=step, **settings)
@@ -143,7 +153,7 @@ def check_adam(dtype, sanitize=None):
             run("adam_step", *device, size, *rest, **LAUNCHES[step % 3])
             for got, wanted in zip(device, (param, grad, m, v), strict=True):
                 assert_same(got, wanted)
-        assert iterations[0] == 20
+        assert iterations[0] == steps
 
 
 # -------------------------------------------------------------------------------------------------- penalties
@@ -162,7 +172,7 @@ def check_penalty(dtype, sanitize=None):
         for part, a, b in zip(parts, l1, l2, strict=True)
     )
     results = []
-    for launch in SUM_LAUNCHES:
+    for launch in few(SUM_LAUNCHES, sanitize):
         count = tiles(size, launch["block"])
         partials, total, device = host.empty(count, dtype), host.empty(1, dtype), host.array(grads)
         run("penalty", host.array(weights), device, partials, size, *segments, **launch)
@@ -189,7 +199,7 @@ def bce_data(dtype, shape):
 def check_bce_from_logits(dtype, sanitize=None):
     """t = e^−|z| is EXP·u off, so t/(1 + t), called tail, is EXP·u + γ₂; the rest is derived where it is used."""
     run, u = Kernels("bce", dtype, sanitize), unit(dtype)
-    for shape in ((1, 1), (37, 1), (100, 3), (300, 1)):
+    for shape in few([(37, 1), (1, 1), (100, 3), (300, 1)], sanitize):
         y, weights, rng = bce_data(dtype, shape)
         z = normal(rng, shape, dtype, scale=5)
         z.flat[: min(4, z.size)] = [0.0, 90.0, -90.0, 1e4][: min(4, z.size)]
@@ -210,7 +220,7 @@ def check_bce_from_logits(dtype, sanitize=None):
             size = (np.maximum(z64, 0) + np.abs(z64) * y + log1p) * scale
             of_loss = gamma(z.size + 6, dtype) * size.sum() + (EXP + LOG1P) * u * (log1p * scale).sum()
             results = []
-            for launch in SUM_LAUNCHES:
+            for launch in few(SUM_LAUNCHES, sanitize):
                 count = tiles(z.size, launch["block"])
                 d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
                 given = [host.array(y), host.array(z), None if w is None else host.array(w)]
@@ -227,7 +237,7 @@ def check_bce_from_logits(dtype, sanitize=None):
 def check_bce_from_probabilities(dtype, sanitize=None):
     """The gradient is bit-equal: no elementary function is in it."""
     run, u, epsilon = Kernels("bce", dtype, sanitize), unit(dtype), 1e-7
-    for shape in ((1, 1), (37, 1), (100, 3)):
+    for shape in few([(37, 1), (1, 1), (100, 3)], sanitize):
         y, weights, rng = bce_data(dtype, shape)
         p = rng.uniform(0, 1, shape).astype(dtype)
         p.flat[: min(3, p.size)] = [0.0, 1.0, 1e-9][: min(3, p.size)]  # clipped
@@ -242,7 +252,7 @@ def check_bce_from_probabilities(dtype, sanitize=None):
             # Both take the logarithm of the same 1 − p.
             size = float((losses.astype(np.float64) * (np.ones(len(y)) if w is None else w)[:, None]).sum() / p.size)
             of_loss = (gamma(p.size + 6, dtype) + LOG * u) * size
-            for launch in SUM_LAUNCHES:
+            for launch in few(SUM_LAUNCHES, sanitize):
                 count = tiles(p.size, launch["block"])
                 d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
                 given = [host.array(y), host.array(p), None if w is None else host.array(w)]
@@ -259,9 +269,9 @@ def check_dense(dtype, sanitize=None):
     """linear, relu and every derivative bit-equal; sigmoid: e^−|z|, sum, quotient; tanh: its own error."""
     run, rng, u = Kernels("dense", dtype, sanitize), np.random.default_rng(3), unit(dtype)
     relative = {"linear": 0, "relu": 0, "sigmoid": EXP * u + gamma(2, dtype), "tanh": TANH * u}
-    for rows, units in ((1, 1), (32, 4), (7, 33), (50, 70)):
+    for rows, units in few([(7, 33), (1, 1), (32, 4), (50, 70)], sanitize):
         products, bias = normal(rng, (rows, units), dtype, 2), normal(rng, units, dtype)
-        for number, name in enumerate(ACTIVATIONS):
+        for number, name in few(list(enumerate(ACTIVATIONS)), sanitize):
             for b in (None, bias):
                 z = products if b is None else products + b
                 expected = getattr(ops, name)(z)
@@ -280,7 +290,7 @@ def check_dense(dtype, sanitize=None):
             budget = 2 * gamma(rows, dtype) * np.abs(d_z.astype(np.float64)).sum(axis=0)
             _, d_bias = ops.dense_gradients(d_z, products)
             results = []
-            for grid, order in ((1, "forward"), (3, "reverse"), (2, "shuffled")):
+            for grid, order in few([(1, "forward"), (3, "reverse"), (2, "shuffled")], sanitize):
                 got_z, got_bias = host.empty(d_z.shape, dtype), host.empty(units, dtype)
                 given = (host.array(d_outputs), host.array(expected))
                 sizes = (rows, units, number)
@@ -309,10 +319,15 @@ def check_matmul(dtype, sanitize=None):
     run, rng = Kernels("matmul", dtype, sanitize), np.random.default_rng(4)
     launches = {
         "matmul_naive": [{"grid": 2, "block": 64}, {"grid": 1, "block": 96, "order": "reverse"}],
-        "matmul_tiled": [{"grid": (1, 1), "block": (16, 16)}, {"grid": (2, 1), "block": (16, 16), "order": "reverse"}],
-        "matmul_blocked": [{"grid": (1, 1), "block": (16, 16)}, {"grid": (1, 2), "block": (16, 16), "order": "shuffled"}],
+        "matmul_tiled": [{"grid": 1, "block": (16, 16)}, {"grid": (2, 1), "block": (16, 16), "order": "reverse"}],
+        "matmul_blocked": [
+            {"grid": (1, 1), "block": (16, 16)},
+            {"grid": (1, 2), "block": (16, 16), "order": "shuffled"},
+        ],
     }
-    for m, n, k in ((1, 1, 1), (4, 4, 32), (17, 33, 15), (70, 65, 37), (16, 64, 0)):
+    for m, n, k in few([(17, 33, 15), (1, 1, 1), (4, 4, 32), (16, 64, 0), (70, 65, 37)], sanitize)[
+        -1 if sanitize == "thread" else 0 :
+    ]:
         a, b = normal(rng, (m, k), dtype), normal(rng, (k, n), dtype)
         expected, magnitude = product_in_order(a, b), np.abs(a).astype(np.float64) @ np.abs(b)
         assert_close(ops.dense(a, b), expected, atol=2 * gamma(k, dtype) * magnitude, what="a @ b")
@@ -321,7 +336,7 @@ def check_matmul(dtype, sanitize=None):
             given = [host.array(x.T if transposed else x) for x in (a, b)]
             strides = (1, m, 1, k) if transposed else (k, 1, n, 1)
             for kernel, of_kernel in launches.items():
-                for launch in of_kernel:
+                for launch in of_kernel[-1:] if sanitize == "thread" else of_kernel:
                     c = host.empty((m, n), dtype)
                     run(kernel, *given, c, m, n, k, *strides, **launch)
                     assert_same(c, expected)
@@ -333,7 +348,7 @@ def check_matmul(dtype, sanitize=None):
 def check_metrics(dtype, sanitize=None):
     """Equal: weights are multiples of 1/8, so that their sums are exact in any order; U is a power of two."""
     run, rng = Kernels("metrics", dtype, sanitize), np.random.default_rng(5)
-    for rows, units in ((1, 1), (100, 1), (301, 2), (64, 4)):
+    for rows, units in few([(100, 1), (1, 1), (64, 4), (301, 2)], sanitize):
         y = rng.integers(0, 2, (rows, units)).astype(dtype)
         p = rng.uniform(0, 1, (rows, units)).astype(dtype)
         p[0], y[rows // 2] = 0.5, 0.5  # exactly the threshold; a label that never matches
@@ -341,7 +356,7 @@ def check_metrics(dtype, sanitize=None):
         for w in (None, weights):
             factor = np.ones(rows, dtype) if w is None else w
             total = (ops.binary_accuracy(y, p).mean(axis=-1) * factor).sum(dtype=dtype) + np.dtype(dtype).type(3)
-            for launch in SUM_LAUNCHES:
+            for launch in few(SUM_LAUNCHES, sanitize):
                 count = tiles(p.size, launch["block"])
                 partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
                 given = (host.array(y), host.array(p), None if w is None else host.array(w))
@@ -362,29 +377,35 @@ def faults(sanitize):
     return host.build(host.HERE / "faults.cu", sanitize)
 
 
-def run_fault(kernel, sanitize, *, order="forward", grid=2, n=20, block=32):
-    """Launch a kernel of faults.cu on n numbers; returns its outputs, as many as there are threads."""
+# What a kernel of faults.cu is launched with where it is not grid=1, block=32, n=20 and an output for each thread.
+FAULT_LAUNCHES = {
+    "missing_second_barrier": {"n": 32},
+    "off_by_one": {"outputs": 20},
+    "shared_off_by_one": {"block": 64},
+    "dynamic_off_by_one": {"outputs": 20, "shared": 80},
+    "race_between_blocks": {"grid": 2},
+    "half_mask": {"n": 32},
+    "lane_at_barrier": {"n": 32},
+}
+
+
+def run_fault(kernel, sanitize=None, order="forward"):
+    """Launch a kernel of faults.cu on the numbers 1 … n; returns its outputs."""
+    settings = {"grid": 1, "block": 32, "n": 20, "shared": 0} | FAULT_LAUNCHES.get(kernel.removesuffix("_control"), {})
+    grid, block, n = settings["grid"], settings["block"], settings["n"]
     numbers = host.array(np.arange(1, n + 1, dtype=np.float32))
-    # exactly n outputs where a fault writes beyond them, one a thread elsewhere
-    outputs = host.empty(n if "off_by_one" in kernel else max(n, grid * block), "float32")
-    if "rotate" in kernel or "second_barrier" in kernel:
-        n, numbers = block, host.array(np.arange(1, block + 1, dtype=np.float32))
-    if "mask" in kernel or kernel == "lane_at_barrier":
-        numbers = host.array(np.arange(1, 33, dtype=np.float32))
-    shared = 4 * n if "dynamic" in kernel else 0
-    faults(sanitize).launch(kernel, (numbers, outputs, n), grid=grid, block=block, shared=shared, order=order)
+    outputs = host.empty(settings.get("outputs", grid * block), "float32")
+    launch = {"grid": grid, "block": block, "shared": settings["shared"], "order": order}
+    faults(sanitize).launch(kernel, (numbers, outputs, n), **launch)
     return outputs
 
 
 def main(sanitize, *kernels):
     for kernel in kernels:
-        # one block, so that the only race is the planted one
-        grid = 2 if "between_blocks" in kernel else 1
-        block = 64 if "shared_off" in kernel else 32
-        run_fault(kernel, sanitize, grid=grid, block=block)
+        run_fault(kernel, sanitize)
     if not kernels:
         for name, check in CHECKS.items():
-            for dtype in DTYPES:
+            for dtype in DTYPES[: 1 if sanitize == "thread" else 2]:
                 print(name, dtype, flush=True)
                 check(dtype, sanitize)
 

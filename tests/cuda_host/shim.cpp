@@ -437,15 +437,19 @@ extern "C" __attribute__((visibility("default"))) int host_launch(void (*entry)(
         here.allocated.clear();
 #endif
     }
-    acquire(&here.end_clock);  // the next launch comes after this one
-    if (here.error.empty()) {  // after a fault, fibers lie unfinished: leave all as it is
-        for (void* memory : here.allocated) std::free(memory);
-#if defined(HOST_TSAN)
-        for (void* thread : here.threads) __tsan_destroy_fiber(thread);
-        for (char* stack : stacks) munmap(stack, STACK);
-        stacks.clear();
-#endif
+    for (Fiber& fiber : here.fibers) {  // after a fault: those that will never finish
+        if (fiber.state == DONE || !fiber.stack) continue;
+        be(fiber.thread);
+        release(&here.end_clock);
+        be(here.scheduler_thread);
     }
+    acquire(&here.end_clock);  // what comes next comes after all of them
+    for (void* memory : here.allocated) std::free(memory);
+#if defined(HOST_TSAN)
+    for (void* thread : here.threads) __tsan_destroy_fiber(thread);
+    for (char* stack : stacks) munmap(stack, STACK);
+    stacks.clear();
+#endif
     launch = nullptr;
     std::snprintf(message, room, "%s", here.error.c_str());
     return here.error.empty() ? 0 : 1;
