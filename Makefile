@@ -17,7 +17,7 @@ demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in
 	$(python) -m minidl demo --out demo-out $(ARGS)
 
 test: $(VENV)/.stamp-test,keras  ## run all tests, those against live Keras too
-	$(python) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(python) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.stamp-check  ## lint, formatting and types
 	$(python) -m ruff check
