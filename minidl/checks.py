@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,12 @@ def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:
             )
 
 
-def refuse_unknown(where: str, arguments: dict[str, Any]) -> None:
-    """Raise for keyword arguments that neither Keras nor minidl knows."""
+def refuse_unknown(where: str, arguments: dict[str, Any], known: Iterable[str] = ()) -> None:
+    """Raise for keyword arguments that neither Keras nor minidl knows, naming the nearest of the known ones."""
     if arguments:
-        raise ValueError(f"{where}: unrecognized keyword arguments: {', '.join(map(repr, arguments))}.")
+        nearest = difflib.get_close_matches(next(iter(arguments)), list(known), n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{where}: unrecognized keyword arguments: {', '.join(map(repr, arguments))}.{hint}")
 
 
 def positive_int(where: str, name: str, value: Any) -> int:

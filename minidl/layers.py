@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import weakref
 from collections.abc import Callable
@@ -38,7 +39,9 @@ class Layer:
         **kwargs: Any,
     ) -> None:
         where = type(self).__name__
-        checks.refuse_unknown(where, kwargs)
+        if kwargs:
+            parameters = [name for cls in (type(self), Layer) for name in inspect.signature(cls).parameters]
+            checks.refuse_unknown(where, kwargs, parameters)
         checks.refuse_unsupported(
             where,
             trainable=(trainable, True),

@@ -826,3 +826,10 @@ def test_a_bad_verbose_is_noticed_before_the_work(method):
     arguments = (x, np.ones(2)) if method == "evaluate" else (x,)
     with pytest.raises(ValueError, match="verbose must be 'auto', 0, 1 or 2; got 3"):
         getattr(model, method)(*arguments, verbose=3)
+
+
+def test_a_misspelt_argument_is_told_the_nearest():
+    with pytest.raises(ValueError, match=r"'kernel_regulariser'\. Did you mean 'kernel_regularizer'\?"):
+        Dense(3, kernel_regulariser="l2")
+    with pytest.raises(ValueError, match=r"'nmae'\. Did you mean 'name'\?"):
+        Dropout(0.5, nmae="x")
