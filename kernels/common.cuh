@@ -119,7 +119,8 @@ struct Uniform<double> {
 // u >= T(rate) is decided on integers, fraction >= ⌈T(rate) · 2^BITS⌉: the product is exact, no u is made.
 template <typename T>
 __device__ inline unsigned long long keep_threshold(double rate) {
-    return static_cast<unsigned long long>(ceil(static_cast<double>(static_cast<T>(rate)) * (1ull << Uniform<T>::BITS)));
+    const double rounded = static_cast<T>(rate);
+    return static_cast<unsigned long long>(ceil(rounded * static_cast<double>(1ull << Uniform<T>::BITS)));
 }
 
 // --------------------------------------------------------------------------------------------------- activations

@@ -21,8 +21,8 @@ __device__ void dense_forward(const T* products, const T* bias, T* pre_activatio
 // second half of ops.dense_gradients.
 // d_outputs, outputs: in, (B, U); d_z: out, (B, U), may be d_outputs; d_bias: out, (U,), or null. T = float | double.
 // blockDim = (32, ROWS), ROWS ≤ 32: the 32 threads of a row take 32 neighbouring units, so that they read neighbouring
-// memory; thread row r takes the rows r, r + ROWS, … of the batch, and row 0 adds the ROWS sums from 0 upward. So d_bias
-// depends on ROWS (the order of the sum), not on the grid; d_z on neither.
+// memory; thread row r takes the rows r, r + ROWS, … of the batch, and row 0 adds the ROWS sums from 0 upward. So
+// d_bias depends on ROWS (the order of the sum), not on the grid; d_z on neither.
 template <typename T>
 __device__ void dense_backward(const T* d_outputs, const T* outputs, T* d_z, T* d_bias, long long rows,
                                long long units, int activation) {

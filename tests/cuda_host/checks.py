@@ -99,6 +99,23 @@ def check_dropout(dtype, sanitize=None):
                 assert_same(given, expected)
 
 
+def check_dropout_at_the_threshold(dtype, sanitize=None):
+    """u = fraction · 2^−bits of one element: kept at a rate of exactly u, dropped at a rate half a step above."""
+    run, pair, count = Kernels("dropout", dtype, sanitize), (3, 4), 64
+    words = random.tensorflow_words(pair, count * (2 if dtype == "float64" else 1))[0]
+    for xla, stream in enumerate(("tensorflow", "tensorflow-xla")):
+        fractions, bits = random.tensorflow_fractions(words, dtype, xla=bool(xla))
+        element = int(np.argmin(fractions))  # below 2^(bits − 1), so that half a step above is a number of dtype
+        for above, kept in ((0.0, True), (0.5, False)):
+            rate = (float(fractions[element]) + above) * 2.0**-bits
+            outputs, given = host.empty(count, dtype), host.array(np.ones(count, dtype))
+            run("dropout", given, outputs, count, host.array(pair, np.int64), rate, xla, grid=1, block=32)
+            with config.using_random_stream(stream):
+                expected = random.dropout_mask((count,), rate, pair, dtype)
+            assert expected[element] == kept
+            assert_same(outputs != 0, expected)
+
+
 def check_dropout_million(dtype, sanitize=None):
     """The flags of 10⁶ elements, whatever the grid."""
     run, count = Kernels("dropout", dtype, sanitize), 10**6
@@ -301,6 +318,24 @@ def check_dense(dtype, sanitize=None):
                 assert_same(given[0], got_z)  # in place, without a bias
                 results.append(got_bias.tobytes())
             assert len(set(results)) == 1, "the bias's gradient depends on the grid or on the order of the threads"
+
+
+def check_dense_not_a_number(dtype, sanitize=None):
+    """A NaN stays one and an infinity is as in ops.py, forward and backward; 0 has no slope for ReLU."""
+    run = Kernels("dense", dtype, sanitize)
+    z = np.array([np.nan, np.inf, -np.inf, 0.0, 1.0], dtype)
+    for number, name in enumerate(ACTIVATIONS):
+        outputs, d_z = host.empty(5, dtype), host.empty(5, dtype)
+        run("dense_forward", host.array(z), None, None, outputs, 5, 5, number, grid=1, block=32)
+        expected = getattr(ops, name)(z)
+        assert np.array_equal(np.isnan(outputs), np.isnan(z)) and np.isnan(expected[0])
+        assert_close(outputs[3:], expected[3:], atol=0, rtol=2 * TANH * unit(dtype), what=name)
+        assert_same(outputs[1:3], expected[1:3])  # limits, which are exact
+        ones = np.ones(5, dtype)
+        run("dense_backward", host.array(ones), host.array(expected), d_z, None, 1, 5, number, grid=1, block=(32, 1))
+        with np.errstate(invalid="ignore"):
+            backward = getattr(ops, f"{name}_backward")(ones, expected)
+        assert np.array_equal(d_z, backward, equal_nan=True), f"gradient of {name}: {d_z}, expected {backward}"
 
 
 # -------------------------------------------------------------------------------------------------- products

@@ -114,8 +114,12 @@ __device__ void sum_of_warp(const float* in, float* out) {
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_down_sync(MASK, sum, offset);  // FAULT mask
     if (threadIdx.x == 0) *out = sum;
 }
-extern "C" __global__ void half_mask(const float* in, float* out, [[maybe_unused]] int n) { sum_of_warp<0x0000FFFFu>(in, out); }
-extern "C" __global__ void half_mask_control(const float* in, float* out, [[maybe_unused]] int n) { sum_of_warp<0xFFFFFFFFu>(in, out); }
+extern "C" __global__ void half_mask(const float* in, float* out, [[maybe_unused]] int n) {
+    sum_of_warp<0x0000FFFFu>(in, out);
+}
+extern "C" __global__ void half_mask_control(const float* in, float* out, [[maybe_unused]] int n) {
+    sum_of_warp<0xFFFFFFFFu>(in, out);
+}
 
 extern "C" __global__ void lanes_that_left(const float* in, float* out, int n) {
     if (static_cast<int>(threadIdx.x) >= n) return;

@@ -1,0 +1,288 @@
+"""kernels/*.cu, executed: built by the host's C++ compiler with the shim in cuda_host/ and compared with ops.py.
+
+Compilation for GPUs is tested in cuda_host/test_nvrtc.py.
+"""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_host import checks, host
+from helpers import assert_same
+
+HERE = Path(__file__).parent
+SOURCES = sorted(host.KERNELS.glob("*.cu"))
+FAULTS = (HERE / "cuda_host" / "faults.cu").read_text(encoding="utf-8")
+
+needs_compiler = pytest.mark.skipif(
+    host.compiler() is None or sys.platform == "win32", reason="executing the kernels needs g++ on a POSIX system"
+)
+
+
+@functools.cache
+def features():
+    return host.build(host.HERE / "features.cu")
+
+
+# ------------------------------------------------------------------------------------------------- the kernels
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("check", checks.CHECKS)
+def test_kernel_equals_ops(check, dtype):
+    checks.CHECKS[check](dtype)
+
+
+@needs_compiler
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_every_kernel_is_checked_in_both_dtypes(source):
+    text = (HERE / "cuda_host" / "checks.py").read_text(encoding="utf-8")
+    kernels = host.build(source).kernels
+    names = {name.removesuffix("_float32").removesuffix("_float64") for name in kernels}
+    assert set(kernels) == {f"{name}_{dtype}" for name in names for dtype in checks.DTYPES}
+    assert [name for name in names if f'"{name}"' not in text] == []
+
+
+# known-answer vectors of Random123 (kat_vectors: philox4x32 10): counter, key, words
+PHILOX = [
+    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("counter", "key", "words"), PHILOX)
+def test_philox_known_answers(counter, key, words):
+    out = host.empty(4, "uint32")
+    given = (host.array(counter, np.uint32), host.array(key, np.uint32))
+    features().launch("philox_once", (*given, out), grid=1, block=1)
+    assert_same(out, np.array(words, np.uint32))
+
+
+def test_kernels_are_in_the_wheel(tmp_path):
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for path in [*SOURCES, host.KERNELS / "common.cuh"]:
+            assert archive.read(f"minidl/kernels/{path.name}") == path.read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------- the shim
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", host.ORDERS)
+def test_every_thread_has_its_indices(order):
+    grid, block = (3, 2, 2), (4, 3, 2)
+    out = host.empty((12, 24, 6), np.int32)
+    features().launch("indices", (out,), grid=grid, block=block, order=order, seed=3)
+    blocks = [(x, y, z) for z in range(2) for y in range(2) for x in range(3)]
+    threads = [(x, y, z) for z in range(2) for y in range(3) for x in range(4)]
+    assert_same(out, np.array([[(*b, *t) for t in threads] for b in blocks], np.int32))
+
+
+@needs_compiler
+@pytest.mark.parametrize("width", [8, 32])
+def test_shuffles(width, rng):
+    given, out, lane = host.array(rng.normal(size=32)), host.empty((4, 32), "float64"), np.arange(32)
+    features().launch("shuffles", (given, out, width), grid=1, block=32, order="shuffled")
+    first = lane // width * width
+    up = np.where(lane - 3 >= first, lane - 3, lane)  # beyond the segment: the lane's own value
+    down = np.where(lane + 3 < first + width, lane + 3, lane)
+    assert_same(out, np.array([given[first + 5], given[up], given[down], given[lane ^ 6]]))
+
+
+@needs_compiler
+def test_halves_of_a_warp_shuffle_by_themselves():
+    given, out, lane = host.array(np.arange(100, 132), np.int32), host.empty(32, np.int32), np.arange(32)
+    features().launch("halves", (given, out), grid=1, block=32, order="reverse")
+    assert_same(out, given[np.where(lane < 16, lane ^ 15, lane ^ 3)])
+
+
+@needs_compiler
+def test_integer_atomics(rng):
+    values, counts = host.array(rng.integers(0, 8, 1000), np.int32), host.array(np.zeros(8), np.int32)
+    features().launch("histogram", (values, counts, 1000), grid=3, block=64, order="shuffled")
+    assert_same(counts, np.bincount(values, minlength=8).astype(np.int32))
+
+
+@needs_compiler
+def test_shared_memory_is_poisoned_before_every_block():
+    of_static, of_dynamic = host.array(np.zeros(96, np.float32)), host.array(np.zeros(96))
+    features().launch("poison", (of_static, of_dynamic), grid=3, block=32, shared=8 * 32)
+    assert np.isnan(of_static).all() and np.isnan(of_dynamic).all()
+
+
+@needs_compiler
+def test_the_portable_context_switch():
+    library = host.build(host.HERE / "faults.cu", extra=("-DHOST_UCONTEXT",))
+    numbers, out = host.array(np.arange(32, dtype=np.float32)), host.empty(32, "float32")
+    library.launch("missing_barrier_control", (numbers, out, 32), grid=1, block=32, order="reverse")
+    assert_same(out, numbers[::-1])
+
+
+@needs_compiler
+def test_arguments_are_checked_against_the_signature():
+    library = host.build(host.KERNELS / "dropout.cu")
+    array, state = host.array(np.ones(4, np.float32)), host.array([1, 2], np.int64)
+    launch = functools.partial(library.launch, "dropout_float32", grid=1, block=32)
+    launch((array, array, 4, state, 0.5, 0))
+    strided, constant = np.ones((4, 2), np.float32)[:, 0], host.array(array)
+    constant.flags.writeable = False
+    launch((constant, array, 4, state, 0.5, 0))  # inputs are only read
+    for arguments, error, message in [
+        ((array, array, 4, state, 0.5), TypeError, r"expected 6 arguments \(inputs, outputs, .*\); got 5"),
+        ((array, array.astype("float64"), 4, state, 0.5, 0), TypeError, r"outputs is a float\*; got float64"),
+        ((array, array, 4, state.astype("int32"), 0.5, 0), TypeError, r"seed_state is a long long\*; got int32"),
+        ((array, array, 4.0, state, 0.5, 0), TypeError, "size is a long long; got 4.0"),
+        ((array, array, 4, state, 1, 0), TypeError, "rate is a double; got 1"),
+        ((array, array, 4, state, 0.5, 2**40), ValueError, "xla is a int, too small"),
+        ((array, strided, 4, state, 0.5, 0), ValueError, "outputs: the array must be C-contiguous"),
+        ((array, constant, 4, state, 0.5, 0), ValueError, "outputs: .* writable"),
+    ]:
+        with pytest.raises(error, match=message):
+            launch(arguments)
+
+
+@needs_compiler
+def test_the_compilers_errors_show_the_kernels_line(tmp_path):
+    source = tmp_path / "broken.cu"
+    source.write_text('extern "C" __global__ void broken(float* out) {\n    out[0] = undeclared;\n}\n')
+    with pytest.raises(RuntimeError, match=r"broken\.cu:2:.*undeclared"):
+        host.build(source)
+
+
+# --------------------------------------------------------------------------- planted faults that the shim sees
+
+
+def line_of(fault):
+    """The line of faults.cu with the comment FAULT …"""
+    (line,) = (n for n, text in enumerate(FAULTS.splitlines(), 1) if f"// FAULT {fault}" in text)
+    return f"faults.cu:{line}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", host.ORDERS)
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("half_mask", rf"wrong mask.*{line_of('mask')}"),
+        ("lanes_that_left", rf"{line_of('mask')}.*has left the kernel"),
+        ("lane_at_barrier", rf"{line_of('mask')}.*thread \(5, 0, 0\) waits in __syncthreads"),
+        ("divergent_barrier", rf"not all threads reach one barrier.*{line_of('divergent')}"),
+        ("early_exit", rf"not all threads reach one barrier.*{line_of('early exit')}.*has left the kernel"),
+    ],
+)
+def test_the_shim_reports(kernel, message, order):
+    with pytest.raises(host.LaunchError, match=message):
+        checks.run_fault(kernel, order=order)
+    checks.run_fault("half_mask_control")  # and is fit for the next launch
+    checks.run_fault("missing_barrier_control")
+
+
+@needs_compiler
+def test_unset_shared_memory_shows_in_the_numbers():
+    for order in host.ORDERS:
+        out = checks.run_fault("unset_shared", order=order)
+        assert np.isnan(out[0]) and not np.isnan(out[1:20]).any()
+
+
+@needs_compiler
+def test_a_missing_barrier_shows_in_the_numbers():
+    for order in host.ORDERS:
+        assert np.isnan(checks.run_fault("missing_barrier", order=order)[:20]).any()
+        assert_same(checks.run_fault("missing_barrier_control", order=order)[:20], np.arange(20, 0, -1, np.float32))
+
+
+# -------------------------------------------------------------------------------------------------- sanitizers
+
+
+@functools.cache
+def sanitizer_environment(sanitize):
+    """Environment for a process under a sanitizer; skips the test where there is none that works."""
+    if sys.platform != "linux":
+        pytest.skip("the sanitizers' runtimes are preloaded in Linux's way")
+    command = [host.compiler(), f"-print-file-name={host.RUNTIMES[sanitize]}"]
+    runtime = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not os.path.isabs(runtime):
+        pytest.skip(f"g++ has no {host.RUNTIMES[sanitize]}")
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    probe = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"the {sanitize} sanitizer does not run on this machine: {probe.stderr.strip()[:200]}")
+    return environment
+
+
+def run_sanitized(sanitize, *kernels):
+    """The finished process of checks.py under a sanitizer."""
+    environment = sanitizer_environment(sanitize)
+    for source in SOURCES:  # here, where the compiler runs without the preloaded runtime
+        host.build(source, sanitize)
+    checks.faults(sanitize)
+    command = [sys.executable, str(HERE / "cuda_host" / "checks.py"), sanitize, *kernels]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@needs_compiler
+@pytest.mark.parametrize("sanitize", ["address", "thread"])
+def test_kernels_are_clean(sanitize):
+    result = run_sanitized(sanitize)
+    assert result.returncode == 0, f"after: {result.stdout[-300:]}\n{result.stderr[-6000:]}"
+    ran = set(re.findall(r"^(\w+) float", result.stdout, re.MULTILINE))
+    assert ran == set(checks.CHECKS)
+
+
+SEEN_BY = {
+    "address": {
+        "off_by_one": ("off by one", "heap-buffer-overflow"),
+        "shared_off_by_one": ("shared off by one", "out of bounds"),
+        "dynamic_off_by_one": ("dynamic off by one", "heap-buffer-overflow"),
+        "undefined_shift": ("undefined shift", "shift exponent"),
+    },
+    "thread": {
+        "missing_barrier": ("missing barrier", "data race"),
+        "missing_second_barrier": ("missing second barrier", "data race"),
+        "race": ("race:", "data race"),
+        "race_between_blocks": ("race between blocks", "data race"),
+        "shuffle_without_barrier": ("shuffle taken for a barrier", "data race"),
+    },
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize(("sanitize", "kernel"), [(s, k) for s, of in SEEN_BY.items() for k in of])
+def test_a_planted_fault_is_caught(sanitize, kernel):
+    fault, message = SEEN_BY[sanitize][kernel]
+    result = run_sanitized(sanitize, kernel)
+    assert result.returncode != 0, f"{kernel} passed"
+    assert message in result.stderr and f"{line_of(fault)}" in result.stderr, result.stderr[-3000:]
+
+
+@needs_compiler
+@pytest.mark.parametrize("sanitize", ["address", "thread"])
+def test_the_same_kernels_without_the_fault_pass(sanitize):
+    controls = [name for name in checks.faults(None).kernels if name.endswith("_control")]
+    assert {f"{name}_control" for of in SEEN_BY.values() for name in of} <= set(controls)
+    result = run_sanitized(sanitize, *controls)
+    assert result.returncode == 0, result.stderr[-3000:]
