@@ -1,9 +1,12 @@
 """What every test has: random numbers with a fixed seed, and minidl's settings back as they were."""
 
+import os
+import random as python_random
+
 import numpy as np
 import pytest
 
-from minidl import config, naming
+from minidl import config, naming, random
 
 
 @pytest.fixture
@@ -18,3 +21,23 @@ def fresh_settings():
     naming.reset_names()
     yield
     vars(config).update(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_generators():
+    """Put the global generators of random numbers back as they were."""
+    names = ("_global_seed", "_global_generator", "_torch_generator")
+    before = {name: getattr(random, name) for name in names}
+    python_state, numpy_state = python_random.getstate(), np.random.get_state()
+    yield
+    vars(random).update(before)
+    python_random.setstate(python_state)
+    np.random.set_state(numpy_state)
+
+
+@pytest.fixture(scope="session")
+def keras():
+    """Live Keras on TensorFlow."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    return pytest.importorskip("keras")

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import random as python_random
 import re
 from pathlib import Path
@@ -33,13 +32,6 @@ RANDOM = [
     "TruncatedNormal",
     "VarianceScaling",
 ]
-
-
-@pytest.fixture(scope="module")
-def keras():
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    return pytest.importorskip("keras")
 
 
 def make(name, seed):

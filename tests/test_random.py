@@ -6,7 +6,6 @@ tests/data/rng-vectors.npz holds outputs of Keras 3.15.1 on TensorFlow 2.21.0, J
 
 import hashlib
 import math
-import os
 import random as python_random
 import re
 import subprocess
@@ -23,25 +22,6 @@ from minidl import config, initializers, random, utils
 VECTORS = dict(np.load(Path(__file__).parent / "data" / "rng-vectors.npz"))
 STREAM = {"tf": "tensorflow", "tf_xla": "tensorflow-xla", "jax": "jax", "torch": "torch"}
 RUN_STREAM = {"tf_graph": "tensorflow", "tf_xla": "tensorflow-xla", "jax_jit": "jax", "torch_eager": "torch"}
-
-
-@pytest.fixture(autouse=True)
-def fresh_generators():
-    """Put the global generators back as they were."""
-    names = ("_global_seed", "_global_generator", "_torch_generator")
-    before = {name: getattr(random, name) for name in names}
-    python_state, numpy_state = python_random.getstate(), np.random.get_state()
-    yield
-    vars(random).update(before)
-    python_random.setstate(python_state)
-    np.random.set_state(numpy_state)
-
-
-@pytest.fixture(scope="module")
-def keras():
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    return pytest.importorskip("keras")
 
 
 def assert_same(got, expected):

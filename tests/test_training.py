@@ -1,30 +1,16 @@
 """training.py: the gradient of whole models, a step, and the loops over steps and epochs."""
 
-import random as python_random
-
 import numpy as np
 import pytest
 from helpers import assert_close, assert_same, central_differences
 
-from minidl import config, layers, losses, random, regularizers, training, utils
+from minidl import config, layers, losses, regularizers, training, utils
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
 from minidl.optimizers import Adam
 
 EPS = np.finfo(np.float64).eps
 BCE = "binary_crossentropy"
-
-
-@pytest.fixture(autouse=True)
-def fresh_generators():
-    """Put the global generators of random numbers back as they were."""
-    names = ("_global_seed", "_global_generator", "_torch_generator")
-    before = {name: getattr(random, name) for name in names}
-    python_state, numpy_state = python_random.getstate(), np.random.get_state()
-    yield
-    vars(random).update(before)
-    python_random.setstate(python_state)
-    np.random.set_state(numpy_state)
 
 
 @pytest.fixture
