@@ -5,8 +5,13 @@ import random as python_random
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from minidl import config, naming, random
+
+# No deadline: a busy machine is not a fault. In continuous integration always the same examples; elsewhere new ones.
+settings.register_profile("minidl", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("minidl")
 
 
 @pytest.fixture
