@@ -342,7 +342,7 @@ masks = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     **masks,
     shape=st.sampled_from([(), (1,), (5,), (32, 4), (3, 0), (7, 3, 2)]),
@@ -357,7 +357,7 @@ def test_masks_of_many_steps_are_the_masks_one_by_one(stream, rate, seed, counte
         assert_same(many[t], random.dropout_mask(shape, rate, (seed, counter + t), dtype))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(**masks, rows=st.integers(1, 200), dtype=st.sampled_from(["float16", "bfloat16", "float32"]))
 def test_a_mask_of_fewer_rows_is_the_start_of_the_larger(stream, rate, seed, counter, rows, dtype):
     config.set_random_stream(stream)
@@ -365,7 +365,7 @@ def test_a_mask_of_fewer_rows_is_the_start_of_the_larger(stream, rate, seed, cou
     assert_same(random.dropout_mask((rows, 3), rate, (seed, counter), dtype), large[:rows])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(**masks, dtype=st.sampled_from(["float16", "float32", "float64"]), xla=st.booleans())
 def test_integer_thresholds_decide_as_the_floats_do(stream, rate, seed, counter, dtype, xla):
     """keep = u >= dtype(rate), with u as floating-point numbers."""
@@ -532,7 +532,7 @@ def test_importing_random_loads_no_optional_package():
 # Row orders ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     stream=st.sampled_from(config.RANDOM_STREAMS),
     n=st.integers(0, 70),

@@ -159,7 +159,6 @@ def keras_states(keras, model, fit):
 @settings(
     max_examples=30,
     derandomize=True,
-    deadline=None,
     phases=[Phase.generate],  # a failing model is not shrunk: each try costs seconds of Keras
     suppress_health_check=list(HealthCheck),
 )
@@ -286,7 +285,7 @@ def test_a_second_fit_and_evaluate_in_between():
 # ------------------------------------------------------------------------------------- state, and resuming
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), stops=st.lists(st.integers(0, 40), max_size=3), jit=st.booleans())
 def test_resuming_at_any_step_is_bit_equal(seed, stops, jit):
     """Forty steps at a stretch, and the same with the state saved, and read by a fresh model, at random steps."""
