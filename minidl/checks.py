@@ -58,6 +58,23 @@ def finite_float(where: str, name: str, value: Any, *, at_least: float = -math.i
     return float(value)
 
 
+def same_form(where: str, **arrays: Array) -> None:
+    """Raise a ValueError unless all arrays have one shape and dtype."""
+    shapes, dtypes = {a.shape for a in arrays.values()}, {a.dtype for a in arrays.values()}
+    if len(shapes) > 1 or len(dtypes) > 1:
+        *first, last = arrays
+        described = ", ".join(f"{a.dtype}{a.shape}" for a in arrays.values())
+        raise ValueError(f"{where}: {', '.join(first)} and {last} must have one shape and dtype; got {described}.")
+
+
+def positive_float(where: str, name: str, value: Any) -> float:
+    """value as a finite float above 0. Errors: ValueError."""
+    number = finite_float(where, name, value)
+    if number <= 0:
+        raise ValueError(f"{where}: {name} must be above 0; got {value!r}.")
+    return number
+
+
 def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True) -> Array:
     """data as a C-ordered array of dtype: (samples, …), not empty, finite unless check_finite=False.
 

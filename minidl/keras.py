@@ -48,3 +48,4 @@ __path__: list[str] = []
 for _name in __all__:
     if _name.islower():
         sys.modules[f"{__name__}.{_name}"] = globals()[_name]
+sys.modules[f"{__name__}.optimizers.schedules"] = optimizers.schedules

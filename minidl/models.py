@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minidl import checks, config, random, training
 from minidl import losses as losses_module
 from minidl import metrics as metrics_module
@@ -217,9 +215,7 @@ class Sequential:
         state = {"theta": self.arena.theta.copy()}
         if self._optimizer is not None:
             self._optimizer.build(self.arena)
-            state["iterations"] = np.asarray(self._optimizer.iterations, np.int64)
-            state["learning_rate"] = np.asarray(self._optimizer.learning_rate)
-            state |= {slot: getattr(self._optimizer, slot).copy() for slot in self._optimizer.slots}
+            state |= self._optimizer.get_state()
         return state | {f"seed/{i}": generator.state.copy() for i, generator in enumerate(self._seed_generators())}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -230,10 +226,7 @@ class Sequential:
         values = checks.same_state(f"set_state of {self.name}", self.get_state(), state)
         self.arena.theta[...] = values["theta"]
         if self._optimizer is not None:
-            self._optimizer.iterations = int(values["iterations"])
-            self._optimizer.learning_rate = float(values["learning_rate"])
-            for slot in self._optimizer.slots:
-                getattr(self._optimizer, slot)[...] = values[slot]
+            self._optimizer.set_state(values)
         for i, generator in enumerate(self._seed_generators()):
             generator.state[...] = values[f"seed/{i}"]
 

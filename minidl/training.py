@@ -98,6 +98,7 @@ def backward(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | 
     """The gradient of the data's loss for every parameter, from the last layer to the first, into arena.grads."""
     predictions, from_logits = loss_inputs(model, y_pred)
     gradient = model.loss.gradient(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
+    gradient = model.optimizer.scale_loss(gradient)
     *below, last = model.layers
     if isinstance(last, Dense) and predictions is not y_pred:
         gradient = last.backward_from_pre_activations(gradient)
@@ -111,7 +112,7 @@ def add_penalty_gradients(model: Sequential) -> None:
     """Add each regularizer's own gradient to its parameter's."""
     for layer in model.layers:
         for name, regularizer in layer.regularizers.items():
-            layer.grads[name] += regularizer.gradient(layer.parameters[name])
+            layer.grads[name] += model.optimizer.scale_loss(regularizer.gradient(layer.parameters[name]))
 
 
 def update_metrics(model: Sequential, loss: Any, y: Array, y_pred: Array) -> None:
@@ -184,6 +185,8 @@ def fit(
             hooks.epoch_end(epoch, logs)
             if model.stop_training:
                 break
+        if epochs > 0:
+            model.optimizer.finalize_variable_values()
         hooks.train_end(logs)
     finally:
         hooks.close()

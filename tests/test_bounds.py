@@ -189,3 +189,25 @@ def test_tensorflows_functions_are_as_accurate_as_the_bounds_say(name):
     truth, bound, numbers = FUNCTIONS[name]
     function = tf.math.log1p if name == "log1p" else getattr(tf, name)
     assert worst_ulps(function, truth, numbers()) <= bound / (2 * bounds.U)
+
+
+@given(seeds)
+def test_quotients_roots_and_maxima_are_held(seed):
+    """Of float32 numbers, and of any numbers in the balls of the arguments."""
+    rng = np.random.default_rng(seed)
+    a, b = float32(rng, 40, spread=1.0), np.abs(float32(rng, 40, spread=1.0)) + np.float32(0.01)
+    assert bounds.divide(exact(a), exact(b)).holds(a / b).all()
+    assert bounds.divide(exact(a), exact(b)).holds(a * (np.float32(1) / b)).all()
+    assert bounds.square_root(exact(b)).holds(np.sqrt(b)).all()
+    balls = Ball(a.astype(np.float64), np.abs(a) * 1e-2), Ball(b.astype(np.float64), b * 1e-2)
+    for _ in range(4):
+        at_a, at_b = (ball.value + ball.radius * rng.choice([-1, 1], 40) for ball in balls)
+        assert bounds.divide(*balls).holds(at_a / at_b).all()
+        assert bounds.square_root(balls[1]).holds(np.sqrt(at_b)).all()
+        assert bounds.maximum(*balls).holds(np.maximum(at_a, at_b)).all()
+    assert (bounds.divide(exact(a), exact(b)).radius <= 3 * bounds.U * np.abs(a / b) + 2 * bounds.ETA).all()
+
+
+def test_a_divisor_that_may_be_0_has_no_bound():
+    with pytest.raises(ValueError, match="the divisor's ball holds 0"):
+        bounds.divide(exact(np.ones(2)), Ball(np.array([1.0, 0.5]), np.array([0.1, 0.5])))

@@ -255,7 +255,7 @@ def test_a_compile_that_fails_changes_nothing():
     model.compile("adam", "bce", metrics=["binary_accuracy"])
     optimizer, loss, names = model.optimizer, model.loss, [m.name for m in model.metrics]
     for wrong in (
-        {"optimizer": "rmsprop", "loss": "bce"},
+        {"optimizer": "rmspro", "loss": "bce"},
         {"optimizer": "adam", "loss": "bce", "jit_compile": "yes"},
         {"optimizer": "adam", "loss": "bce", "steps_per_execution": 0},
         {"optimizer": "adam", "loss": "mse"},

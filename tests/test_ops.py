@@ -490,15 +490,21 @@ def arguments_of(name, dtype):
         return (probability(5, 3), probability(5, 3)), {}
     if name[:2] in ("l1", "l2"):
         return (draw(4, 3),), {name[:2]: 0.1}
+    if name.startswith("clip_by_"):
+        return (draw(4, 3),), {{"value": "clipvalue", "norm": "clipnorm"}.get(name[8:], "global_clipnorm"): 0.5}
+    if name == "mean_gradient":
+        return (draw(4, 3), draw(4, 3)), {"steps": 3}
     assert name == "weighted_mean_over_batch"
     return (draw(5), probability(5)), {}
 
 
-# the steps write to their arguments and adam_alpha has none that are arrays; they have tests of their own above
+# the steps write to their arguments, adam_alpha and the schedules have none that are arrays: they have their own tests
 FUNCTIONS = sorted(
     name
     for name, value in vars(ops).items()
-    if callable(value) and getattr(value, "__module__", "") == "minidl.ops" and not name.startswith(("adam", "sgd"))
+    if callable(value)
+    and getattr(value, "__module__", "") == "minidl.ops"
+    and not name.endswith(("_step", "_alpha", "_decay", "_restarts"))
 )
 WITH_OUT = [name for name in FUNCTIONS if "out" in (getattr(ops, name).__kwdefaults__ or ())]
 

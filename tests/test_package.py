@@ -27,7 +27,7 @@ FLOORS = [
     "saving summary training",
     "metrics",
     "callbacks layers losses optimizers",
-    "activations initializers regularizers",
+    "activations initializers regularizers schedules",
     "masks",
     "arena datasets random",
     "ops",

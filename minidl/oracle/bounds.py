@@ -91,6 +91,31 @@ def multiply(a: Ball, b: Ball, roundings: int = 1) -> Ball:
     return _ball(value, spread, gamma(roundings) * a.magnitude * b.magnitude)
 
 
+def divide(a: Ball, b: Ball, roundings: int = 2) -> Ball:
+    """a / b for a b whose ball does not hold 0: the extremes are at the ends of both balls.
+
+    roundings: 2, since a quotient by a constant may be computed as a product with its reciprocal.
+    Errors: ValueError if b may be 0.
+    """
+    if not (np.abs(b.value) > b.radius).all():
+        raise ValueError("divide: the divisor's ball holds 0, so the quotient has no bound.")
+    value = a.value / b.value
+    ends = np.array([(a.value + i * a.radius) / (b.value + j * b.radius) for i in (-1, 1) for j in (-1, 1)])
+    return _ball(value, np.abs(ends - value).max(axis=0), gamma(roundings) * np.abs(ends).max(axis=0))
+
+
+def square_root(a: Ball) -> Ball:
+    """√a, monotone, so the ball's ends bound it; rounded once. What lies below 0 is no value of a root's argument."""
+    value = np.sqrt(a.value)
+    high, low = np.sqrt(a.value + a.radius), np.sqrt(np.maximum(a.value - a.radius, 0))
+    return _ball(value, np.maximum(high - value, value - low), U * high)
+
+
+def maximum(a: Ball, b: Ball) -> Ball:
+    """max(a, b) is exact, and moves no further than its arguments: r = max(r_a, r_b)."""
+    return Ball(np.maximum(a.value, b.value), np.maximum(a.radius, b.radius))
+
+
 def product(a: Ball, b: Ball, extra: int = 0) -> Ball:
     """a @ b with inner dimension n: r = |a|r_b + r_a|b| + r_a r_b + γₙ |a||b| (Higham eq. 3.13), any order.
 
