@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minidl.naming import unknown_name
 
 Logs = dict[str, float]
@@ -154,8 +156,8 @@ def progress_logger(verbose: Any) -> list[ProgbarLogger]:
 
 
 def figures(logs: Logs) -> str:
-    """Metrics in one line: "accuracy: 0.8647 - loss: 0.3912"."""
-    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
+    """Metrics in one line: "accuracy: 0.8647 - loss: 0.3912"; of several values the mean."""
+    return " - ".join(f"{name}: {np.mean(value):.4f}" for name, value in logs.items())
 
 
 class CallbackList:

@@ -128,14 +128,23 @@ def features(x: Any, dtype: str, input_shape: tuple[int, ...] | None, *, check_f
     return array
 
 
-def labels(y: Any, dtype: str, units: int, samples: int, *, check_finite: bool = True) -> Array:
+def labels(y: Any, dtype: str, units: int, samples: int, *, sparse: bool = False, check_finite: bool = True) -> Array:
     """y as (samples, units) of dtype; (samples,) is taken as (samples, 1), as Keras takes it.
+
+    sparse: y holds class numbers, (samples,) or (samples, 1), and is left in that shape.
 
     Errors: as numeric_array; ValueError for another length or shape.
     """
     array = numeric_array("y", y, dtype, check_finite=check_finite)
     if array.shape[0] != samples:
         raise ValueError(f"x and y must have the same number of samples; x has {samples}, y has {array.shape[0]}.")
+    if sparse:
+        if array.shape not in ((samples,), (samples, 1)):
+            raise ValueError(
+                f"y: the loss takes class numbers, {(samples,)} or {(samples, 1)}; got {array.shape}. For a column for "
+                f"each class take the loss 'categorical_crossentropy'."
+            )
+        return array
     if array.ndim == 1 and units == 1:
         array = array[:, None]
     if array.shape != (samples, units):

@@ -1,50 +1,191 @@
-"""Binary cross-entropy as Keras's loss object: arguments, shapes and the mean; the formulas are in ops.py."""
+"""Keras's loss objects: arguments, labels, weights and the reduction; the formulas are in ops.py."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minidl import config, ops
 from minidl.backend import Array, array_module
-from minidl.checks import finite_float, refuse_unsupported, weights_per_sample
-from minidl.naming import unknown_name
+from minidl.checks import finite_float, refuse_unsupported
+from minidl.naming import to_snake_case, unknown_name
+
+REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
 
 class Loss:
-    """A loss: called, its value; gradient(…), the derivative of that value with respect to y_pred."""
+    """A loss: called, its value; gradient(…), the derivative of that value with respect to y_pred.
 
-    name: str
-    dtype: str
+    reduction: what is made of the samples' losses ℓ_b with weights w_b: "sum_over_batch_size" and "mean" Σ w ℓ / B;
+    "mean_with_sample_weight" Σ w ℓ / Σ w; "sum" Σ w ℓ; None and "none" w_b ℓ_b, a loss for each sample. A model
+    trains with None on the sum, and reports the mean, as Keras does.
+    Source: keras.losses.Loss, keras.src.losses.loss.reduce_weighted_values.
+    """
+
     from_logits: bool = False
+    sparse: ClassVar[bool] = False  # labels are class numbers, (B,) or (B, 1)
+    averages: ClassVar[bool] = True  # ℓ_b is the mean of the elements along axis; else the formula sums itself
+    axis: int = -1
+
+    def __init__(
+        self,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | None = None,
+    ) -> None:
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"{type(self).__name__}: reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got "
+                f"{reduction!r}."
+            )
+        self.name = name or to_snake_case(type(self).__name__)
+        self.reduction = reduction
+        self.dtype = config.standardize_dtype(dtype)
+
+    # What a loss is made of: the formula on labels as it wants them, and its derivative.
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        """The formula of ops.py: of each element, or where not averages of each sample."""
+        raise NotImplementedError
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        """∂(each element's or sample's own loss)/∂y_pred, of y_pred's shape."""
+        raise NotImplementedError
+
+    def targets(self, y_true: Array, y_pred: Array) -> Array:
+        """The labels as the formula takes them: smoothed, or −1 and 1."""
+        return y_true
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        """Where y_true cannot be this loss's labels, and what they must be."""
+        return None
+
+    # What is made of it.
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        raise NotImplementedError
+        """The loss of y_true and y_pred, (B, U) each, or (B,) or (B, 1) of sparse labels, weighted if so asked."""
+        y_true, y_pred = _arrays(self, y_true, y_pred, self.dtype)
+        self.check_labels(y_true, y_pred.shape[self.axis])
+        weight = None if sample_weight is None else np.asarray(sample_weight, self.dtype)
+        if weight is not None and weight.ndim and len(weight) != len(y_true):
+            raise ValueError(
+                f"{self.name}: sample_weight must have one weight a sample, shape {(len(y_true),)}; got {weight.shape}."
+            )
+        return self.value(y_true, y_pred, from_logits=self.from_logits, sample_weight=weight)
 
-    def check_labels(self, y_true: Array) -> None:
-        """Raise ValueError if y_true cannot be this loss's labels."""
+    def call(self, y_true: Any, y_pred: Any) -> Array:
+        """Each sample's loss, without weights and reduction, in y_pred's float type;  (B, U), (B, U) -> (B,)."""
+        y_pred = floats(y_pred)
+        return self.losses(*_arrays(self, y_true, y_pred, y_pred.dtype.name), from_logits=self.from_logits)
+
+    def check_labels(self, y_true: Array, classes: int | None = None) -> None:
+        """Raise ValueError, naming the first one, if a label is not what the loss means."""
+        found = self.outside(y_true, classes)
+        if found is not None and found[0].any():
+            outside, expected = found
+            where = tuple(int(i) for i in array_module(y_true).argwhere(outside)[0])
+            raise ValueError(
+                f"{self.name}: labels must {expected.partition('. ')[0]}; y[{', '.join(map(str, where))}] is "
+                f"{y_true[where]} ({int(outside.sum())} such in all). {expected.partition('. ')[2]}".rstrip()
+            )
 
     def recovers_logits(self) -> bool:
-        """Whether a model that ends in a sigmoid is to hand over its logits instead of its probabilities."""
+        """Whether a model that ends in a sigmoid or softmax is to hand over its logits instead of its outputs."""
         return False
 
+    def losses(self, y_true: Array, y_pred: Array, *, from_logits: bool) -> Array:
+        """Each sample's loss: y_pred's shape without the axis."""
+        found = self.forward(self.targets(y_true, y_pred), y_pred, from_logits)
+        return found.mean(axis=self.axis) if self.averages else found
+
     def value(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Any:
-        """The loss of a batch, a scalar."""
-        raise NotImplementedError
+        """The loss of a batch, reduced: a scalar, or with reduction None (B,)."""
+        losses = self.losses(y_true, y_pred, from_logits=from_logits)
+        if sample_weight is not None:
+            losses, sample_weight = same_rank(losses, sample_weight)
+        return ops.reduce_losses(losses, sample_weight, reduction=self.reduction)
 
     def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
-        """dvalue/dy_pred, (B, U)."""
-        raise NotImplementedError
+        """dvalue/dy_pred, (B, U); with reduction None, of the sum of the value."""
+        gradient = self.backward(self.targets(y_true, y_pred), y_pred, from_logits)
+        shape = tuple(np.delete(y_pred.shape, self.axis))
+        fitted = np.empty(shape)
+        if sample_weight is not None:
+            fitted, sample_weight = same_rank(fitted, sample_weight, expand_rank_1=False)
+        counts = ops.reduce_losses_backward(fitted.shape, sample_weight, reduction=self.reduction).reshape(shape)
+        if self.averages:
+            counts = counts / y_pred.shape[self.axis]
+        return gradient * np.expand_dims(counts, self.axis).astype(y_pred.dtype)
+
+
+def same_rank(first: Array, second: Array, *, expand_rank_1: bool = True) -> tuple[Array, Array]:
+    """(…, 1) and (…): the last axis of 1 is taken off, or added to one of rank 1.
+
+    Source: keras.src.losses.loss.squeeze_or_expand_to_same_rank.
+    """
+    if first.ndim == second.ndim + 1 and first.shape[-1] == 1:
+        if second.ndim == 1 and expand_rank_1:
+            return first, second[:, None]
+        return first[..., 0], second
+    if second.ndim == first.ndim + 1 and second.shape[-1] == 1:
+        if first.ndim == 1 and expand_rank_1:
+            return first[:, None], second
+        return first, second[..., 0]
+    return first, second
+
+
+def floats(values: Any) -> Array:
+    """values as they are if float32 or float64, else as floatx()."""
+    array = np.asarray(values)
+    known = hasattr(values, "dtype") and array.dtype.name in config.FLOAT_TYPES
+    return array if known else array.astype(config.floatx())
+
+
+def _arrays(loss: Loss, y_true: Any, y_pred: Any, dtype: str) -> tuple[Array, Array]:
+    """Both as arrays of dtype and of shapes that the loss takes. Errors: ValueError."""
+    y_true, y_pred = np.asarray(y_true, dtype), np.asarray(y_pred, dtype)
+    if y_pred.ndim == 0 or y_true.ndim == 0:
+        raise ValueError(f"{loss.name}: y_true and y_pred must be arrays; got {y_true.shape} and {y_pred.shape}.")
+    y_true, y_pred = same_rank(y_true, y_pred)
+    if loss.sparse:
+        y_true = y_true[..., 0] if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1 else y_true
+        if y_true.shape != y_pred.shape[:-1]:
+            raise ValueError(
+                f"{loss.name}: sparse labels are one class number a sample: y_pred of {y_pred.shape} needs y_true of "
+                f"{y_pred.shape[:-1]} or {(*y_pred.shape[:-1], 1)}; got {y_true.shape}."
+            )
+    elif y_true.shape != y_pred.shape:
+        raise ValueError(f"{loss.name}: y_true and y_pred must have one shape; got {y_true.shape} and {y_pred.shape}.")
+    return y_true, y_pred
+
+
+def _outside_0_1(y_true: Array) -> Array:
+    return (y_true < 0) | (y_true > 1)
+
+
+# -------------------------------------------------------------------------------------- cross-entropies
+
+
+def _smoothing(where: str, value: Any) -> float:
+    smoothing = finite_float(where, "label_smoothing", value, at_least=0.0)
+    if smoothing > 1.0:
+        raise ValueError(f"{where}: label_smoothing must be in [0, 1]; got {value!r}.")
+    return smoothing
+
+
+def _axis(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{where}: axis must be an integer; got {value!r}.")
+    return value
 
 
 class BinaryCrossentropy(Loss):
     """L = 1/B Σ_b w_b · 1/U Σ_u ℓ(y_bu, p_bu),  ℓ = −(y ln p + (1 − y) ln(1 − p)), in nats.
 
     from_logits: y_pred holds logits z, p = sigmoid(z). label_smoothing s in [0, 1]: y becomes y(1 − s) + s/2.
-    reduction: "sum_over_batch_size" (the mean above; "mean" is its other name).
-    Other reductions and axes of Keras's are refused.
+    axis: that of the mean over units. reduction: see Loss.
     Errors: ValueError for a label_smoothing outside [0, 1], labels outside [0, 1] or shapes that differ.
     Source: keras.losses.BinaryCrossentropy.
     """
@@ -58,99 +199,467 @@ class BinaryCrossentropy(Loss):
         name: str = "binary_crossentropy",
         dtype: str | None = None,
     ) -> None:
-        if reduction != "mean":
-            refuse_unsupported("BinaryCrossentropy", reduction=(reduction, "sum_over_batch_size"))
-        refuse_unsupported("BinaryCrossentropy", axis=(axis, -1))
-        smoothing = finite_float("BinaryCrossentropy", "label_smoothing", label_smoothing, at_least=0.0)
-        if smoothing > 1.0:
-            raise ValueError(f"BinaryCrossentropy: label_smoothing must be in [0, 1]; got {label_smoothing!r}.")
+        super().__init__(name, reduction, dtype)
         self.from_logits = bool(from_logits)
-        self.label_smoothing = smoothing
-        self.name = name
-        self.dtype = config.standardize_dtype(dtype)
+        self.label_smoothing = _smoothing(type(self).__name__, label_smoothing)
+        self.axis = _axis(type(self).__name__, axis)
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The loss of y_true and y_pred, (B, U) or (B,) each, weighted by sample_weight (B,) if given."""
-        y_true, y_pred = (_two_dimensional(np.asarray(a, self.dtype)) for a in (y_true, y_pred))
-        if y_true.shape != y_pred.shape:
-            raise ValueError(
-                f"{self.name}: y_true and y_pred must have one shape; got {y_true.shape} and {y_pred.shape}."
-            )
-        self.check_labels(y_true)
-        weight = weights_per_sample(y_true, sample_weight, None, self.dtype, len(y_true), check_finite=False)
-        return self.value(y_true, y_pred, from_logits=self.from_logits, sample_weight=weight)
-
-    def check_labels(self, y_true: Array) -> None:
-        """Raise ValueError, naming the first one, if a label lies outside [0, 1]."""
-        outside = (y_true < 0) | (y_true > 1)
-        if outside.any():
-            where = tuple(int(i) for i in array_module(y_true).argwhere(outside)[0])
-            raise ValueError(
-                f"{self.name}: labels must lie in [0, 1]; y[{', '.join(map(str, where))}] is {y_true[where]} "
-                f"({int(outside.sum())} such in all). Code two classes as 0 and 1."
-            )
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        return _outside_0_1(y_true), "lie in [0, 1]. Code two classes as 0 and 1."
 
     def recovers_logits(self) -> bool:
         return True
 
-    def value(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Any:
-        y = self._smoothed(y_true)
-        if from_logits:
-            losses = ops.binary_crossentropy_from_logits(y, y_pred)
-        else:
-            losses = ops.binary_crossentropy(y, y_pred, epsilon=config.epsilon())
-        return ops.weighted_mean_over_batch(losses.mean(axis=-1), sample_weight)
-
-    def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
-        y = self._smoothed(y_true)
-        if from_logits:
-            gradient = ops.binary_crossentropy_from_logits_backward(y, y_pred)
-        else:
-            gradient = ops.binary_crossentropy_backward(y, y_pred, epsilon=config.epsilon())
-        gradient *= 1.0 / y_pred.size  # the means over units and batch
-        if sample_weight is not None:
-            gradient *= sample_weight[:, None]
-        return gradient
-
-    def _smoothed(self, y_true: Array) -> Array:
+    def targets(self, y_true: Array, y_pred: Array) -> Array:
         if self.label_smoothing == 0.0:
             return y_true
-        return y_true * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        return ops.smoothed_labels(y_true, label_smoothing=self.label_smoothing, classes=2)
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if from_logits:
+            return ops.binary_crossentropy_from_logits(y_true, y_pred)
+        return ops.binary_crossentropy(y_true, y_pred, epsilon=config.epsilon())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if from_logits:
+            return ops.binary_crossentropy_from_logits_backward(y_true, y_pred)
+        return ops.binary_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
 
 
-def _two_dimensional(array: Array) -> Array:
-    return array[:, None] if array.ndim == 1 else array
+class BinaryFocalCrossentropy(BinaryCrossentropy):
+    """Binary cross-entropy, each element weighted by q^γ, q = y(1 − p) + (1 − y)p, the share by which p misses.
+
+    gamma ≥ 0: γ. apply_class_balancing: weighted further by α (alpha in [0, 1]) where y = 1, 1 − α where y = 0.
+    The others and the errors: as BinaryCrossentropy. Source: keras.losses.BinaryFocalCrossentropy.
+    """
+
+    def __init__(
+        self,
+        apply_class_balancing: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "binary_focal_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
+        self.apply_class_balancing = bool(apply_class_balancing)
+        self.alpha = finite_float("BinaryFocalCrossentropy", "alpha", alpha, at_least=0.0)
+        self.gamma = finite_float("BinaryFocalCrossentropy", "gamma", gamma, at_least=0.0)
+
+    def recovers_logits(self) -> bool:
+        """With from_logits=True Keras puts a sigmoid on the outputs before it looks for one: none is recovered."""
+        return not self.from_logits
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        alpha = self.alpha if self.apply_class_balancing else None
+        if from_logits:
+            return ops.binary_focal_crossentropy_from_logits(y_true, y_pred, gamma=self.gamma, alpha=alpha)
+        return ops.binary_focal_crossentropy(y_true, y_pred, gamma=self.gamma, alpha=alpha, epsilon=config.epsilon())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        alpha = self.alpha if self.apply_class_balancing else None
+        if from_logits:
+            return ops.binary_focal_crossentropy_from_logits_backward(y_true, y_pred, gamma=self.gamma, alpha=alpha)
+        return ops.binary_focal_crossentropy_backward(
+            y_true, y_pred, gamma=self.gamma, alpha=alpha, epsilon=config.epsilon()
+        )
+
+
+class CategoricalCrossentropy(Loss):
+    """L = 1/B Σ_b w_b ℓ_b,  ℓ = −Σ_c y_c ln p_c, in nats: y_true and y_pred (B, C) hold a probability for each class.
+
+    from_logits: y_pred holds logits z, p = softmax(z). label_smoothing s in [0, 1]: y becomes y(1 − s) + s/C.
+    axis: that of the classes. reduction: see Loss. A model that ends in a softmax is trained from its logits.
+    Errors: ValueError for a label_smoothing outside [0, 1], labels outside [0, 1] or that do not sum to 1.
+    Source: keras.losses.CategoricalCrossentropy.
+    """
+
+    averages = False
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+        self.from_logits = bool(from_logits)
+        self.label_smoothing = _smoothing("CategoricalCrossentropy", label_smoothing)
+        self.axis = _axis("CategoricalCrossentropy", axis)
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        sums = y_true.sum(axis=self.axis, keepdims=True)
+        expected = "be probabilities in [0, 1] that sum to 1 over the classes. For class numbers take the sparse loss."
+        return _outside_0_1(y_true) | (np.abs(sums - 1) > 1e-3), expected
+
+    def recovers_logits(self) -> bool:
+        return True
+
+    def targets(self, y_true: Array, y_pred: Array) -> Array:
+        if self.label_smoothing == 0.0:
+            return y_true
+        return ops.smoothed_labels(y_true, label_smoothing=self.label_smoothing, classes=y_true.shape[-1])
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        y_true, y_pred = (np.moveaxis(a, self.axis, -1) for a in (y_true, y_pred))
+        if from_logits:
+            return ops.categorical_crossentropy_from_logits(y_true, y_pred)
+        return ops.categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        y_true, y_pred = (np.moveaxis(a, self.axis, -1) for a in (y_true, y_pred))
+        if from_logits:
+            gradient = ops.categorical_crossentropy_from_logits_backward(y_true, y_pred)
+        else:
+            gradient = ops.categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
+        return np.moveaxis(gradient, -1, self.axis)
+
+
+class SparseCategoricalCrossentropy(Loss):
+    """L = 1/B Σ_b w_b ℓ_b,  ℓ = −ln p_c, in nats: y_true (B,) or (B, 1) holds the class number c, y_pred (B, C).
+
+    from_logits: y_pred holds logits. reduction: see Loss. ignore_class and axis of Keras's are refused.
+    Errors: ValueError for labels that are not whole numbers in [0, C).
+    Source: keras.losses.SparseCategoricalCrossentropy.
+    """
+
+    sparse = True
+    averages = False
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
+        name: str = "sparse_categorical_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        refuse_unsupported("SparseCategoricalCrossentropy", ignore_class=(ignore_class, None), axis=(axis, -1))
+        super().__init__(name, reduction, dtype)
+        self.from_logits = bool(from_logits)
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        wrong = (y_true < 0) | (y_true != np.floor(y_true))
+        if classes is None:
+            return wrong, "be class numbers 0, 1, 2, …. For a probability for each class take the categorical loss."
+        expected = f"be class numbers in [0, {classes}), one output for each class. Count the classes from 0."
+        return wrong | (y_true >= classes), expected
+
+    def recovers_logits(self) -> bool:
+        return True
+
+    def targets(self, y_true: Array, y_pred: Array) -> Array:
+        return y_true[..., 0] if y_true.ndim == y_pred.ndim else y_true
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if from_logits:
+            return ops.sparse_categorical_crossentropy_from_logits(y_true, y_pred)
+        return ops.sparse_categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if from_logits:
+            return ops.sparse_categorical_crossentropy_from_logits_backward(y_true, y_pred)
+        return ops.sparse_categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
+
+
+# ------------------------------------------------------------------------- losses of one formula each
+
+
+class _Plain(Loss):
+    """A loss without arguments of its own: the formula's name in ops.py, and whether it takes ε."""
+
+    formula: ClassVar[str]
+    fuzzy: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+
+    def arguments(self) -> dict[str, float]:
+        """The formula's keyword arguments."""
+        return {"epsilon": config.epsilon()} if self.fuzzy else {}
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        return getattr(ops, self.formula)(y_true, y_pred, **self.arguments())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        return getattr(ops, f"{self.formula}_backward")(y_true, y_pred, **self.arguments())
+
+
+class MeanSquaredError(_Plain):
+    """ℓ = mean (y − p)² over the units. reduction: see Loss. Source: keras.losses.MeanSquaredError."""
+
+    formula = "squared_error"
+
+
+class MeanAbsoluteError(_Plain):
+    """ℓ = mean |y − p| over the units. reduction: see Loss. Source: keras.losses.MeanAbsoluteError."""
+
+    formula = "absolute_error"
+
+
+class MeanAbsolutePercentageError(_Plain):
+    """ℓ = 100 mean |y − p| / max(|y|, ε). reduction: see Loss. Source: keras.losses.MeanAbsolutePercentageError."""
+
+    formula, fuzzy = "absolute_percentage_error", True
+
+
+class MeanSquaredLogarithmicError(_Plain):
+    """ℓ = mean (ln(1 + p) − ln(1 + y))², p and y at least ε. Errors: ValueError for labels below 0.
+
+    reduction: see Loss. Source: keras.losses.MeanSquaredLogarithmicError.
+    """
+
+    formula, fuzzy = "squared_logarithmic_error", True
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        return y_true < 0, "be at least 0. The logarithm of 1 + y is meant for amounts and counts."
+
+
+class Huber(_Plain):
+    """ℓ = mean of e²/2 where |e| ≤ δ, else δ|e| − δ²/2,  e = p − y, δ = delta > 0.
+
+    reduction: see Loss. Source: keras.losses.Huber.
+    """
+
+    formula = "huber"
+
+    def __init__(
+        self,
+        delta: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "huber_loss",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(reduction, name, dtype)
+        self.delta = finite_float("Huber", "delta", delta, at_least=0.0)
+
+    def arguments(self) -> dict[str, float]:
+        return {"delta": self.delta}
+
+
+class LogCosh(_Plain):
+    """ℓ = mean ln cosh(p − y). reduction: see Loss. Source: keras.losses.LogCosh."""
+
+    formula = "log_cosh"
+
+
+class Hinge(_Plain):
+    """ℓ = mean max(1 − y p, 0), y = −1 or 1; labels 0 and 1 are taken as −1 and 1.
+
+    reduction: see Loss. Errors: ValueError for other labels. Source: keras.losses.Hinge.
+    """
+
+    formula = "hinge"
+
+    def targets(self, y_true: Array, y_pred: Array) -> Array:
+        return ops.hinge_labels(y_true)
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        low = 0 if (y_true == 0).any() else -1
+        return (y_true != low) & (y_true != 1), "all be -1 or 1, or all be 0 or 1. The sign is the class."
+
+
+class SquaredHinge(Hinge):
+    """ℓ = mean max(1 − y p, 0)², else as Hinge. Source: keras.losses.SquaredHinge."""
+
+    formula = "squared_hinge"
+
+
+class KLDivergence(_Plain):
+    """ℓ = Σ_c y_c ln(y_c / p_c), both clipped to [ε, 1]. Errors: ValueError for labels outside [0, 1].
+
+    reduction: see Loss. Source: keras.losses.KLDivergence.
+    """
+
+    formula, fuzzy, averages = "kl_divergence", True, False
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "kl_divergence",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(reduction, name, dtype)
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        return _outside_0_1(y_true), "lie in [0, 1]. They are the probabilities of the classes."
+
+
+class Poisson(_Plain):
+    """ℓ = mean p − y ln(p + ε), p a rate, y a count. Errors: ValueError for labels below 0.
+
+    reduction: see Loss. Source: keras.losses.Poisson.
+    """
+
+    formula, fuzzy = "poisson", True
+
+    def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
+        return y_true < 0, "be at least 0. They are counts."
+
+
+# ----------------------------------------------------------------- the functions: each sample's own loss
 
 
 def binary_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Array:
-    """Each sample's loss, (B, U), (B, U) -> (B,): the mean over the last axis.
-
-    Source: keras.losses.binary_crossentropy.
-    """
-    refuse_unsupported("binary_crossentropy", axis=(axis, -1))
-    y_pred = np.asarray(y_pred, config.floatx())
-    y_true = np.asarray(y_true, y_pred.dtype)
-    if y_true.shape != y_pred.shape:
-        raise ValueError(
-            f"binary_crossentropy: y_true and y_pred must have one shape; got {y_true.shape} and {y_pred.shape}."
-        )
-    y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else y_true
-    if from_logits:
-        return ops.binary_crossentropy_from_logits(y_true, y_pred).mean(axis=-1)
-    return ops.binary_crossentropy(y_true, y_pred, epsilon=config.epsilon()).mean(axis=-1)
+    """Each sample's loss, (B, U), (B, U) -> (B,); see BinaryCrossentropy. Source: keras.losses of that name."""
+    return BinaryCrossentropy(from_logits, label_smoothing, axis).call(y_true, y_pred)
 
 
-_BY_NAME = {
+def binary_focal_crossentropy(
+    y_true: Any,
+    y_pred: Any,
+    apply_class_balancing: bool = False,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see BinaryFocalCrossentropy. Source: keras.losses of that name."""
+    loss = BinaryFocalCrossentropy(apply_class_balancing, alpha, gamma, from_logits, label_smoothing, axis)
+    return loss.call(y_true, y_pred)
+
+
+def categorical_crossentropy(
+    y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Array:
+    """Each sample's loss, (B, C), (B, C) -> (B,); see CategoricalCrossentropy. Source: keras.losses of that name."""
+    return CategoricalCrossentropy(from_logits, label_smoothing, axis).call(y_true, y_pred)
+
+
+def sparse_categorical_crossentropy(
+    y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+) -> Array:
+    """Each sample's loss, (B,), (B, C) -> (B,); see SparseCategoricalCrossentropy. Source: keras.losses."""
+    return SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis).call(y_true, y_pred)
+
+
+def mean_squared_error(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see MeanSquaredError. Source: keras.losses of that name."""
+    return MeanSquaredError().call(y_true, y_pred)
+
+
+def mean_absolute_error(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see MeanAbsoluteError. Source: keras.losses of that name."""
+    return MeanAbsoluteError().call(y_true, y_pred)
+
+
+def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see MeanAbsolutePercentageError. Source: keras.losses."""
+    return MeanAbsolutePercentageError().call(y_true, y_pred)
+
+
+def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see MeanSquaredLogarithmicError. Source: keras.losses."""
+    return MeanSquaredLogarithmicError().call(y_true, y_pred)
+
+
+def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see Huber. Source: keras.losses of that name."""
+    return Huber(delta).call(y_true, y_pred)
+
+
+def log_cosh(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see LogCosh. Source: keras.losses of that name."""
+    return LogCosh().call(y_true, y_pred)
+
+
+def hinge(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see Hinge. Source: keras.losses of that name."""
+    return Hinge().call(y_true, y_pred)
+
+
+def squared_hinge(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see SquaredHinge. Source: keras.losses of that name."""
+    return SquaredHinge().call(y_true, y_pred)
+
+
+def kl_divergence(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, C), (B, C) -> (B,); see KLDivergence. Source: keras.losses of that name."""
+    return KLDivergence().call(y_true, y_pred)
+
+
+def poisson(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, U), (B, U) -> (B,); see Poisson. Source: keras.losses of that name."""
+    return Poisson().call(y_true, y_pred)
+
+
+# ------------------------------------------------------------------------------------------- by name
+
+_BY_FUNCTION: dict[str, type[Loss]] = {
     "binary_crossentropy": BinaryCrossentropy,
-    "BinaryCrossentropy": BinaryCrossentropy,
-    "bce": BinaryCrossentropy,
+    "binary_focal_crossentropy": BinaryFocalCrossentropy,
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mean_absolute_percentage_error": MeanAbsolutePercentageError,
+    "mean_squared_logarithmic_error": MeanSquaredLogarithmicError,
+    "huber": Huber,
+    "log_cosh": LogCosh,
+    "hinge": Hinge,
+    "squared_hinge": SquaredHinge,
+    "kl_divergence": KLDivergence,
+    "poisson": Poisson,
 }
+_ALIASES = {
+    "bce": BinaryCrossentropy,
+    "kld": KLDivergence,
+    "mae": MeanAbsoluteError,
+    "mse": MeanSquaredError,
+    "mape": MeanAbsolutePercentageError,
+    "msle": MeanSquaredLogarithmicError,
+}
+_BY_NAME = {
+    **_BY_FUNCTION,
+    **{cls.__name__: cls for cls in _BY_FUNCTION.values()},
+    **_ALIASES,
+    **{name.upper(): cls for name, cls in _ALIASES.items()},
+}
+BY_SHAPE = ("crossentropy", "ce")  # the cross-entropy that fits the labels' shape
+
+
+def by_shape(identifier: Any) -> bool:
+    """Whether the identifier is "crossentropy" or "ce", in any case: which one that is, the labels decide."""
+    return str(identifier).lower() in BY_SHAPE
+
+
+def crossentropy_for(label_shape: tuple[int, ...], units: int) -> Loss:
+    """The cross-entropy for labels of a shape: binary for one output, sparse for (B,) or (B, 1), else categorical.
+
+    Source: keras.src.trainers.compile_utils.get_loss.
+    """
+    if units == 1:
+        return BinaryCrossentropy()
+    if len(label_shape) == 1 or label_shape[-1] == 1:
+        return SparseCategoricalCrossentropy()
+    return CategoricalCrossentropy()
+
+
+def function_name(identifier: Any) -> str | None:
+    """The name of a loss function of Keras's or minidl's; None for anything else, a user's own function too."""
+    library = (getattr(identifier, "__module__", None) or "").split(".")[0]
+    name = getattr(identifier, "__name__", "")
+    return name if name in _BY_FUNCTION and library in ("keras", "minidl") else None
 
 
 def get(identifier: Any) -> Loss:
-    """The loss for a name, a class, an instance, or the function binary_crossentropy (ours or Keras's).
+    """The loss for a name, a class, an instance, or a function of such a name (ours or Keras's).
 
     Errors: ValueError for None, an unknown name (with the nearest ones) or anything else.
     """
@@ -158,9 +667,9 @@ def get(identifier: Any) -> Loss:
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Loss):
         return identifier()
-    library = (getattr(identifier, "__module__", None) or "").split(".")[0]
-    if getattr(identifier, "__name__", "") == "binary_crossentropy" and library in ("keras", "minidl"):
-        return BinaryCrossentropy()
+    function = function_name(identifier)
+    if function is not None:
+        return _BY_FUNCTION[function]()
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
-    raise ValueError(unknown_name("loss", identifier, _BY_NAME))
+    raise ValueError(unknown_name("loss", identifier, [*_BY_NAME, *BY_SHAPE]))

@@ -271,30 +271,33 @@ class Sequential:
 
         jit_compile=True: draw the dropout masks that Keras draws under XLA; "auto" means False, as for Keras where
         there is no GPU. steps_per_execution: the callbacks' batch hooks are called every so many steps.
-        run_eagerly changes nothing: minidl has no graph.
+        metrics do not see the samples' weights, weighted_metrics do. loss="crossentropy" or "ce", and the metrics
+        "accuracy" and "acc", stand for what fits the labels. run_eagerly changes nothing: minidl has no graph.
         Errors: ValueError for unknown names; NotImplementedError for arguments that minidl does not support.
         Nothing is changed unless all arguments are right.
         """
         checks.refuse_unsupported(
             "compile",
             loss_weights=(loss_weights, None),
-            weighted_metrics=(weighted_metrics, None),
             auto_scale_loss=(auto_scale_loss, True),
         )
         steps_per_execution = checks.positive_int("compile", "steps_per_execution", steps_per_execution)
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f"compile: jit_compile must be True, False or 'auto'; got {jit_compile!r}.")
-        if metrics is not None and not isinstance(metrics, (list, tuple)):
-            raise ValueError(f"compile: metrics must be a list; got {metrics!r}. Write metrics=[{metrics!r}].")
-        found = optimizers_module.get(optimizer), losses_module.get(loss)
-        for metric in metrics or []:
-            metrics_module.get(metric)
+        for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if value is not None and not isinstance(value, (list, tuple)):
+                raise ValueError(f"compile: {name} must be a list; got {value!r}. Write {name}=[{value!r}].")
+        by_shape = losses_module.by_shape(loss)
+        found = optimizers_module.get(optimizer), None if by_shape else losses_module.get(loss)
+        identifiers = [*(metrics or []), *(weighted_metrics or [])]
+        resolved = [i if metrics_module.by_shape(i) else metrics_module.get(i) for i in identifiers]
         self._optimizer, self._loss = found
         self.jit_compile = jit_compile is True
         self.steps_per_execution = steps_per_execution
         self.has_run = False  # since compile: see random.start_first_fit
-        self._metric_identifiers = list(metrics or [])
-        self._metrics: list[metrics_module.Mean] | None = None
+        self._metric_identifiers = resolved
+        self._metrics: list[metrics_module.Metric] | None = None
+        self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.loss_tracker = metrics_module.Mean("loss")
 
     @property
@@ -311,20 +314,29 @@ class Sequential:
 
     @property
     def loss(self) -> losses_module.Loss:
-        """The loss. Errors: ValueError before compile()."""
+        """The loss. Errors: ValueError before compile(), or if it is "crossentropy" and there were no labels yet."""
         self._require_compiled("loss")
+        if self._loss is None:
+            raise ValueError("loss: 'crossentropy' stands for the one that fits the labels; fit the model first.")
         return self._loss
 
+    def resolve_loss(self, label_shape: tuple[int, ...]) -> None:
+        """Choose the loss that "crossentropy" stands for, by the shape of the first labels."""
+        if self._loss is None:
+            self._loss = losses_module.crossentropy_for(label_shape, self.output_shape[-1])
+
     @property
-    def compiled_metrics(self) -> list[metrics_module.Mean]:
-        """The metrics of compile(), once the number of outputs is known."""
+    def compiled_metrics(self) -> list[metrics_module.Metric]:
+        """The metrics of compile(), the weighted ones last, once the number of outputs is known."""
         self._require_compiled("metrics")
         if self._metrics is None:
-            self._metrics = [metrics_module.get(i, self.output_shape[-1]) for i in self._metric_identifiers]
+            units = self.output_shape[-1]
+            shape = (0, 1) if self.loss.sparse else (0, units)
+            self._metrics = [metrics_module.get(i, units, shape) for i in self._metric_identifiers]
         return self._metrics
 
     @property
-    def metrics(self) -> list[metrics_module.Mean]:
+    def metrics(self) -> list[metrics_module.Metric]:
         """The running mean of the loss, then the metrics of compile()."""
         return [self.loss_tracker, *self.compiled_metrics]
 
@@ -373,12 +385,12 @@ class Sequential:
     ) -> History:
         """Train: for each epoch, one step of the optimizer for each batch, in an order drawn anew by shuffle.
 
-        x: (samples, features). y: (samples,) or (samples, units), in [0, 1]. batch_size: 32 if None; the last batch
-        of an epoch may be smaller. verbose: see callbacks.progress_logger. validation_split: the share of the rows,
-        cut off the end before any shuffling, to validate on; validation_data, (x, y) or (x, y, sample_weight),
-        takes precedence. shuffle: True, False or "batch" (only within batches). class_weight: class -> weight;
-        sample_weight: (samples,): each multiplies the samples' losses. check_finite: refuse NaN and infinite data
-        and stop when the loss becomes so; False lets them through, as Keras does.
+        x: (samples, features). y: (samples,) or (samples, units), as the loss takes them. batch_size: 32 if None; the
+        last batch of an epoch may be smaller. verbose: see callbacks.progress_logger. validation_split: the share of
+        the rows, cut off the end before any shuffling, to validate on; validation_data, (x, y) or (x, y,
+        sample_weight), takes precedence. shuffle: True, False or "batch" (only within batches). class_weight: class ->
+        weight; sample_weight: (samples,): each multiplies the samples' losses. check_finite: refuse NaN and infinite
+        data and stop when the loss becomes so; False lets them through, as Keras does.
 
         Returns: History; history.history maps "loss", the metrics, and "val_" + each to a value an epoch.
         Errors: ValueError or TypeError for arguments and data that do not fit, before anything is changed;
@@ -447,7 +459,7 @@ class Sequential:
         random.start_evaluation(first=not self.has_run)
         self.has_run = True
         logs = training.evaluate(self, data, batch_size=size, verbose=verbose)
-        return logs if return_dict else _flat(logs)
+        return logs if return_dict else training.as_list(self, logs)
 
     def predict(
         self,
@@ -482,7 +494,7 @@ class Sequential:
         self.reset_metrics()
         training.train_step(self, *data, check_finite=check_finite)
         logs = training.metric_results(self)
-        return logs if return_dict else _flat(logs)
+        return logs if return_dict else training.as_list(self, logs)
 
     def test_on_batch(
         self,
@@ -499,7 +511,7 @@ class Sequential:
         self.reset_metrics()
         training.test_step(self, *data)
         logs = training.metric_results(self)
-        return logs if return_dict else _flat(logs)
+        return logs if return_dict else training.as_list(self, logs)
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, features) -> (B, units)."""
@@ -515,8 +527,3 @@ class Sequential:
 
 def _batch_size(where: str, value: int | None) -> int:
     return training.DEFAULT_BATCH_SIZE if value is None else checks.positive_int(where, "batch_size", value)
-
-
-def _flat(logs: dict[str, float]) -> Any:
-    values = list(logs.values())
-    return values[0] if len(values) == 1 else values

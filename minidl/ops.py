@@ -7,13 +7,15 @@ A gradient of the loss L with respect to a quantity q is called d_q = ∂L/∂q 
 Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" below is Keras 3.15 on its
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
-Contents: dense · activations · dropout · binary cross-entropy · penalties · update rules · clipping,
-decay and averages of weights · learning-rate schedules · accuracy · means
+Contents: dense · activations · dropout · binary cross-entropy · categorical cross-entropy · regression losses ·
+hinge losses · divergences · penalties · update rules · clipping, decay and averages of weights · learning-rate
+schedules · accuracy · counts, curves and scores · means
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -221,6 +223,348 @@ def binary_crossentropy_from_logits_backward(y_true: Array, logits: Array) -> Ar
     t = xp.exp(-xp.abs(logits))
     tail = t / (1 + t)  # sigmoid(−|z|), accurate to its last bits
     return xp.where(logits >= 0, (1 - y_true) - tail, tail - y_true)
+
+
+def binary_focal_crossentropy(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: float | None, epsilon: float = 1e-7
+) -> Array:
+    """losses = a q^γ ℓ,  q = y(1 − p) + (1 − y)p;  (...), (...) -> (...), nats.
+
+    y = y_true in [0, 1], p = y_pred in [0, 1], ℓ = binary_crossentropy(y, p), γ = gamma ≥ 0, q the share by which
+    the prediction misses: the larger γ, the less easy samples count. a = yα + (1 − y)(1 − α), or 1 for alpha None.
+    Source: Lin et al. 2017, eq. 5; keras.losses.binary_focal_crossentropy.
+    """
+    losses = binary_crossentropy(y_true, y_pred, epsilon=epsilon)
+    missed = y_true * (1 - y_pred) + (1 - y_true) * y_pred
+    return _class_balance(y_true, alpha) * missed**gamma * losses
+
+
+def binary_focal_crossentropy_backward(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: float | None, epsilon: float = 1e-7
+) -> Array:
+    """d_y_pred = a (γ q^(γ−1) (1 − 2y) ℓ + q^γ ∂ℓ/∂p);  (...), (...) -> (...), ∂ℓ/∂p = 0 where p was clipped."""
+    losses = binary_crossentropy(y_true, y_pred, epsilon=epsilon)
+    d_losses = binary_crossentropy_backward(y_true, y_pred, epsilon=epsilon)
+    missed = y_true * (1 - y_pred) + (1 - y_true) * y_pred
+    focused = _power_derivative(missed, gamma) * (1 - 2 * y_true) * losses + missed**gamma * d_losses
+    return _class_balance(y_true, alpha) * focused
+
+
+def binary_focal_crossentropy_from_logits(y_true: Array, logits: Array, *, gamma: float, alpha: float | None) -> Array:
+    """binary_focal_crossentropy(y, sigmoid(z)) without the clip;  (...), (...) -> (...), nats.
+
+    Also what Keras on TensorFlow trains with when the model ends in a sigmoid. 1 − p is sigmoid(−z), so that
+    nothing cancels.
+    """
+    missed = y_true * sigmoid(-logits) + (1 - y_true) * sigmoid(logits)
+    return _class_balance(y_true, alpha) * missed**gamma * binary_crossentropy_from_logits(y_true, logits)
+
+
+def binary_focal_crossentropy_from_logits_backward(
+    y_true: Array, logits: Array, *, gamma: float, alpha: float | None
+) -> Array:
+    """d_logits = a (γ q^(γ−1) (1 − 2y) p(1 − p) ℓ + q^γ (p − y)),  p = sigmoid(z);  (...), (...) -> (...)."""
+    p, missing = sigmoid(logits), sigmoid(-logits)
+    missed = y_true * missing + (1 - y_true) * p
+    losses = binary_crossentropy_from_logits(y_true, logits)
+    slope = _power_derivative(missed, gamma) * (1 - 2 * y_true) * (p * missing)
+    d_losses = binary_crossentropy_from_logits_backward(y_true, logits)
+    return _class_balance(y_true, alpha) * (slope * losses + missed**gamma * d_losses)
+
+
+def _class_balance(y_true: Array, alpha: float | None) -> Any:
+    return 1 if alpha is None else y_true * alpha + (1 - y_true) * (1 - alpha)
+
+
+def _power_derivative(base: Array, exponent: float) -> Any:
+    """∂base^exponent/∂base: 0 for exponent 0, also at base 0."""
+    return exponent * base ** (exponent - 1) if exponent else 0
+
+
+def smoothed_labels(y_true: Array, *, label_smoothing: float, classes: int) -> Array:
+    """y(1 − s) + s / C: labels pulled towards the C classes' common share;  (...) -> (...).
+
+    s = label_smoothing in [0, 1]; C = 2 for a binary label. Source: Szegedy et al. 2016, §7.
+    """
+    return y_true * (1.0 - label_smoothing) + label_smoothing / classes
+
+
+# ---------------------------------------------------------------------------- categorical cross-entropy
+# Over the last axis, of C classes. y_true holds a probability for each class, or (sparse) the number of the class.
+
+
+def categorical_crossentropy(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = −Σ_c y_c ln p_c,  p = y_pred / Σ y_pred, clipped to [ε, 1 − ε];  (..., C), (..., C) -> (...), nats.
+
+    Source: keras.src.backend.tensorflow.nn.categorical_crossentropy, the branch from_logits=False.
+    """
+    xp = array_module(y_pred)
+    p = xp.clip(y_pred / y_pred.sum(axis=-1, keepdims=True), epsilon, 1.0 - epsilon)
+    return -(y_true * xp.log(p)).sum(axis=-1)
+
+
+def categorical_crossentropy_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred_c = (g_c − Σ_v g_v p_v) / Σ y_pred,  g = −y / p, and 0 where p was clipped;  -> (..., C).
+
+    p = y_pred / Σ y_pred: the division's own derivative is what the sum takes off.
+    """
+    total = y_pred.sum(axis=-1, keepdims=True)
+    p = y_pred / total
+    gradient = _of_clipped(-y_true, p, epsilon)
+    return (gradient - (gradient * p).sum(axis=-1, keepdims=True)) / total
+
+
+def categorical_crossentropy_from_logits(y_true: Array, logits: Array) -> Array:
+    """losses = Σ_c y_c (ln Σ_v e^(z_v) − z_c);  (..., C), (..., C) -> (...), nats.
+
+    y = y_true, rows sum to 1; z = logits. The row's maximum is subtracted first and its 1 is kept out of the sum, so
+    that nothing overflows and a confident right answer keeps its small loss: ln(1 + Σ of the others).
+    This is also what Keras on TensorFlow trains with when the model ends in a softmax: it goes back to the logits
+    (keras.src.backend.tensorflow.nn._get_logits). Source: tf.nn.softmax_cross_entropy_with_logits.
+    """
+    shifted, _, others = _shifted_exponentials(logits)
+    return (y_true * (array_module(logits).log1p(others.sum(axis=-1, keepdims=True)) - shifted)).sum(axis=-1)
+
+
+def categorical_crossentropy_from_logits_backward(y_true: Array, logits: Array) -> Array:
+    """d_logits = softmax(z) − y;  (..., C), (..., C) -> (..., C).
+
+    TensorFlow's derivative, which takes for granted that y sums to 1. At the row's maximum it is computed as
+    (1 − y) − (Σ of the other exponentials) / (Σ of all), which does not cancel for a confident right answer.
+    """
+    _, top, others = _shifted_exponentials(logits)
+    tail = others.sum(axis=-1, keepdims=True)
+    return array_module(logits).where(top, (1 - y_true) - tail / (1 + tail), others / (1 + tail) - y_true)
+
+
+def sparse_categorical_crossentropy(labels: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = ln Σ_v p_v − ln p_c,  p = y_pred clipped to [ε, 1 − ε], c = labels;  (...), (..., C) -> (...), nats.
+
+    labels: whole numbers in [0, C), of any type. Not divided by Σ y_pred before the clip, unlike
+    categorical_crossentropy: Keras hands ln p to a softmax instead.
+    Errors: ValueError for a label outside [0, C).
+    Source: keras.src.backend.tensorflow.nn.sparse_categorical_crossentropy, the branch from_logits=False.
+    """
+    xp = array_module(y_pred)
+    return sparse_categorical_crossentropy_from_logits(labels, xp.log(xp.clip(y_pred, epsilon, 1.0 - epsilon)))
+
+
+def sparse_categorical_crossentropy_backward(labels: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred_v = 1 / Σ p − [v = c] / p_c, and 0 where p was clipped;  (...), (..., C) -> (..., C)."""
+    xp = array_module(y_pred)
+    logits = xp.log(xp.clip(y_pred, epsilon, 1.0 - epsilon))
+    return _of_clipped(sparse_categorical_crossentropy_from_logits_backward(labels, logits), y_pred, epsilon)
+
+
+def sparse_categorical_crossentropy_from_logits(labels: Array, logits: Array) -> Array:
+    """losses = ln Σ_v e^(z_v) − z_c,  c = labels;  (...), (..., C) -> (...), nats.
+
+    Errors: ValueError for a label outside [0, C). Source: tf.nn.sparse_softmax_cross_entropy_with_logits.
+    """
+    xp = array_module(logits)
+    shifted, _, others = _shifted_exponentials(logits)
+    picked = xp.take_along_axis(shifted, _class_numbers(labels, logits.shape[-1])[..., None], axis=-1)[..., 0]
+    return xp.log1p(others.sum(axis=-1)) - picked
+
+
+def sparse_categorical_crossentropy_from_logits_backward(labels: Array, logits: Array) -> Array:
+    """d_logits = softmax(z) − onehot(c);  (...), (..., C) -> (..., C)."""
+    classes = array_module(logits).arange(logits.shape[-1])
+    one_hot = (_class_numbers(labels, logits.shape[-1])[..., None] == classes).astype(logits.dtype)
+    return categorical_crossentropy_from_logits_backward(one_hot, logits)
+
+
+def _shifted_exponentials(logits: Array) -> tuple[Array, Array, Array]:
+    """z − max z, whether each is the (first) maximum, and e^(z − max z) with a 0 in place of the maximum's 1."""
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    top = xp.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
+    return shifted, top, xp.where(top, 0, xp.exp(shifted))
+
+
+def _of_clipped(numerator: Array, p: Array, epsilon: float) -> Array:
+    """numerator / p where ε ≤ p ≤ 1 − ε, and 0 where p was clipped."""
+    xp = array_module(p)
+    low, high = p.dtype.type(epsilon), p.dtype.type(1.0 - epsilon)
+    return xp.where((p < low) | (p > high), 0, numerator / xp.clip(p, low, high))
+
+
+def _class_numbers(labels: Array, classes: int) -> Array:
+    numbers = labels.astype(np.int64)
+    if ((numbers < 0) | (numbers >= classes)).any():
+        raise ValueError(
+            f"sparse labels must be class numbers in [0, {classes}); got {numbers.min()} to {numbers.max()}."
+        )
+    return numbers
+
+
+# ------------------------------------------------------------------------------------ regression losses
+# Elementwise, y = y_true, p = y_pred, (...), (...) -> (...): the mean over the last axis is the caller's. Each
+# backward is the derivative of each element's own loss; at a kink it is TensorFlow's.
+
+
+def squared_error(y_true: Array, y_pred: Array) -> Array:
+    """losses = (y − p)²;  in units of y². Source: Legendre 1805; keras.losses.mean_squared_error."""
+    return array_module(y_pred).square(y_true - y_pred)
+
+
+def squared_error_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = 2 (p − y)."""
+    return 2 * (y_pred - y_true)
+
+
+def absolute_error(y_true: Array, y_pred: Array) -> Array:
+    """losses = |y − p|;  in units of y. Source: keras.losses.mean_absolute_error."""
+    return array_module(y_pred).abs(y_true - y_pred)
+
+
+def absolute_error_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = sign(p − y), and 0 at p = y."""
+    return array_module(y_pred).sign(y_pred - y_true)
+
+
+def absolute_percentage_error(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = 100 |y − p| / max(|y|, ε);  in per cent. Source: keras.losses.mean_absolute_percentage_error."""
+    xp = array_module(y_pred)
+    return 100 * xp.abs((y_true - y_pred) / xp.maximum(xp.abs(y_true), y_pred.dtype.type(epsilon)))
+
+
+def absolute_percentage_error_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = 100 sign(p − y) / max(|y|, ε), and 0 at p = y."""
+    xp = array_module(y_pred)
+    return 100 * xp.sign(y_pred - y_true) / xp.maximum(xp.abs(y_true), y_pred.dtype.type(epsilon))
+
+
+def squared_logarithmic_error(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = (ln(1 + max(p, ε)) − ln(1 + max(y, ε)))²;  for y, p ≥ 0.
+
+    Below ε all predictions are alike. ε is rounded to float32, in float64 too, as in Keras.
+    Source: keras.losses.mean_squared_logarithmic_error.
+    """
+    return array_module(y_pred).square(_logarithmic_difference(y_true, y_pred, epsilon))
+
+
+def squared_logarithmic_error_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = 2 (ln(1 + p) − ln(1 + max(y, ε))) / (1 + p) where p ≥ ε, else 0."""
+    xp = array_module(y_pred)
+    low = y_pred.dtype.type(np.float32(epsilon))
+    gradient = 2 * _logarithmic_difference(y_true, y_pred, epsilon) / (xp.maximum(y_pred, low) + 1)
+    return xp.where(y_pred >= low, gradient, 0)
+
+
+def _logarithmic_difference(y_true: Array, y_pred: Array, epsilon: float) -> Array:
+    xp = array_module(y_pred)
+    low = y_pred.dtype.type(np.float32(epsilon))
+    return xp.log(xp.maximum(y_pred, low) + 1) - xp.log(xp.maximum(y_true, low) + 1)
+
+
+def huber(y_true: Array, y_pred: Array, *, delta: float = 1.0) -> Array:
+    """losses = e²/2 where |e| ≤ δ, else δ|e| − δ²/2,  e = p − y, δ = delta;  in units of y².
+
+    Quadratic for small errors, linear for outliers. Source: Huber 1964; keras.losses.huber.
+    """
+    xp = array_module(y_pred)
+    limit = y_pred.dtype.type(delta)
+    size = xp.abs(y_pred - y_true)
+    return xp.where(size <= limit, size * size / 2, limit * size - limit * limit / 2)
+
+
+def huber_backward(y_true: Array, y_pred: Array, *, delta: float = 1.0) -> Array:
+    """d_y_pred = e where |e| ≤ δ, else δ sign(e)."""
+    xp = array_module(y_pred)
+    limit = y_pred.dtype.type(delta)
+    error = y_pred - y_true
+    return xp.where(xp.abs(error) <= limit, error, limit * xp.sign(error))
+
+
+def log_cosh(y_true: Array, y_pred: Array) -> Array:
+    """losses = ln cosh e,  e = p − y: e²/2 for small errors, |e| − ln 2 for large ones.
+
+    Computed as ln(1 + sinh²e)/2 where |e| < 1 and |e| + ln(1 + e^(−2|e|)) − ln 2 elsewhere: nothing overflows, and
+    small errors keep their digits, which Keras's e + softplus(−2e) − ln 2 loses in float32. In float64 Keras's ln 2
+    is float32's, so that all its losses are 1.9e-9 too small; so are these. Source: keras.losses.log_cosh.
+    """
+    xp = array_module(y_pred)
+    size = xp.abs(y_pred - y_true)
+    near = xp.log1p(xp.square(xp.sinh(xp.minimum(size, 1)))) / 2
+    losses = xp.where(size < 1, near, size + xp.log1p(xp.exp(-2 * size)) - y_pred.dtype.type(math.log(2)))
+    return losses - (float(np.float32(math.log(2))) - math.log(2)) if losses.dtype == np.float64 else losses
+
+
+def log_cosh_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = tanh(p − y)."""
+    return array_module(y_pred).tanh(y_pred - y_true)
+
+
+# ----------------------------------------------------------------------------------------- hinge losses
+
+
+def hinge_labels(y_true: Array) -> Array:
+    """2y − 1 if all of y_true are 0 or 1, else y_true: hinge losses want −1 and 1;  (...) -> (...).
+
+    Decided for the batch as a whole. Source: keras.src.losses.losses.convert_binary_labels_to_hinge.
+    """
+    return 2 * y_true - 1 if ((y_true == 0) | (y_true == 1)).all() else y_true
+
+
+def hinge(y_true: Array, y_pred: Array) -> Array:
+    """losses = max(1 − y p, 0),  y = −1 or 1;  (...), (...) -> (...).
+
+    Source: Cortes & Vapnik 1995; keras.losses.hinge, after hinge_labels.
+    """
+    return array_module(y_pred).maximum(1 - y_true * y_pred, 0)
+
+
+def hinge_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = −y where y p ≤ 1, else 0;  (...), (...) -> (...).
+
+    At the kink y p = 1 it is −y, as tf.maximum hands the gradient to its first argument where both are equal.
+    """
+    return array_module(y_pred).where(1 - y_true * y_pred >= 0, -y_true, 0)
+
+
+def squared_hinge(y_true: Array, y_pred: Array) -> Array:
+    """losses = max(1 − y p, 0)²,  y = −1 or 1;  (...), (...) -> (...). Source: keras.losses.squared_hinge."""
+    return array_module(y_pred).square(hinge(y_true, y_pred))
+
+
+def squared_hinge_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = −2 y max(1 − y p, 0);  (...), (...) -> (...)."""
+    return -2 * y_true * hinge(y_true, y_pred)
+
+
+# ------------------------------------------------------------------------------------------ divergences
+
+
+def kl_divergence(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = Σ_c y_c ln(y_c / p_c), both clipped to [ε, 1];  (..., C), (..., C) -> (...), nats.
+
+    Source: Kullback & Leibler 1951; keras.losses.kl_divergence.
+    """
+    xp = array_module(y_pred)
+    y, p = xp.clip(y_true, epsilon, 1), xp.clip(y_pred, epsilon, 1)
+    return (y * xp.log(y / p)).sum(axis=-1)
+
+
+def kl_divergence_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = −y / p, and 0 where p was clipped;  (..., C), (..., C) -> (..., C)."""
+    xp = array_module(y_pred)
+    low = y_pred.dtype.type(epsilon)
+    gradient = -xp.clip(y_true, low, 1) / xp.clip(y_pred, low, 1)
+    return xp.where((y_pred < low) | (y_pred > 1), 0, gradient)
+
+
+def poisson(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """losses = p − y ln(p + ε);  (...), (...) -> (...), nats, up to a constant of y.
+
+    p = y_pred > 0 the rate, y = y_true ≥ 0 the count. Source: keras.losses.poisson.
+    """
+    return y_pred - y_true * array_module(y_pred).log(y_pred + y_pred.dtype.type(epsilon))
+
+
+def poisson_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = 1 − y / (p + ε);  (...), (...) -> (...)."""
+    return 1 - y_true / (y_pred + y_pred.dtype.type(epsilon))
 
 
 # -------------------------------------------------------------------------------------------- penalties
@@ -763,6 +1107,201 @@ def binary_accuracy(y_true: Array, y_pred: Array, *, threshold: float = 0.5) -> 
     """
     dtype = y_pred.dtype
     return ((y_pred > dtype.type(threshold)).astype(dtype) == y_true).astype(dtype)
+
+
+def accuracy(y_true: Array, y_pred: Array) -> Array:
+    """matches = 1 where y_true = y_pred, else 0;  (...), (...) -> (...), of y_pred's dtype.
+
+    Of class numbers, not of probabilities. Source: keras.metrics.Accuracy.
+    """
+    return (y_true == y_pred).astype(y_pred.dtype)
+
+
+def sparse_categorical_accuracy(labels: Array, y_pred: Array) -> Array:
+    """matches = 1 where labels = argmax_c y_pred, the first of equals, else 0;  (...), (..., C) -> (...).
+
+    Source: keras.metrics.sparse_categorical_accuracy.
+    """
+    return (labels == y_pred.argmax(axis=-1)).astype(y_pred.dtype)
+
+
+def categorical_accuracy(y_true: Array, y_pred: Array) -> Array:
+    """matches = 1 where argmax_c y_true = argmax_c y_pred, else 0;  (..., C), (..., C) -> (...).
+
+    Source: keras.metrics.categorical_accuracy.
+    """
+    return sparse_categorical_accuracy(y_true.argmax(axis=-1), y_pred)
+
+
+def in_top_k(labels: Array, y_pred: Array, *, k: int) -> Array:
+    """matches = 1 where fewer than k classes are predicted higher than the label's, else 0;  (B,), (B, C) -> (B,).
+
+    Equals share the higher place. A label outside [0, C) or a row that is not finite never matches.
+    Source: tf.math.in_top_k; keras.metrics.top_k_categorical_accuracy.
+    """
+    xp = array_module(y_pred)
+    known = (labels >= 0) & (labels < y_pred.shape[-1]) & xp.isfinite(y_pred).all(axis=-1)
+    own = xp.take_along_axis(y_pred, xp.where(known, labels, 0).astype(np.int64)[:, None], axis=-1)
+    return (known & ((y_pred > own).sum(axis=-1) < k)).astype(y_pred.dtype)
+
+
+# ------------------------------------------------------------------------- counts, curves and scores
+
+
+def divide_no_nan(numerator: Array, denominator: Array) -> Array:
+    """numerator / denominator, and 0 where the denominator is 0;  (...), (...) -> (...). Source: tf.math.divide_no_nan.
+
+    Precision tp / (tp + fp), recall tp / (tp + fn) and the false positive rate fp / (fp + tn) are this.
+    """
+    xp = array_module(numerator, denominator)
+    zero = denominator == 0
+    return xp.where(zero, 0, numerator / xp.where(zero, 1, denominator)).astype(numerator.dtype)
+
+
+def confusion_counts(
+    y_true: Array, y_pred: Array, weights: Array, *, thresholds: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Σ of weights of true and false positives, true and false negatives, at each threshold: four of (T, L).
+
+    y_true (N, L): positive where not 0. y_pred (N, L): predicted positive where > the threshold, strictly.
+    weights (N, L). thresholds (T,). The sums are made in float64.
+    Source: keras.src.metrics.metrics_utils.update_confusion_matrix_variables.
+    """
+    positive = y_pred[None] > thresholds[:, None, None]
+    true, false = (np.where(y_true != 0, weights, 0), np.where(y_true == 0, weights, 0))
+    tp, fp = ((positive * labelled).sum(axis=1, dtype=np.float64) for labelled in (true, false))
+    return tp, fp, false.sum(axis=0, dtype=np.float64) - fp, true.sum(axis=0, dtype=np.float64) - tp
+
+
+def confusion_counts_evenly(
+    y_true: Array, y_pred: Array, weights: Array, *, thresholds: int, all_above_first: bool
+) -> tuple[Array, Array, Array, Array]:
+    """confusion_counts for T thresholds i / (T − 1), each prediction put in the bucket ⌈p (T − 1)⌉ − 1 once.
+
+    T = thresholds; p is clipped to [0, 1]. all_above_first: the first threshold lies below 0, so that p = 0 is above
+    it. The product is rounded to y_pred's dtype, as in Keras: a prediction within rounding of a threshold can land
+    on its other side. Source: keras.src.metrics.metrics_utils._update_confusion_matrix_variables_optimized.
+    """
+    p = np.clip(y_pred, 0, 1)
+    bucket = np.ceil(p * p.dtype.type(thresholds - 1)).astype(np.int64) - 1
+    bucket = np.maximum(bucket, 0) if all_above_first else bucket
+    buckets = np.arange(thresholds)[:, None, None]
+    labelled = [np.where(y_true != 0, weights, 0), np.where(y_true == 0, weights, 0)]
+    tp, fp = (np.where(bucket[None] >= buckets, one, 0).sum(axis=1, dtype=np.float64) for one in labelled)
+    true, false = (one.sum(axis=0, dtype=np.float64) for one in labelled)
+    return tp, fp, false - fp, true - tp
+
+
+def only_top_k(y_pred: Array, *, k: int) -> Array:
+    """y_pred where it is among its row's k highest, −10¹⁰ elsewhere;  (..., C) -> (..., C).
+
+    Of equals the first is the higher. Source: keras.src.metrics.metrics_utils._filter_top_k.
+    """
+    xp = array_module(y_pred)
+    rank = xp.argsort(xp.argsort(-y_pred, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return xp.where(rank < k, y_pred, y_pred.dtype.type(-1e10))
+
+
+def area_under_curve(x: Array, y: Array, *, method: str) -> Array:
+    """area = Σ_t (x_t − x_(t+1)) h_t,  x falling with t;  (T, ...), (T, ...) -> (...).
+
+    h_t of y_t and y_(t+1): their mean (method "interpolation", the trapezoids), minimum ("minoring") or maximum
+    ("majoring"). Source: keras.metrics.AUC.result.
+    """
+    xp = array_module(x)
+    heights = {"interpolation": lambda a, b: (a + b) / 2, "minoring": xp.minimum, "majoring": xp.maximum}
+    return ((x[:-1] - x[1:]) * heights[method](y[:-1], y[1:])).sum(axis=0)
+
+
+def precision_recall_area(tp: Array, fp: Array, fn: Array) -> Array:
+    """The area under precision over recall, interpolated between counts;  (T, ...) each -> (...).
+
+        s = Δtp / Δp,  p = tp + fp,  area = Σ_t s (Δtp + (tp − s p) ln(p_t / p_(t+1))) / (tp + fn)
+
+    Between two thresholds tp grows linearly with p, and precision tp / p does not. Counts at t + 1 where no index is
+    given. Source: Davis & Goadrich 2006; keras.metrics.AUC.interpolate_pr_auc.
+    """
+    xp = array_module(tp)
+    p = tp + fp
+    d_tp, d_p = tp[:-1] - tp[1:], xp.maximum(p[:-1] - p[1:], 0)
+    slope = divide_no_nan(d_tp, d_p)
+    intercept = tp[1:] - slope * p[1:]
+    both = (p[:-1] > 0) & (p[1:] > 0)
+    ratio = xp.where(both, divide_no_nan(p[:-1], p[1:]), 1).astype(tp.dtype)
+    return divide_no_nan(slope * (d_tp + intercept * xp.log(ratio)), tp[1:] + fn[1:]).sum(axis=0)
+
+
+def gain_curve(tp: Array, fp: Array, tn: Array, fn: Array) -> tuple[Array, Array]:
+    """Recall gain and precision gain, 1 − r·fn/tp and 1 − r·fp/tp,  r = (tp + fn) / (tn + fp);  (T, ...) each.
+
+    Without true positives they are 0 and 1; a negative recall gain is made 0.
+    Source: Flach & Kull 2015; keras.metrics.AUC with curve="PRGAIN".
+    """
+    xp = array_module(tp)
+    ratio = divide_no_nan(tp + fn, tn + fp)
+    recall_gain = xp.where(tp == 0, 0, 1 - ratio * divide_no_nan(fn, tp))
+    return xp.maximum(recall_gain, 0), xp.where(tp == 0, 1, 1 - ratio * divide_no_nan(fp, tp))
+
+
+def fbeta_score(tp: Array, fp: Array, fn: Array, *, beta: float, epsilon: float = 1e-7) -> Array:
+    """score = (1 + β²) P R / (β² P + R + ε),  P = tp / (tp + fp + ε), R = tp / (tp + fn + ε);  (...) each -> (...).
+
+    Source: van Rijsbergen 1979; keras.metrics.FBetaScore.
+    """
+    precision, recall = tp / (tp + fp + epsilon), tp / (tp + fn + epsilon)
+    return precision * recall / (beta**2 * precision + recall + epsilon) * (1 + beta**2)
+
+
+def r2_score(total: Array, squares: Array, residual: Array, count: Array) -> tuple[Array, Array]:
+    """scores = 1 − Σ w(y − p)² / V, and V = Σ wy² − (Σ wy)² / Σ w;  (U,) each -> (U,), (U,).
+
+    total Σ wy, squares Σ wy², residual Σ w(y − p)², count Σ w. An infinite score (V = 0) is made 0; 0/0 is NaN.
+    Source: keras.metrics.R2Score.
+    """
+    xp = array_module(total)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = squares - total * (total / count)
+        scores = 1 - residual / variation
+    return xp.where(xp.isinf(scores), 0, scores), variation
+
+
+# ------------------------------------------------------------------------------------ reductions of losses
+
+
+def reduce_losses(losses: Array, sample_weight: Array | None = None, *, reduction: str | None) -> Array:
+    """loss = Σ w ℓ / N of each sample's loss ℓ;  losses (...), sample_weight that broadcasts or None (all 1) -> ().
+
+    N: the number of losses ("sum_over_batch_size", "mean"), Σ w if weights are given ("mean_with_sample_weight"), or
+    1 ("sum"). None and "none": w ℓ itself, not summed; so also for a single loss of shape (). N = 0 gives 0.
+    Source: keras.src.losses.loss.reduce_weighted_values.
+    """
+    weighted = losses if sample_weight is None else losses * sample_weight
+    if reduction in (None, "none") or weighted.ndim == 0:
+        return weighted
+    if reduction == "sum":
+        return weighted.sum()
+    if reduction == "mean_with_sample_weight" and sample_weight is not None:
+        return divide_no_nan(weighted.sum(), sample_weight.sum())[()]
+    return weighted_mean_over_batch(weighted)
+
+
+def reduce_losses_backward(
+    shape: tuple[int, ...], sample_weight: Array | None = None, *, reduction: str | None
+) -> Array:
+    """d_losses = w / N: what each of the losses of that shape counts;  -> shape, in float64.
+
+    For None and "none" it is the derivative of the sum, as TensorFlow's tape has it.
+    """
+    ones = np.ones(shape)
+    weights = ones if sample_weight is None else ones * sample_weight
+    if weights.ndim and reduction not in (None, "none", "sum"):
+        total = weights.size
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            total = np.asarray(sample_weight, np.float64).sum()
+        weights = weights / total if total else weights * 0
+    weights = weights.sum(axis=tuple(range(weights.ndim - len(shape))))
+    widened = tuple(i for i, (n, m) in enumerate(zip(weights.shape, shape, strict=True)) if n != m)
+    return weights.sum(axis=widened, keepdims=True) if widened else weights
 
 
 def weighted_mean_over_batch(losses: Array, sample_weight: Array | None = None) -> Array:

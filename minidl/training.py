@@ -6,6 +6,7 @@ one of these; the layers, the loss and the optimizer hold the formulas' argument
 
 from __future__ import annotations
 
+import collections
 import math
 import time
 import warnings
@@ -17,6 +18,8 @@ from minidl import activations, checks, config, random
 from minidl.backend import Array
 from minidl.callbacks import CallbackList, History, Logs, figures, progress_logger
 from minidl.layers import Dense
+from minidl.losses import BinaryFocalCrossentropy, Loss
+from minidl.metrics import LossMetric
 
 if TYPE_CHECKING:
     from minidl.models import Sequential
@@ -39,13 +42,13 @@ def train_step(model: Sequential, x: Array, y: Array, sample_weight: Array | Non
     backward(model, y, y_pred, sample_weight)
     add_penalty_gradients(model)
     model.optimizer.apply(model.arena)
-    update_metrics(model, loss, y, y_pred)
+    update_metrics(model, loss, y, y_pred, sample_weight)
 
 
 def test_step(model: Sequential, x: Array, y: Array, sample_weight: Array | None) -> None:
     """The forward half of a step at inference: adds the batch's loss and metrics to the model's."""
     y_pred = forward(model, x, training=False)
-    update_metrics(model, total_loss(model, y, y_pred, sample_weight), y, y_pred)
+    update_metrics(model, total_loss(model, y, y_pred, sample_weight), y, y_pred, sample_weight)
 
 
 def forward(model: Sequential, x: Array, *, training: bool) -> Array:
@@ -63,42 +66,69 @@ def training_forward(model: Sequential, x: Array) -> Array:
     return forward(model, x, training=True)
 
 
-def loss_inputs(model: Sequential, y_pred: Array) -> tuple[Array, bool]:
-    """What the loss is computed from, and whether these are logits.
+def loss_inputs(model: Sequential, loss: Loss, y_pred: Array) -> tuple[Array, bool]:
+    """What a loss, the model's or one that is a metric, is computed from, and whether these are logits.
 
-    As Keras on TensorFlow: of a model that ends in Dense(activation="sigmoid"), binary cross-entropy takes the
-    logits under the sigmoid, with a warning if it was told that these are logits already; see
-    ops.binary_crossentropy_from_logits. Keras on JAX and torch does not do so, and clips: the "jax" and "torch"
-    random streams follow it.
+    As Keras on TensorFlow: of a model that ends in Dense(activation="sigmoid") or "softmax", a cross-entropy takes
+    the logits under the activation, whichever of the two it is, with a warning if it was told that these are logits
+    already; see ops.binary_crossentropy_from_logits. It finds none where the loss is computed in another dtype. Keras
+    on JAX and torch does not do so, and clips: the "jax" and "torch" random streams follow it.
     """
     last = model.layers[-1]
-    recovers = model.loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
-    if recovers and isinstance(last, Dense) and last.activation is activations.sigmoid:
-        if model.loss.from_logits:
-            warnings.warn(
-                f"{model.loss.name}: from_logits=True, but the model ends in a sigmoid, so its outputs are "
-                f"probabilities. The loss is computed from the logits under the sigmoid; drop one of the two.",
-                stacklevel=2,
+    recovers = loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
+    uncast = loss is not model.loss or loss.dtype == model.dtype  # metrics compute in the outputs' dtype
+    if recovers and uncast and isinstance(last, Dense):
+        activation = last.activation
+        if activation is activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
+            raise NotImplementedError(
+                f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
+                f"does not support; end the model in a sigmoid."
             )
-        return last.pre_activations, True
-    return y_pred, model.loss.from_logits
+        if activation in (activations.sigmoid, activations.softmax):
+            if loss.from_logits:
+                warnings.warn(
+                    f"{loss.name}: from_logits=True, but the model ends in a {activation.name}, so its outputs are "
+                    f"probabilities. The loss is computed from the logits under the {activation.name}; drop one of "
+                    f"the two.",
+                    stacklevel=2,
+                )
+            return last.pre_activations, True
+    return y_pred, loss.from_logits
 
 
 def total_loss(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
-    """The data's loss plus the penalty of every regularizer, a scalar."""
-    predictions, from_logits = loss_inputs(model, y_pred)
-    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
+    """The data's loss plus the penalty of every regularizer, a scalar.
+
+    Of a loss with reduction None it is the mean of the samples' losses, which Keras reports; it trains on their sum.
+    Errors: ValueError for reduction None and a penalty: there is no single loss to add it to.
+    """
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
+    each = np.ndim(loss) > 0
+    loss = loss.mean() if each else loss
     for layer in model.layers:
         for penalty in layer.losses:
+            if each:
+                raise ValueError(
+                    f"{model.loss.name}: with reduction={model.loss.reduction!r} there is a loss for each sample, and "
+                    f"none to add the penalty of {layer.name!r} to; set another reduction."
+                )
             loss = loss + penalty
     return loss
 
 
+def in_dtype(dtype: str, *arrays: Array | None) -> Any:
+    """The arrays in a loss's dtype, which may be another than the model's."""
+    return [None if array is None else array.astype(dtype, copy=False) for array in arrays]
+
+
 def backward(model: Sequential, y: Array, y_pred: Array, sample_weight: Array | None) -> None:
     """The gradient of the data's loss for every parameter, from the last layer to the first, into arena.grads."""
-    predictions, from_logits = loss_inputs(model, y_pred)
-    gradient = model.loss.gradient(y, predictions, from_logits=from_logits, sample_weight=sample_weight)
-    gradient = model.optimizer.scale_loss(gradient)
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False))
     *below, last = model.layers
     if isinstance(last, Dense) and predictions is not y_pred:
         gradient = last.backward_from_pre_activations(gradient)
@@ -115,16 +145,51 @@ def add_penalty_gradients(model: Sequential) -> None:
             layer.grads[name] += model.optimizer.scale_loss(regularizer.gradient(layer.parameters[name]))
 
 
-def update_metrics(model: Sequential, loss: Any, y: Array, y_pred: Array) -> None:
-    """Add a batch to the running means: the loss weighted by the batch's size, the metrics by sample."""
+def update_metrics(model: Sequential, loss: Any, y: Array, y_pred: Array, sample_weight: Array | None) -> None:
+    """Add a batch to the running means: the loss weighted by the batch's size, the metrics by sample.
+
+    The metrics of compile(metrics=) do not see the weights, those of weighted_metrics= do.
+    """
     model.loss_tracker.add(loss * len(y), len(y))
-    for metric in model.compiled_metrics:
-        metric.update_state(y, y_pred)
+    weighted = len(model.compiled_metrics) - model.weighted_count
+    for i, metric in enumerate(model.compiled_metrics):
+        weight = sample_weight if i >= weighted else None
+        if isinstance(metric, LossMetric) and metric.loss.recovers_logits():
+            predictions, from_logits = loss_inputs(model, metric.loss, y_pred)
+            metric.add_batch(y, predictions, from_logits, weight)
+        else:
+            metric.update_state(y, y_pred, weight)
 
 
 def metric_results(model: Sequential) -> Logs:
-    """The loss and the metrics since they were reset: "loss" first."""
-    return {metric.name: float(metric.result()) for metric in model.metrics}
+    """The loss and the metrics since they were reset: "loss" first; a metric of several values is an array.
+
+    Of metrics with one name the second is called name_1, …, or where it is weighted weighted_name.
+    Source: keras.src.trainers.compile_utils.CompileMetrics.result.
+    """
+    logs = {model.loss_tracker.name: float(model.loss_tracker.result())}
+    uses: collections.Counter[str] = collections.Counter()
+    weighted = len(model.compiled_metrics) - model.weighted_count
+    for i, metric in enumerate(model.compiled_metrics):
+        name = metric.name
+        if uses[name] and i >= weighted:
+            name = f"weighted_{name}"
+        uses[name] += 1
+        key = name if uses[name] == 1 else f"{name}_{uses[name] - 1}"
+        result = metric.result()
+        logs[key] = result if np.ndim(result) else float(result)
+    return logs
+
+
+def as_list(model: Sequential, logs: Logs) -> Any:
+    """The logs as evaluate returns them: [loss, metric, …], or the loss alone.
+
+    In the order of compile(), then what has another name than its metric, by name. Of metrics with one name Keras
+    repeats the first there, and so does this. Source: keras.src.trainers.trainer.Trainer._flatten_metrics_in_order.
+    """
+    names = [metric.name for metric in model.metrics]
+    values = [logs[name] for name in names] + [logs[name] for name in sorted(logs) if name not in names]
+    return values[0] if len(values) == 1 else values
 
 
 def by_name(logs: Logs) -> Logs:
@@ -180,7 +245,7 @@ def fit(
             validates = validation is not None and (epoch + 1) % validation_freq == 0
             if validation is not None and validates:
                 found = evaluate(model, validation, batch_size=validation_batch_size)
-                logs |= {f"val_{name}": value for name, value in by_name(found).items()}
+                logs = by_name(logs | {f"val_{name}": value for name, value in found.items()})
             random.finish_epoch(evaluated=validates)
             hooks.epoch_end(epoch, logs)
             if model.stop_training:
@@ -258,9 +323,10 @@ def checked_data(
     if y is None:
         raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
     units = model.output_shape[-1]
-    labels = checks.labels(y, model.dtype, units, len(array), check_finite=check_finite)
+    model.resolve_loss(np.shape(y))
+    labels = checks.labels(y, model.dtype, units, len(array), sparse=model.loss.sparse, check_finite=check_finite)
     if check_finite:
-        model.loss.check_labels(labels)
+        model.loss.check_labels(labels, units)
     weights = checks.weights_per_sample(
         labels, sample_weight, class_weight, model.dtype, len(array), check_finite=check_finite
     )

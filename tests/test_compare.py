@@ -125,7 +125,11 @@ def summed_backwards(inputs, kernel, bias=None):
 EQUIVALENTS = {
     "Adam's moments as weighted means": (ops, "adam_step", moments_as_weighted_means),
     "products summed backwards": (ops, "dense", summed_backwards),
-    "cross-entropy through the unsaturated sigmoid": (training, "loss_inputs", lambda model, y_pred: (y_pred, False)),
+    "cross-entropy through the unsaturated sigmoid": (
+        training,
+        "loss_inputs",
+        lambda model, loss, y_pred: (y_pred, False),
+    ),
     "sigmoid without its branches": (ops, "sigmoid", lambda x: 1 / (1 + np.exp(-x))),
 }
 

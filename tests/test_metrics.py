@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_close, assert_same
 
-from minidl import config, losses, metrics
+from minidl import config, losses, metrics, ops
+from minidl.layers import Dense, Input
+from minidl.models import Sequential
 
 F32 = np.float32
 
@@ -31,7 +33,7 @@ def test_mean_update_state():
     mean.reset_state()
     mean.update_state([[1, 3], [5, 7]], sample_weight=2)  # over the units first: (2, 6)
     assert_same(mean.result(), F32(4))
-    assert_same(mean.count, F32(4))
+    assert_same(mean.count, F32(2))  # a weight of no axis is that of the batch's mean, as in Keras
 
 
 def test_mean_adds_in_its_dtype():
@@ -76,7 +78,7 @@ def test_binary_crossentropy_is_the_mean_of_the_loss(rng):
     for arguments in ({}, {"label_smoothing": 0.1}, {"from_logits": True}):
         metric = metrics.BinaryCrossentropy(**arguments)
         metric.update_state(y, p)
-        each = losses.binary_crossentropy(y, p, **arguments)
+        each = losses.binary_crossentropy(y, p, **arguments).astype(F32)  # computed in p's float64
         assert_same(metric.result(), each.sum() / F32(6))
         metric.reset_state()
         metric.update_state(y, p, sample_weight=[1, 0, 0, 2, 0, 0])
@@ -106,7 +108,196 @@ def test_get_makes_a_new_one_or_passes_an_instance_through():
     assert metrics.get(mine) is mine
 
 
-def test_accuracy_of_several_outputs_is_refused_and_binary_accuracy_is_not():
-    with pytest.raises(NotImplementedError, match=r"'accuracy' of a model with 3 outputs .*pass 'binary_accuracy'"):
-        metrics.get("accuracy", units=3)
-    assert type(metrics.get("binary_accuracy", units=3)) is metrics.BinaryAccuracy
+@pytest.mark.parametrize(
+    ("units", "labels", "cls"),
+    [
+        (1, (6,), metrics.BinaryAccuracy),
+        (1, (6, 1), metrics.BinaryAccuracy),
+        (3, (6,), metrics.SparseCategoricalAccuracy),
+        (3, (6, 1), metrics.SparseCategoricalAccuracy),
+        (3, (6, 3), metrics.CategoricalAccuracy),
+        (3, None, metrics.CategoricalAccuracy),
+    ],
+)
+@pytest.mark.parametrize("name", ["accuracy", "acc", "Accuracy", "ACC"])
+def test_accuracy_is_the_one_that_fits_the_labels(units, labels, cls, name):
+    found = metrics.get(name, units, labels)
+    assert (type(found), found.name) == (cls, name)
+
+
+# Counts, curves and scores -------------------------------------------------------------------------------
+
+Y, P = np.array([0, 0, 1, 1]), np.array([0.0, 0.5, 0.3, 0.9])
+
+
+def test_counts_at_thresholds_are_strict():
+    found = {name: getattr(metrics, name)(thresholds=[0.3, 0.5]) for name in
+             ("TruePositives", "FalsePositives", "TrueNegatives", "FalseNegatives")}  # fmt: skip
+    for metric in found.values():
+        metric.update_state(Y, P)
+        metric.update_state(Y, P, [1, 2, 0.5, 0])
+    expected = {"TruePositives": [1, 1], "FalsePositives": [1 + 2, 0], "TrueNegatives": [1 + 1, 2 + 3],
+                "FalseNegatives": [1 + 0.5, 1 + 0.5]}  # fmt: skip
+    for name, counts in expected.items():
+        assert_same(found[name].result(), np.array(counts, F32))
+
+
+def test_buckets_and_comparisons_count_the_same(rng):
+    """Predictions between the thresholds i/4: one bucket each, or five comparisons."""
+    y, p = rng.integers(0, 2, (9, 3)), (rng.integers(0, 4, (9, 3)) + 0.5) / 4
+    weights = rng.integers(1, 5, (9, 3)).astype(float)
+    expected = ops.confusion_counts(y, p, weights, thresholds=np.arange(5) / 4)
+    found = ops.confusion_counts_evenly(y, p, weights, thresholds=5, all_above_first=False)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+    for positives, total in ((0, (y != 0) * weights), (1, (y == 0) * weights)):
+        assert_same(found[positives] + found[3 - positives], np.tile(total.sum(axis=0), (5, 1)))
+
+
+def test_precision_and_recall():
+    precision, recall = metrics.Precision(), metrics.Recall(0.2)
+    assert precision.result() == recall.result() == 0
+    assert_same(precision(Y, P), F32(1))  # above 0.5: the last
+    assert_same(recall(Y, P), F32(1))
+    assert (precision.name, metrics.Precision().name) == ("precision", "precision_1")
+    best = metrics.Precision(top_k=1)
+    assert_same(best([[0, 1, 0], [1, 0, 0]], [[0.1, 0.2, 0.2], [0.1, 0.9, 0.3]]), F32(0.5))
+    third = metrics.Recall(class_id=2)
+    assert_same(third([[0, 1, 1], [1, 0, 1]], [[0.1, 0.2, 0.2], [0.1, 0.9, 0.8]]), F32(0.5))
+
+
+def test_auc_of_a_perfect_and_of_a_reversed_order(rng):
+    for curve in ("ROC", "PR"):
+        assert_close(metrics.AUC(curve=curve)([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]), F32(1), atol=1e-6)
+    assert_same(metrics.AUC()([0, 0, 1, 1], [0.8, 0.9, 0.1, 0.2]), F32(0))
+    y, p = rng.integers(0, 2, 400), rng.integers(0, 199, 400) / 199 + 0.5 / 199  # one for each bucket: no rounding
+    pairs = p[y == 1][:, None] - p[y == 0]
+    expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()  # the chance that a 1 is predicted above a 0
+    # 200 terms below 1, ten roundings each
+    assert_close(metrics.AUC()(y, p), F32(expected), atol=200 * 10 * np.finfo(F32).eps / 100)
+    methods = [metrics.AUC(summation_method=m)(y, p) for m in ("minoring", "interpolation", "majoring")]
+    assert methods == sorted(methods) and methods[0] < methods[2]
+
+
+def test_multi_label_auc_is_the_mean_of_each(rng):
+    y, p = rng.integers(0, 2, (30, 2)), rng.random((30, 2))
+    each = [metrics.AUC()(y[:, i], p[:, i]) for i in range(2)]
+    assert_close(metrics.AUC(multi_label=True)(y, p), F32(np.mean(each)), atol=1e-6)
+    weighted = metrics.AUC(multi_label=True, label_weights=[3, 1])(y, p)
+    assert_close(weighted, F32((3 * each[0] + each[1]) / 4), atol=1e-6)
+
+
+def test_f1_is_the_harmonic_mean():
+    f1 = metrics.F1Score(threshold=0.5, average="micro")
+    found = f1(Y[:, None], np.array([[0.0], [0.9], [0.3], [0.9]]))
+    assert_close(found, F32(0.5), atol=1e-6)  # precision and recall ½, but for ε
+    assert metrics.F1Score()(np.eye(3), np.eye(3)).shape == (3,)
+
+
+def test_r2_score():
+    r2 = metrics.R2Score()
+    assert_same(r2([[1.0], [3.0]], [[1.0], [3.0]]), F32(1))
+    r2.reset_state()
+    assert_same(r2([[1.0], [3.0]], [[2.0], [2.0]]), F32(0))  # no better than the mean
+    assert_same(metrics.R2Score(num_regressors=1)([[1.0], [3.0], [2.0]], [[2.0]] * 3), F32(-1))
+
+
+def test_top_k_shares_places_and_knows_no_class_outside():
+    p = np.array([[0.1, 0.4, 0.4, 0.1], [0.1, 0.2, 0.3, 0.4], [0.1, np.nan, 0.3, 0.4]])
+    assert_same(ops.in_top_k(np.array([2, 2, 3]), p, k=1), np.array([1.0, 0, 0]))
+    assert_same(ops.in_top_k(np.array([0, 4, -1]), p, k=4), np.array([1.0, 0, 0]))
+    assert metrics.SparseTopKCategoricalAccuracy(2)([[1], [2]], p[:2]) == 1
+    assert metrics.TopKCategoricalAccuracy(1)([[0, 0, 0, 1], [0, 0, 0, 1]], p[:2]) == 0.5
+
+
+def test_accuracies():
+    assert metrics.Accuracy()([[1], [2]], [[1], [3]]) == 0.5
+    assert metrics.CategoricalAccuracy()([[0, 1], [1, 0]], [[0.4, 0.6], [0.4, 0.6]]) == 0.5
+    assert metrics.SparseCategoricalAccuracy()([1, 0], [[0.4, 0.6], [0.4, 0.6]], [3, 1]) == 0.75
+
+
+def test_root_mean_squared_error_and_sum():
+    assert metrics.RootMeanSquaredError()([[0.0, 0.0]], [[3.0, 4.0]]) == np.sqrt(F32(12.5))
+    assert metrics.Sum()([1, 2, 3], [1, 0, 2]) == 7
+
+
+def test_a_function_of_one_s_own_is_a_metric():
+    def bias(y_true, y_pred):
+        return y_pred - y_true
+
+    found = metrics.get(bias)
+    assert (found.name, found(np.array([[1.0], [2.0]]), np.array([[2.0], [5.0]]))) == ("bias", 2)
+    assert metrics.MeanMetricWrapper(bias, "b")(np.ones((2, 1)), np.full((2, 1), 2.0)) == 1
+    assert type(metrics.get(losses.mean_squared_error)) is metrics.LossMetric
+    assert metrics.get(losses.Huber(2.0)).name == "huber_loss"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.AUC(1), r"AUC: num_thresholds must be at least 2; got 1"),
+        (lambda: metrics.AUC(curve="DET"), r"AUC: curve must be 'ROC', 'PR' or 'PRGAIN'; got 'DET'"),
+        (lambda: metrics.AUC(summation_method="mean"), r"summation_method must be 'interpolation', 'minoring' or"),
+        (lambda: metrics.AUC(num_labels=2), r"num_labels is needed only when multi_label is True"),
+        (lambda: metrics.Precision(1.5), r"Precision: thresholds must lie in \[0, 1\]; got 1\.5"),
+        (lambda: metrics.Recall([]), r"Recall: thresholds must not be empty"),
+        (lambda: metrics.F1Score(average="mean"), r"F1Score: average must be None, 'micro', 'macro' or 'weighted'"),
+        (lambda: metrics.F1Score(threshold=0.0), r"F1Score: threshold must be a float in \(0, 1\]"),
+        (lambda: metrics.FBetaScore(beta=0.0), r"FBetaScore: beta must be a float greater than 0"),
+        (
+            lambda: metrics.F1Score()([1], [1]),
+            r"f1_score: expected y_true and y_pred of one shape \(B, U\); got \(1,\)",
+        ),
+        (lambda: metrics.R2Score("mean"), r"R2Score: class_aggregation must be None, 'uniform_average'"),
+        (lambda: metrics.R2Score(num_regressors=-1), r"R2Score: num_regressors must be at least 0; got -1"),
+        (lambda: metrics.R2Score()([1], [1]), r"r2_score: expected y_true and y_pred of one shape"),
+        (lambda: metrics.TopKCategoricalAccuracy(0), r"TopKCategoricalAccuracy: k must be a positive integer; got 0"),
+        (
+            lambda: metrics.SparseCategoricalAccuracy()([1, 2], np.ones((3, 2))),
+            r"expected class numbers \(B,\) or \(B, 1\)",
+        ),
+        (lambda: metrics.get("crossentropy"), r"Unknown metric: 'crossentropy'\. Did you mean "),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_wrapper_without_a_function():
+    with pytest.raises(TypeError, match="MeanMetricWrapper: fn must be a function of y_true and y_pred; got 3"):
+        metrics.MeanMetricWrapper(3)
+
+
+# In a model ----------------------------------------------------------------------------------------------
+
+
+def test_weighted_metrics_and_names(rng):
+    model = Sequential([Input((2,)), Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae", "mae"], weighted_metrics=["mae", "MSE"])
+    x, y, weights = rng.normal(size=(4, 2)), rng.normal(size=4), np.array([1.0, 0, 0, 0])
+    error = abs(model.predict(x, verbose=0)[:, 0] - y.astype(F32))
+    logs = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "mae", "mae_1", "weighted_mae", "MSE"]
+    close = {"mae": error.mean(), "mae_1": error.mean(), "weighted_mae": error[0], "MSE": error[0] ** 2}
+    for name, value in close.items():
+        assert logs[name] == pytest.approx(value, rel=1e-6)  # some ten roundings
+    listed = model.evaluate(x, y, sample_weight=weights, verbose=0)
+    assert listed == [logs[n] for n in ("loss", "mae", "mae", "mae", "MSE", "mae_1", "weighted_mae")]
+    history = model.fit(x, y, verbose=0, validation_data=(x, y)).history
+    assert list(history) == sorted(history)
+
+
+def test_a_crossentropy_metric_takes_the_logits_as_the_loss_does():
+    model = Sequential([Input((1,)), Dense(1, activation="sigmoid", use_bias=False)])
+    model.compile("sgd", "bce", metrics=["bce"])
+    model.set_weights([np.array([[50.0]])])
+    assert model.evaluate(np.ones((1, 1)), [0.0], verbose=0) == [50.0, 50.0]  # not −ln ε = 16.1
+
+
+def test_a_metric_of_several_values_is_logged_as_an_array(capsys):
+    model = Sequential([Input((2,)), Dense(3, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=["F1Score"])
+    history = model.fit(np.ones((3, 2)), np.eye(3), verbose=2).history
+    assert history["F1Score"][0].shape == (3,)
+    assert "F1Score: " in capsys.readouterr().out

@@ -258,8 +258,9 @@ def test_a_compile_that_fails_changes_nothing():
         {"optimizer": "rmspro", "loss": "bce"},
         {"optimizer": "adam", "loss": "bce", "jit_compile": "yes"},
         {"optimizer": "adam", "loss": "bce", "steps_per_execution": 0},
-        {"optimizer": "adam", "loss": "mse"},
-        {"optimizer": "adam", "loss": "bce", "metrics": ["auc"]},
+        {"optimizer": "adam", "loss": "mze"},
+        {"optimizer": "adam", "loss": "bce", "metrics": ["area"]},
+        {"optimizer": "adam", "loss": "bce", "weighted_metrics": "mae"},
         {"optimizer": "adam", "loss": "bce", "loss_weights": [1]},
     ):
         with pytest.raises((ValueError, NotImplementedError)):

@@ -462,6 +462,32 @@ def test_weighted_mean_divides_by_the_number_of_samples():
 # out=, dtypes, inputs ------------------------------------------------------------------------------------
 
 
+LOSS_ARGUMENTS = {
+    "binary_focal_crossentropy": ("same", {"gamma": 2.0, "alpha": 0.25}),
+    "binary_focal_crossentropy_from_logits": ("same", {"gamma": 2.0, "alpha": 0.25}),
+    "categorical_crossentropy": ("same", {}),
+    "categorical_crossentropy_from_logits": ("same", {}),
+    "sparse_categorical_crossentropy": ("sparse", {}),
+    "sparse_categorical_crossentropy_from_logits": ("sparse", {}),
+    **{name: ("same", {}) for name in ("squared_error", "absolute_error", "absolute_percentage_error", "huber",
+                                       "squared_logarithmic_error", "log_cosh", "hinge", "squared_hinge",
+                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy")},
+    "sparse_categorical_accuracy": ("sparse", {}),
+    "in_top_k": ("sparse", {"k": 2}),
+}  # fmt: skip
+SCORE_ARGUMENTS = {
+    "smoothed_labels": ([(5, 3)], {"label_smoothing": 0.1, "classes": 3}),
+    "hinge_labels": ([(5, 3)], {}),
+    "divide_no_nan": ([(5,), (5,)], {}),
+    "only_top_k": ([(5, 3)], {"k": 2}),
+    "area_under_curve": ([(5,), (5,)], {"method": "interpolation"}),
+    "precision_recall_area": ([(5,)] * 3, {}),
+    "gain_curve": ([(5,)] * 4, {}),
+    "fbeta_score": ([(5,)] * 3, {"beta": 1.0}),
+    "r2_score": ([(5,)] * 4, {}),
+}
+
+
 def arguments_of(name, dtype):
     """Random read-only arguments of ops' function of that name."""
     rng = np.random.default_rng(7)
@@ -484,6 +510,13 @@ def arguments_of(name, dtype):
         return (draw(5, 3), frozen(getattr(ops, name.removesuffix("_backward"))(draw(5, 3)))), {}
     if name.startswith("dropout"):
         return (draw(5, 3), frozen(rng.random((5, 3)) < 0.6)), {"rate": 0.4}
+    if name in LOSS_ARGUMENTS or name.removesuffix("_backward") in LOSS_ARGUMENTS:
+        kind, scalars = LOSS_ARGUMENTS[name.removesuffix("_backward")]
+        labels = frozen(rng.integers(0, 3, 5)) if kind == "sparse" else probability(5, 3)
+        return (labels, draw(5, 3) if "logits" in name else probability(5, 3)), scalars
+    if name in SCORE_ARGUMENTS:
+        arrays, scalars = SCORE_ARGUMENTS[name]
+        return tuple(probability(*shape) for shape in arrays), scalars
     if name.startswith("binary_crossentropy_from_logits"):
         return (probability(5, 3), draw(5, 3)), {}
     if name.startswith("binary"):
@@ -494,6 +527,8 @@ def arguments_of(name, dtype):
         return (draw(4, 3),), {{"value": "clipvalue", "norm": "clipnorm"}.get(name[8:], "global_clipnorm"): 0.5}
     if name == "mean_gradient":
         return (draw(4, 3), draw(4, 3)), {"steps": 3}
+    if name == "reduce_losses":
+        return (draw(5), probability(5)), {"reduction": "sum"}
     assert name == "weighted_mean_over_batch"
     return (draw(5), probability(5)), {}
 
@@ -504,7 +539,9 @@ FUNCTIONS = sorted(
     for name, value in vars(ops).items()
     if callable(value)
     and getattr(value, "__module__", "") == "minidl.ops"
+    and not name.startswith("_")
     and not name.endswith(("_step", "_alpha", "_decay", "_restarts"))
+    and name not in ("reduce_losses_backward", "confusion_counts", "confusion_counts_evenly")  # float64
 )
 WITH_OUT = [name for name in FUNCTIONS if "out" in (getattr(ops, name).__kwdefaults__ or ())]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl import activations
+from minidl import activations, losses
 from minidl.backend import Array
 from minidl.layers import Dense, Dropout, Layer
 from minidl.models import Sequential
@@ -68,7 +68,9 @@ def training_step(
     Errors: NotImplementedError for a model, activation or regularizer without a bound here.
     """
     last = model.layers[-1]
-    if not (isinstance(last, Dense) and last.activation is activations.sigmoid and model.loss.recovers_logits()):
+    loss = model.loss
+    plain = type(loss) is losses.BinaryCrossentropy and loss.reduction in ("sum_over_batch_size", "mean")
+    if not (isinstance(last, Dense) and last.activation is activations.sigmoid and plain):
         raise NotImplementedError("training_step: the model must end in a sigmoid under binary cross-entropy.")
     parameters = _by_layer(model, weights)
     found = Step()
