@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -25,6 +24,8 @@ def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:
 def refuse_unknown(where: str, arguments: dict[str, Any], known: Iterable[str] = ()) -> None:
     """Raise for keyword arguments that neither Keras nor minidl knows, naming the nearest of the known ones."""
     if arguments:
+        import difflib  # slow to import, and seldom needed
+
         nearest = difflib.get_close_matches(next(iter(arguments)), list(known), n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"{where}: unrecognized keyword arguments: {', '.join(map(repr, arguments))}.{hint}")

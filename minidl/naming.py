@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -32,6 +31,8 @@ def reset_names() -> None:
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """The message for an unknown name: what was expected, what came, and the nearest of the known names."""
+    import difflib  # slow to import, and seldom needed
+
     known = sorted(known)
     nearest = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

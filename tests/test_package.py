@@ -95,8 +95,8 @@ def test_import_takes_at_most_50_ms_beyond_numpy(monkeypatch, tmp_path):
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     program = "import time, numpy; t = time.perf_counter(); import minidl; print(time.perf_counter() - t)"
     run_python("-c", program)  # compiles minidl, which an installed package has done already
-    # the best of five: whatever else the machine does can only add to it
-    assert min(float(run_python("-c", program)) for _ in range(5)) <= 0.05
+    # the best of up to twenty: whatever else the machine does, such as the other tests, can only add to it
+    assert any(float(run_python("-c", program)) <= 0.05 for _ in range(20))
 
 
 def test_version_from_the_command_line():
