@@ -83,6 +83,8 @@ class MetricCase:
                 p = rng.normal(size=(batch, units))
             if self.exact:
                 p = np.round(p * 20) / 20  # ties, and thresholds hit
+            if self.name == "AUC" and not self.options.get("from_logits"):
+                p[0, :2] = 0, 1  # on the thresholds at the ends
             weights = rng.uniform(0.5, 2, batch).astype(dtype) if weighted else None
             found.append((y if y.dtype.kind == "i" else y.astype(dtype), p.astype(dtype), weights))
         return found
