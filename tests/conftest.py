@@ -30,10 +30,11 @@ def fresh_settings():
 
 @pytest.fixture(autouse=True)
 def fresh_generators():
-    """Put the global generators of random numbers back as they were."""
+    """The same seeds for unseeded layers in every run; afterwards the global generators as they were."""
     names = ("_global_seed", "_global_generator", "_torch_generator")
     before = {name: getattr(random, name) for name in names}
     python_state, numpy_state = python_random.getstate(), np.random.get_state()
+    python_random.seed(0)
     yield
     vars(random).update(before)
     python_random.setstate(python_state)
