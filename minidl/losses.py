@@ -110,11 +110,12 @@ class Loss:
     def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
         """dvalue/dy_pred, (B, U); with reduction None, of the sum of the value."""
         gradient = self.backward(self.targets(y_true, y_pred), y_pred, from_logits)
-        shape = tuple(np.delete(y_pred.shape, self.axis))
-        fitted = np.empty(shape)
+        axis = self.axis % y_pred.ndim
+        shape = fitted = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
         if sample_weight is not None:
-            fitted, sample_weight = same_rank(fitted, sample_weight, expand_rank_1=False)
-        counts = ops.reduce_losses_backward(fitted.shape, sample_weight, reduction=self.reduction).reshape(shape)
+            losses, sample_weight = same_rank(np.empty(shape), sample_weight, expand_rank_1=False)
+            fitted = losses.shape
+        counts = ops.reduce_losses_backward(fitted, sample_weight, reduction=self.reduction).reshape(shape)
         if self.averages:
             counts = counts / y_pred.shape[self.axis]
         return gradient * np.expand_dims(counts, self.axis).astype(y_pred.dtype)
