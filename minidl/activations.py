@@ -19,7 +19,12 @@ class Activation:
 
     name: str
     forward: Callable[..., Array]
-    backward: Callable[..., Array]
+    backward: Callable[..., Array]  # of (d_outputs, outputs), or where needs_inputs of (d_outputs, inputs)
+    needs_inputs: bool = False
+
+    def gradient(self, d_outputs: Array, inputs: Array, outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs), for outputs = forward(inputs)."""
+        return self.backward(d_outputs, inputs if self.needs_inputs else outputs)
 
     def __call__(self, x: Any) -> Array:
         return self.forward(x if hasattr(x, "dtype") else np.asarray(x, config.floatx()))
@@ -37,6 +42,16 @@ softmax = Activation("softmax", ops.softmax, ops.softmax_backward)
 
 _BY_NAME = {a.name: a for a in (linear, relu, sigmoid, tanh, softmax)}
 _FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "minidl")
+
+
+def serialize(activation: Activation) -> str:
+    """The activation as Keras writes it into JSON: its name."""
+    return activation.name
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Activation:
+    """The activation of a serialize(), Keras's too."""
+    return get(config)
 
 
 def get(identifier: Any) -> Activation:

@@ -112,19 +112,23 @@ def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True
     return converted
 
 
-def features(x: Any, dtype: str, input_shape: tuple[int, ...] | None, *, check_finite: bool = True) -> Array:
-    """x as (samples, features) of dtype; with input_shape known, of that width.
+def features(x: Any, dtype: str, input_shape: tuple[int | None, ...] | None, *, check_finite: bool = True) -> Array:
+    """x as (samples, …, features) of dtype; with a sample's input_shape known, of that shape.
 
-    Errors: as numeric_array; ValueError for another rank or width.
+    Errors: as numeric_array; ValueError for another rank or size.
     """
     array = numeric_array("x", x, dtype, check_finite=check_finite)
-    if array.ndim != 2:
+    if array.ndim < 2 or (input_shape is not None and array.ndim != 1 + len(input_shape)):
+        known = input_shape is not None and len(input_shape) > 1
+        expected = f"(samples, {str(input_shape)[1:]}" if known else "(samples, features)"
         hint = " A single sample is x[None, :]." if array.ndim == 1 else ""
-        raise ValueError(f"x: expected shape (samples, features); got {array.shape}.{hint}")
-    if input_shape is not None and array.shape[1] != input_shape[0]:
+        raise ValueError(f"x: expected shape {expected}; got {array.shape}.{hint}")
+    if input_shape is not None and any(
+        size not in (None, came) for size, came in zip(input_shape, array.shape[1:], strict=True)
+    ):
         raise ValueError(
-            f"x: the model takes {input_shape[0]} features a sample; got shape {array.shape}, "
-            f"{array.shape[1]} features."
+            f"x: the model takes {input_shape[-1]} features a sample; got shape {array.shape}, "
+            f"{array.shape[-1]} features."
         )
     return array
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minidl import config, naming, random
+from minidl import config, naming, random, serialization
 
 Array = npt.NDArray[Any]
 
@@ -337,8 +337,8 @@ def _class(name: str) -> type[Initializer]:
 
 
 def serialize(initializer: Initializer) -> dict[str, Any]:
-    """{"class_name", "config"} of an initializer; `deserialize` and `get` read it back."""
-    return {"class_name": type(initializer).__name__, "config": initializer.get_config()}
+    """The initializer as Keras's dict; `deserialize` and `get` read it back."""
+    return serialization.serialize(initializer, "keras.initializers")
 
 
 def deserialize(config: dict[str, Any]) -> Initializer:
@@ -372,6 +372,14 @@ def get(identifier: Any) -> Callable[..., Array] | None:
         f"An initializer must be a name, a class, an instance, a config dict, an array or a callable; "
         f"got {identifier!r}."
     )
+
+
+def required(where: str, name: str, identifier: Any) -> Callable[..., Array]:
+    """get, for an argument that must not be None. Errors: NotImplementedError for None, which Keras takes."""
+    found = get(identifier)
+    if found is None:
+        raise NotImplementedError(f"{where}: {name}=None is not supported; name the initializer, such as 'zeros'.")
+    return found
 
 
 def _values(values: Array) -> Callable[..., Array]:

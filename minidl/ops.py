@@ -26,7 +26,7 @@ from minidl.backend import Array, array_module
 
 
 def dense(inputs: Array, kernel: Array, bias: Array | None = None, *, out: Array | None = None) -> Array:
-    """outputs = inputs @ kernel + bias;  (B, I) @ (I, U) + (U,) -> (B, U).
+    """outputs = inputs @ kernel + bias;  (..., I) @ (I, U) + (U,) -> (..., U).
 
     The pre-activation of a Dense layer; its activation is a function of its own below.
     Errors: ValueError (NumPy's) if the shapes do not fit.
@@ -40,7 +40,7 @@ def dense(inputs: Array, kernel: Array, bias: Array | None = None, *, out: Array
 
 
 def dense_backward(d_outputs: Array, kernel: Array, *, out: Array | None = None) -> Array:
-    """d_inputs = d_outputs @ kernelᵀ;  (B, U) @ (U, I) -> (B, I).
+    """d_inputs = d_outputs @ kernelᵀ;  (..., U) @ (U, I) -> (..., I).
 
     What the layer below receives. Source: Goodfellow et al. 2016, algorithm 6.4.
     """
@@ -59,9 +59,12 @@ def dense_gradients(
         d_kernel = inputsᵀ @ d_outputs      (I, B) @ (B, U): a sum over the batch
         d_bias   = Σ_B d_outputs            the bias was broadcast over B, so sum over B
 
+    Of more leading dimensions, (B, …, I), all count as the batch.
     Source: Goodfellow et al. 2016, algorithm 6.4.
     """
     xp = array_module(d_outputs, inputs)
+    if inputs.ndim != 2:
+        inputs, d_outputs = inputs.reshape(-1, inputs.shape[-1]), d_outputs.reshape(-1, d_outputs.shape[-1])
     d_kernel = xp.matmul(inputs.T, d_outputs, out=out_kernel)
     d_bias = d_outputs.sum(axis=0, out=out_bias)
     return d_kernel, d_bias

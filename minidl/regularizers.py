@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import ops
+from minidl import ops, serialization
 from minidl.backend import Array
 from minidl.checks import finite_float
 from minidl.naming import to_snake_case, unknown_name
@@ -107,11 +107,23 @@ _CLASSES = {cls.__name__: cls for cls in (L1, L2, L1L2)}
 _BY_NAME = _CLASSES | {to_snake_case(name): cls for name, cls in _CLASSES.items()} | {"l1_l2": L1L2}
 
 
+def serialize(regularizer: Regularizer) -> dict[str, Any]:
+    """The regularizer as Keras's dict: its class and its arguments."""
+    return serialization.serialize(regularizer, "keras.regularizers")
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Regularizer:
+    """The regularizer of a serialize(), Keras's too; custom_objects: class name -> class of your own ones."""
+    return serialization.deserialize("regularizer", config, _BY_NAME, custom_objects)
+
+
 def get(identifier: Any) -> Regularizer | None:
-    """The regularizer for None, a name ("l1", "L2", "l1_l2", …: default factors), a class or an instance.
+    """The regularizer for None, a name ("l1", "L2", "l1_l2", …: default factors), a class, an instance or a dict.
 
     Errors: ValueError for an unknown name (with the nearest ones) or anything without a gradient.
     """
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
     if isinstance(identifier, str):
         if identifier not in _BY_NAME:
             raise ValueError(unknown_name("regularizer", identifier, _BY_NAME))

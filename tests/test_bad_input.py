@@ -107,7 +107,7 @@ def test_bad_x(model, method, case):
 def test_bad_x_for_a_layer():
     layer = Dense(2)
     layer.build((None, 4))
-    with pytest.raises(ValueError, match=r"x: the model takes 4 features a sample; got shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"dense: built for 4 features; got inputs of shape \(None, 3\)"):
         layer(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"A single sample is x\[None, :\]"):
         layer(np.ones(4))
@@ -270,16 +270,10 @@ def test_unknown_keyword(model, method):
 # What Keras takes and minidl does not --------------------------------------------------------------------
 
 UNSUPPORTED = [
-    ("Dense", lambda **a: Dense(3, **a), "kernel_constraint", "max_norm"),
-    ("Dense", lambda **a: Dense(3, **a), "bias_constraint", "max_norm"),
     ("Dense", lambda **a: Dense(3, **a), "lora_rank", 2),
     ("Dense", lambda **a: Dense(3, **a), "lora_alpha", 0.5),
     ("Dense", lambda **a: Dense(3, **a), "quantization_config", {"mode": "int8"}),
-    ("Dense", lambda **a: Dense(3, **a), "activity_regularizer", "l2"),
-    ("Dense", lambda **a: Dense(3, **a), "trainable", False),
     ("Dense", lambda **a: Dense(3, **a), "autocast", False),
-    ("Dropout", lambda **a: Dropout(0.5, **a), "trainable", False),
-    ("Dropout", lambda **a: Dropout(0.5, **a), "activity_regularizer", "l1"),
     ("Input", lambda **a: Input((4,), **a), "batch_size", 8),
     ("Input", lambda **a: Input((4,), **a), "sparse", True),
     ("Input", lambda **a: Input((4,), **a), "ragged", True),
@@ -300,7 +294,6 @@ UNSUPPORTED = [
     ("summary", lambda **a: new_model().summary(**a), "expand_nested", True),
     ("summary", lambda **a: new_model().summary(**a), "show_trainable", True),
     ("summary", lambda **a: new_model().summary(**a), "layer_range", ["a", "b"]),
-    ("Sequential", Sequential, "trainable", False),
 ]
 
 
@@ -327,11 +320,10 @@ def test_unknown_arguments_of_summary():
         new_model().summary(colour="red")
 
 
-def test_freezing_a_layer():
-    layer = Dense(3)
-    layer.trainable = True
-    with pytest.raises(NotImplementedError, match="Dense: trainable=False is an argument of Keras"):
-        layer.trainable = False
+def test_trainable_that_is_no_bool():
+    for make in (lambda: Dense(3, trainable="no"), lambda: Sequential(trainable=2)):
+        with pytest.raises(ValueError, match="trainable must be True or False; got "):
+            make()
 
 
 def test_the_functional_api():
@@ -382,9 +374,12 @@ def test_bad_units(units):
         Dense(units)
 
 
-@pytest.mark.parametrize("shape", [4, (), (4, 5), (0,), (-1,), (None,), ("4",), (2.5,), None, (True,)])
+@pytest.mark.parametrize("shape", [4, (), (0, 5), (0,), (-1,), (None,), ("4",), (2.5,), None, (True,)])
 def test_bad_input_shape(shape):
-    with pytest.raises(ValueError, match=r"Input: the (shape of a sample|number of features) must be "):
+    with pytest.raises(
+        ValueError,
+        match=r"Input: (the shape of a sample|the number of features|a size in the shape) must be ",
+    ):
         Input(shape)
 
 
@@ -394,7 +389,7 @@ def test_bad_batch_shape():
             Input(**arguments)
 
 
-@pytest.mark.parametrize("input_shape", [4, (4,), None, (None, 4, 4), "ab"])
+@pytest.mark.parametrize("input_shape", [4, (4,), None, "ab"])
 def test_bad_shape_to_build_for(input_shape):
     for thing in (Sequential([Dense(2)]), Dense(2)):
         with pytest.raises(
@@ -605,23 +600,6 @@ def test_two_layers_of_one_name():
     layer = Dense(4)
     with pytest.raises(ValueError, match="layer names must differ"):
         Sequential([layer, layer])
-
-
-def test_a_layer_in_two_models(model):
-    with pytest.raises(
-        NotImplementedError, match=r"belongs to model 'sequential'.* does not share layers.*Make a new layer"
-    ):
-        Sequential([Input((4,)), model.layers[0]])
-    assert np.shares_memory(model.layers[0].kernel, model.arena.theta)
-
-
-def test_a_layer_in_two_models_by_add(model):
-    other = Sequential([Input((4,))])
-    with pytest.raises(NotImplementedError, match="belongs to model 'sequential'"):
-        other.add(model.layers[0])
-    assert other.layers == []
-    with pytest.raises(NotImplementedError, match="belongs to model 'sequential'"):  # it still does
-        other.add(model.layers[0])
 
 
 def test_layers_of_different_dtypes():

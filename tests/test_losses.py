@@ -363,7 +363,7 @@ def test_focal_loss_of_a_softmax_is_refused():
 def test_a_loss_for_each_sample_and_a_penalty_cannot_be_added():
     model = Sequential([Input((2,)), Dense(1, kernel_regularizer="l2")])
     model.compile("sgd", losses.MeanSquaredError(reduction=None))
-    with pytest.raises(ValueError, match=r"reduction=None there is a loss for each sample.*penalty of 'dense'"):
+    with pytest.raises(ValueError, match=r"reduction=None there is a loss for each.* 1 penalties of 'sequential'"):
         model.train_on_batch(np.ones((2, 2)), np.ones(2))
 
 

@@ -313,3 +313,74 @@ def test_set_dtype_goes_on_with_the_same_weights():
     model.fit(X, np.ones((6, 2)), verbose=0)
     with pytest.raises(ValueError, match="set the dtype before training"):
         model.set_dtype("float32")
+
+
+# Layers in several models, frozen layers, models in models ------------------------------------------------
+
+
+def trained(model, x, y, steps=3):
+    model.compile("sgd", "mse")
+    for _ in range(steps):
+        model.train_on_batch(x, y)
+    return model
+
+
+def test_a_layer_in_two_models_learns_in_both(rng):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    shared = Dense(3)
+    first = Sequential([Input((4,)), shared, Dense(2)])
+    second = Sequential([Input((4,)), shared, Dense(2)])
+    for model in (first, second):
+        before = shared.kernel.copy()
+        trained(model, x, y)
+        assert np.abs(shared.kernel - before).min() > 0
+        assert np.shares_memory(shared.kernel, model.arena.theta)
+        assert_same(first.weights[0], second.weights[0])
+    before = shared.kernel.copy()
+    first.train_on_batch(x, y)  # goes on with its own optimizer, from what the second made of the layer
+    assert np.abs(shared.kernel - before).min() > 0
+    assert_same(second.predict(x, verbose=0), second.layers[1](shared(x)))
+
+
+def test_a_frozen_layer_is_not_updated_but_passes_the_gradient_on(rng):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    model = Sequential([Input((4,)), Dense(3), Dense(3, kernel_regularizer="l2", trainable=False), Dense(2)])
+    before = model.get_weights()
+    assert [w.shape for w in model.trainable_weights] == [(4, 3), (3,), (3, 2), (2,)]
+    assert [w.shape for w in model.non_trainable_weights] == [(3, 3), (3,)]
+    assert model.losses == []  # its penalty is not added, as in Keras
+    trained(model, x, y)
+    changed = [bool((a != b).any()) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert changed == [True, True, False, False, True, True]
+    model.layers[1].trainable = True
+    assert len(model.losses) == 1
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, y)
+    assert (model.layers[1].kernel != before[2]).all()
+
+
+def test_freezing_counts_from_compile_on(rng):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    model = trained(Sequential([Input((4,)), Dense(3), Dense(2)]), x, y)
+    model.layers[0].trainable = False
+    before = model.layers[0].kernel.copy()
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, y)
+    assert_same(model.layers[0].kernel, before)
+    assert model.arena.size == 8
+
+
+def test_a_model_in_a_model_is_its_layers(rng):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    flat = Sequential([Input((4,)), Dense(3, activation="relu"), Dense(5), Dense(2)])
+    inner = Sequential([Input((3,)), Dense(5)])
+    nested = Sequential([Input((4,)), Dense(3, activation="relu"), inner, Dense(2)])
+    nested.set_weights(flat.get_weights())
+    for model in (flat, nested):
+        trained(model, x, y)
+    for a, b in zip(flat.get_weights(), nested.get_weights(), strict=True):
+        assert_same(a, b)
+    assert [layer.name for layer in nested.layers] == ["dense_4", "sequential_1", "dense_5"]
+    assert_same(inner.predict(x[:, :3], verbose=0), inner.layers[0](x[:, :3]))
+    inner.trainable = False
+    assert len(nested.trainable_weights) == 4

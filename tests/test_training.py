@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same, central_differences
 
-from minidl import config, layers, losses, regularizers, training, utils
+from minidl import config, layers, loops, losses, regularizers, training, utils
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
 from minidl.optimizers import Adam
@@ -402,7 +402,7 @@ def test_validation_freq_and_batch_size(rng, monkeypatch):
     x, y = data(rng)
     model, sizes = small_model(), []
     plain = training.test_step
-    monkeypatch.setattr(training, "test_step", lambda m, x, *rest: (sizes.append(len(x)), plain(m, x, *rest)))
+    monkeypatch.setattr(loops, "test_step", lambda m, x, *rest: (sizes.append(len(x)), plain(m, x, *rest)))
     history = model.fit(x, y, epochs=5, validation_data=(x, y), validation_freq=2, batch_size=6, verbose=0)
     assert {name: len(values) for name, values in history.history.items()} == {
         "accuracy": 5,
@@ -525,7 +525,7 @@ def test_evaluate_changes_nothing(rng):
 @pytest.mark.parametrize(("samples", "fraction", "train"), [(10, 0.2, 8), (10, 0.25, 7), (3, 0.5, 1), (7, 0.1, 6)])
 def test_split_validation(samples, fraction, train):
     x = np.arange(samples)
-    (first, *_), (second, *_) = training.split_validation((x, x, None), fraction)
+    (first, *_), (second, *_) = loops.split_validation((x, x, None), fraction)
     assert first.tolist() == list(range(train))
     assert second.tolist() == list(range(train, samples))
 
