@@ -13,6 +13,7 @@ from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_s
 from minidl.random import SeedGenerator
 from minidl.trainer import Trainer
 from minidl.training import forward
+from minidl.variables import Variable
 
 
 class Model(Trainer):
@@ -90,6 +91,7 @@ class Model(Trainer):
         outputs: Shape = (None, *shape)
         for layer in self._layers:
             if not layer.built:
+                layer.scope = f"{self.name}/"
                 layer.build(outputs)
             layer.check_input(outputs)
             outputs = layer.output_shape = layer.compute_output_shape(outputs)
@@ -207,26 +209,26 @@ class Model(Trainer):
             layer.trainable = value
 
     @property
-    def weights(self) -> list[Array]:
+    def weights(self) -> list[Variable]:
         """The weights of all layers, in order: writing to one changes the model."""
         return [weight for layer in self._layers for weight in layer.weights]
 
     @property
-    def trainable_weights(self) -> list[Array]:
+    def trainable_weights(self) -> list[Variable]:
         """The parameters that training updates, in order."""
         if not self.trainable:
             return []
         return [weight for layer in self._layers for weight in layer.trainable_weights]
 
     @property
-    def non_trainable_weights(self) -> list[Array]:
+    def non_trainable_weights(self) -> list[Variable]:
         """The weights that training does not update, in order."""
         if not self.trainable:
             return self.weights
         return [weight for layer in self._layers for weight in layer.non_trainable_weights]
 
     @property
-    def variables(self) -> list[Array]:
+    def variables(self) -> list[Variable]:
         """The weights, and the states of the layers' random seeds."""
         return [variable for layer in self._layers for variable in layer.variables]
 
