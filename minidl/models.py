@@ -88,14 +88,13 @@ class Model(Trainer):
         (self.dtype,) = dtypes
         if self._input is None:
             self._input = InputLayer(shape, dtype=self.dtype)
-        outputs: Shape = (None, *shape)
+        chain: Chain = self._input
         for layer in self._layers:
             if not layer.built:
                 layer.scope = f"{self.name}/"
-                layer.build(outputs)
-            layer.check_input(outputs)
-            outputs = layer.output_shape = layer.compute_output_shape(outputs)
-        self.output_shape = outputs
+            chain = chain.then(layer)
+        self._ends = self._input, chain
+        self.output_shape = chain.shape
         self._note_flat_layers()
         if len({id(layer) for layer in self._flat_layers}) < len(self._flat_layers):
             raise NotImplementedError(
@@ -177,6 +176,16 @@ class Model(Trainer):
         self._require_built("input_shape")
         assert self._input is not None
         return self._input.batch_shape
+
+    @property
+    def inputs(self) -> list[Chain]:
+        """[input], as Keras lists them."""
+        return [self.input]
+
+    @property
+    def outputs(self) -> list[Chain]:
+        """[output], as Keras lists them."""
+        return [self.output]
 
     @property
     def output_shape(self) -> Any:

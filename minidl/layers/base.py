@@ -73,6 +73,7 @@ class Layer:
         self.built = False
         self.scope = ""
         self.output_shape: Any = None  # once in a model that is built
+        self._ends: tuple[Chain, Chain] | None = None
 
     # ------------------------------------------------------------------- what a layer of its own defines
 
@@ -191,6 +192,23 @@ class Layer:
         """This layer; of a model within a model, its layers, in the order of their weights."""
         return [self]
 
+    @property
+    def input(self) -> Chain:
+        """What the layer was last put on: of the first layer the Input. Errors: ValueError if it was put on nothing."""
+        return self._end("input", 0)
+
+    @property
+    def output(self) -> Chain:
+        """The chain that ends in this layer, as outputs of a Model. Errors: ValueError if it was put on nothing."""
+        return self._end("output", 1)
+
+    def _end(self, what: str, which: int) -> Chain:
+        if self._ends is None:
+            raise ValueError(
+                f"{self.name}: a layer has an {what} once it is in a built model, or was called on an Input."
+            )
+        return self._ends[which]
+
     # ------------------------------------------------------------------------------------ weights
 
     @property
@@ -298,11 +316,13 @@ class Chain:
         self.source, self.layers, self.shape = source, layers, shape
 
     def then(self, layer: Layer) -> Chain:
-        """The chain with one more layer, which is built for it."""
+        """The chain with one more layer, which is built for it, and knows its input and output from now on."""
         if not layer.built:
             layer.build(self.shape)
         layer.check_input(self.shape)
-        return Chain(self.source, (*self.layers, layer), layer.compute_output_shape(self.shape))
+        layer.output_shape = layer.compute_output_shape(self.shape)
+        layer._ends = self, Chain(self.source, (*self.layers, layer), layer.output_shape)
+        return layer.output
 
     def __repr__(self) -> str:
         return f"<Chain of {[layer.name for layer in self.layers]}, shape={self.shape}>"
