@@ -149,8 +149,12 @@ class Bench:
         if isinstance(got, Exception):
             if trial.raises:
                 return made("refused", "Keras refuses it too")
-            named = argument is None or re.search(rf"\b{argument}\b", str(got))
-            if isinstance(got, REFUSALS) and named and "unexpected keyword argument" not in str(got):
+            if argument is None:
+                refusal = isinstance(got, NotImplementedError) and str(got)
+            else:
+                named = re.search(rf"\b{argument}\b", str(got))
+                refusal = isinstance(got, REFUSALS) and named and "unexpected keyword argument" not in str(got)
+            if refusal:
                 return made("refused", shortened(str(got)))
             return made("defect", f"{type(got).__name__}: {got}")
         if trial.raises:

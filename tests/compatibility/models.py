@@ -382,16 +382,30 @@ def member(name: str, run: Any, arguments: Any = None, owner: Any = trained, /, 
 
 
 DATA = {"x": X, "y": Y}
+
+
+def two_layers(k: Any) -> Any:
+    return [k.Input(shape=(4,)), k.layers.Dense(2)]
+
+
+def sequence(k: Any, target: Any, /, **arguments: Any) -> Any:
+    model = target(**arguments)
+    return [model.name, len(model.layers), shapes(model), len(model.trainable_weights), model.trainable]
+
+
 SEQUENTIAL = [
-    Entry(
-        "Sequential",
-        lambda k, t, /, **a: [(m := t(**a)).name, len(m.layers), shapes(m), len(m.trainable_weights), m.trainable],
-        {
-            "layers": Try(Of(lambda k: [k.Input(shape=(4,)), k.layers.Dense(2)])),
-            "trainable": Try(False, given={"layers": Of(lambda k: [k.Input(shape=(4,)), k.layers.Dense(2)])}),
-            "name": NAME,
-        },
-    ),
+    *[
+        Entry(
+            path,
+            sequence,
+            {
+                "layers": Try(Of(two_layers)),
+                "trainable": Try(False, given={"layers": Of(two_layers)}),
+                "name": NAME,
+            },
+        )
+        for path in ("Sequential", "models.Sequential")
+    ],
     Entry("Sequential.call", call_method, {"training": True, "mask": Try(np.ones(8, bool), effect=False, why="no layer uses it")},
           {"inputs": X}, owner=net),
     member("add", added, {"rebuild": Try(False, effect=None)}, layer=Of(lambda k: k.layers.Dense(2, name="added"))),
@@ -584,6 +598,28 @@ def averaged(k: Any, target: Any, /, **arguments: Any) -> Any:
     return {"history": history.history, "weights": model.get_weights()}
 
 
+def logged(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """TensorBoard: each tag of each run, with its steps and numbers, as TensorFlow reads them back."""
+    import tensorflow as tf
+
+    model = compiled(k)
+    model.fit(X, Y, epochs=2, batch_size=4, verbose=0, validation_data=VALIDATION, callbacks=[target(**arguments)])
+    found: dict[str, Any] = {}
+    for path in sorted(Path("logs").rglob("*tfevents*")):
+        for raw in tf.data.TFRecordDataset([str(path)]):
+            event = tf.compat.v1.Event.FromString(raw.numpy())
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    number: Any = float(value.simple_value)
+                else:
+                    array = tf.make_ndarray(value.tensor)
+                    number = float(array) if array.ndim == 0 and array.dtype.kind == "f" else "not a scalar"
+                if "steps_per_second" in value.tag:
+                    number = "a rate"
+                found.setdefault(f"{path.parent.as_posix()} {value.tag}", []).append([event.step, number])
+    return dict(sorted(found.items()))
+
+
 def halved(epoch: int, rate: float) -> float:
     return rate / 2
 
@@ -643,6 +679,21 @@ CALLBACKS = [
         backed_up,
         {"save_freq": 1, "double_checkpoint": True, "delete_checkpoint": False},
         {"backup_dir": "backup"},
+    ),
+    Entry(
+        "callbacks.TensorBoard",
+        logged,
+        {
+            "histogram_freq": 1,
+            "write_graph": Try(False, effect=False, why="no graph, no effect on what is read back"),
+            "write_images": Try(True, given={"histogram_freq": 1}),
+            "write_steps_per_second": True,
+            "update_freq": [Try("batch", label="batch"), Try(3, label="3")],
+            "profile_batch": Try(2, effect=None),
+            "embeddings_freq": Try(1, effect=None),
+            "embeddings_metadata": Try("labels.tsv", given={"embeddings_freq": 1}, effect=None),
+        },
+        {"log_dir": "logs"},
     ),
     Entry("callbacks.SwapEMAWeights", averaged, {"swap_on_epoch": True}),
     a_callback("ProgbarLogger"),
