@@ -71,7 +71,7 @@ class Entry:
     """One public name: run(k, target, **arguments) -> what is compared; required: given in every run.
 
     arguments: name -> value, Of, Try, or a list of these. variadic: those that Keras takes by **kwargs.
-    owner(k): the object of which the name is an attribute; run then takes it in the target's place.
+    bound: of numbers. owner(k): the object of which the name is an attribute; run then takes it in the target's place.
     """
 
     path: str
@@ -80,6 +80,7 @@ class Entry:
     required: Mapping[str, Any] = field(default_factory=dict)
     variadic: tuple[str, ...] = ()
     owner: Callable[[Any], Any] | None = None
+    bound: float = FLOAT64
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ class Bench:
             return made("defect", f"{type(got).__name__}: {got}")
         if trial.raises:
             return made("defect", f"Keras raises {expected!r}, minidl does not")
-        differs = difference(expected, got, bound=FLOAT32 if isinstance(trial.value, str) and trial.value == "float32" else FLOAT64)
+        in_float32 = isinstance(trial.value, str) and trial.value == "float32"
+        differs = difference(expected, got, bound=FLOAT32 if in_float32 else entry.bound)
         return made("supported", trial.why) if differs is None else made("defect", differs)
 
     def _without(self, entry: Entry, run: Callable[..., Any], given: dict[str, Any]) -> Any:

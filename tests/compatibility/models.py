@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -408,8 +409,8 @@ SEQUENTIAL = [
     ],
     Entry("Sequential.call", call_method, {"training": True, "mask": Try(np.ones(8, bool), effect=False, why="no layer uses it")},
           {"inputs": X}, owner=net),
-    member("add", added, {"rebuild": Try(False, effect=None)}, layer=Of(lambda k: k.layers.Dense(2, name="added"))),
-    member("pop", popped, {"rebuild": Try(False, effect=None)}),
+    member("add", added, {"rebuild": Try(False, effect=None, run=lambda k, m, /, **a: [m.add(**a), len(m.layers)])}, net, layer=Of(lambda k: k.layers.Dense(2, name="added"))),
+    member("pop", popped, {"rebuild": Try(False, effect=None, run=lambda k, m, /, **a: [m.pop(**a).name, len(m.layers)])}, net),
     member("build", built, {}, input_shape=(None, 4)),
     member("compile", on_compile, COMPILE, net),
     member("fit", fit, FIT, compiled, **DATA),
@@ -602,18 +603,24 @@ def logged(k: Any, target: Any, /, **arguments: Any) -> Any:
     """TensorBoard: each tag of each run, with its steps and numbers, as TensorFlow reads them back."""
     import tensorflow as tf
 
+    def as_written(name: str, data: Any, step: Any, **_: Any) -> Any:
+        return tf.summary.write(tag=name, tensor=tf.convert_to_tensor(data), step=step)
+
     model = compiled(k)
-    model.fit(X, Y, epochs=2, batch_size=4, verbose=0, validation_data=VALIDATION, callbacks=[target(**arguments)])
+    with contextlib.ExitStack() as stack:
+        for kind in ("scalar", "histogram", "image", "text"):  # which tensorboard would bring
+            stack.enter_context(mock.patch.object(tf.summary, kind, as_written))
+        model.fit(X, Y, epochs=2, batch_size=4, verbose=0, validation_data=VALIDATION, callbacks=[target(**arguments)])
     found: dict[str, Any] = {}
     for path in sorted(Path("logs").rglob("*tfevents*")):
         for raw in tf.data.TFRecordDataset([str(path)]):
             event = tf.compat.v1.Event.FromString(raw.numpy())
             for value in event.summary.value:
+                number: Any = "not a scalar"
                 if value.HasField("simple_value"):
-                    number: Any = float(value.simple_value)
-                else:
-                    array = tf.make_ndarray(value.tensor)
-                    number = float(array) if array.ndim == 0 and array.dtype.kind == "f" else "not a scalar"
+                    number = float(value.simple_value)
+                elif value.HasField("tensor") and (array := tf.make_ndarray(value.tensor)).ndim == 0:
+                    number = float(array) if array.dtype.kind == "f" else number
                 if "steps_per_second" in value.tag:
                     number = "a rate"
                 found.setdefault(f"{path.parent.as_posix()} {value.tag}", []).append([event.step, number])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compatibility.engine import Entry, Of, Try
+from compatibility.engine import FLOAT32, Entry, Of, Try
 
 _rng = np.random.default_rng(20)
 X = _rng.normal(size=(8, 4))
@@ -44,7 +44,7 @@ def layer(k: Any, target: Any, /, *, shape: tuple[int, ...] = (4,), **arguments:
     y = np.broadcast_to(Y.reshape(8, *[1] * (outputs.ndim - 1)), outputs.shape)
     found = train(k, net, y, x=x)
     kept = [len(made.trainable_weights), len(made.non_trainable_weights)]
-    return {**found, "counts": kept, "name": made.name, "config": config_of(made)}
+    return {**found, "counts": [*kept, made.trainable], "name": made.name, "config": config_of(made)}
 
 
 layer3 = partial(layer, shape=(3, 4))
@@ -145,7 +145,7 @@ def the_input(k: Any, target: Any, /, **arguments: Any) -> Any:
     """In a model: its shapes and what it computes."""
     made = target(**arguments)
     model = k.Sequential([made, k.layers.Dense(2)])
-    return {"inputs": model.input_shape, "outputs": model.predict_on_batch(X), "name": made.name}
+    return {"inputs": model.input_shape, "outputs": model.predict_on_batch(X), "name": made.name if "name" in arguments else None}
 
 
 def input_kind(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -164,7 +164,7 @@ INPUT = {
     "ragged": Try(True, run=input_kind),
     "batch_shape": Try((8, 4), drop=("shape",)),
     "name": NAME,
-    "optional": Try(True, run=input_kind),
+    "optional": Try(True, run=input_kind, effect=None),
 }
 
 
@@ -201,7 +201,7 @@ LAYERS = [
             "kernel_constraint": Of(bounded),
             "bias_constraint": Try(Of(bounded), given={"bias_initializer": "ones"}),
             "lora_rank": Try(2, run=lora),
-            "lora_alpha": Try(4, given={"lora_rank": 2}, run=lora),
+            "lora_alpha": Try(4, given={"lora_rank": 2}, run=lora, effect=None),
             "quantization_config": Try(Of(eight_bits), run=quantized),
         },
         units=5,
@@ -271,9 +271,9 @@ LAYERS = [
     a_layer("Reshape", {"target_shape": Try((6, 2))}, run=layer3, target_shape=(2, 6)),
     a_layer("Permute", {"dims": Try((1, 2))}, run=layer3, dims=(2, 1)),
     a_layer("RepeatVector", {"n": 3}, n=2),
-    Entry("layers.InputLayer", the_input, {**INPUT, "input_tensor": Try(Of(tensor), drop=("shape",))}, {"shape": (4,)}),
-    Entry("layers.Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",))}, {"shape": (4,)}),
-    Entry("Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",))}, {"shape": (4,)}),
+    Entry("layers.InputLayer", the_input, {**INPUT, "input_tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
+    Entry("layers.Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
+    Entry("Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
 ]
 
 
@@ -365,7 +365,11 @@ def with_alias(module: str, names: list[str], run: Any, arguments: dict[str, Any
     return [Entry(f"{module}.{name}", run, arguments, required) for name in names]
 
 
-FANS = {"seed": 4, "input_axes": Try((0, 1), run=initializer3), "output_axes": Try((2,), run=initializer3)}
+FANS = {
+    "seed": 4,
+    "input_axes": Try((0,), run=initializer3, given={"output_axes": (2,)}),
+    "output_axes": Try((2,), run=initializer3, given={"input_axes": (0,)}),
+}
 INITIALIZERS = [
     *with_alias("initializers", ["Constant", "constant"], initializer, {"value": 0.5}),
     *with_alias("initializers", ["GlorotNormal", "glorot_normal"], initializer, FANS),
@@ -415,13 +419,17 @@ REGULARIZERS = [
     *with_alias("regularizers", ["L1", "l1"], regularizer, {"l1": 0.1}),
     *with_alias("regularizers", ["L2", "l2"], regularizer, {"l2": 0.1}),
     *with_alias("regularizers", ["L1L2", "l1_l2"], regularizer, {"l1": 0.1, "l2": 0.1}),
-    *with_alias(
-        "regularizers",
-        ["OrthogonalRegularizer", "orthogonal_regularizer"],
-        regularizer,
-        {"factor": 0.1, "mode": "columns"},
-    ),
+    *[
+        Entry(f"regularizers.{name}", regularizer_in_float32, {"factor": 0.1, "mode": "columns"}, bound=FLOAT32)
+        for name in ("OrthogonalRegularizer", "orthogonal_regularizer")
+    ],
 ]
+
+
+def regularizer_in_float32(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """The same, as Keras's own rounds to float32 and then cannot go on in float64."""
+    k.config.set_floatx("float32")
+    return regularizer(k, target, **arguments)
 
 
 def constraint(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -480,9 +488,10 @@ def loss(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
 
 
 def loss_value(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
-    """Its value, as a loss along another axis than the last has no one weight a sample."""
+    """Its values along the first axis: the data lie that way."""
     y, p, _ = DATA[kind]
-    return {"value": target(**arguments)(y, p), "config": config_of(target(**arguments))}
+    made = target(**arguments, reduction=None)
+    return {"values": made(y.T, p.T), "config": config_of(made)}
 
 
 def along_columns(kind: str) -> Try:

@@ -124,13 +124,13 @@ def own_metric(k: Any, target: Any, /, **arguments: Any) -> Any:
 
 def own_layer(k: Any, target: Any, /, **arguments: Any) -> Any:
     """The base's own arguments, on a subclass that computes nothing."""
-    body = {"call": lambda self, x: x, "forward": lambda self, x, *, training=False: x}
+    body = {"call": lambda self, x: x, "forward": lambda self, x, *, training=False: x, "backward": lambda self, d: d}
     made = type("Mine", (target,), body)(**arguments)
     return [made.name, made.trainable, str(made.dtype), made.activity_regularizer is None]
 
 
 def own_input(k: Any, target: Any, /, **arguments: Any) -> Any:
-    body = {"call": lambda self, x: x, "forward": lambda self, x, *, training=False: x}
+    body = {"call": lambda self, x: x, "forward": lambda self, x, *, training=False: x, "backward": lambda self, d: d}
     made = type("Mine", (target,), body)(**arguments)
     return k.Sequential([made, k.layers.Dense(2)]).built
 
@@ -249,7 +249,7 @@ def excluded(k: Any, _: Any, /, **arguments: Any) -> Any:
 
 
 OPTIMIZER = [
-    optimizer_member("exclude_from_weight_decay", excluded, {"var_list": Try([]), "var_names": Try(["bias"])}),
+    optimizer_member("exclude_from_weight_decay", excluded, {"var_list": Try([]), "var_names": Try(["kernel"])}),
     optimizer_member("learning_rate", reads("learning_rate", lambda found: float(np.asarray(found)))),
     optimizer_member("iterations", reads("iterations", lambda found: int(np.asarray(found)))),
     optimizer_member("variables", reads("variables", lambda found: [np.asarray(v).astype(float) for v in found])),
@@ -524,7 +524,7 @@ OBJECTS = {"custom_objects": Try({}), "safe_mode": Try(False, effect=False)}
 UTILS = [
     Entry("utils.set_random_seed", global_draws, {}, {"seed": 5}),
     Entry("utils.to_categorical", apply, {"num_classes": 5}, {"x": [0, 2, 1, 2]}),
-    Entry("utils.normalize", apply, {"axis": 0, "order": 1}, {"x": X}),
+    Entry("utils.normalize", apply, {"axis": Try(1, effect=False, why="the last"), "order": 1}, {"x": X}),
     *[Entry(f"{m}.clear_session", names_anew, {"free_memory": Try(False, effect=False)}) for m in ("utils", "backend")],
     *[Entry(f"utils.{name}", a_dataset, {"workers": 2, "use_multiprocessing": Try(True, run=lambda k, t, /, **a: dataset(k, **a).use_multiprocessing), "max_queue_size": 3}) for name in ("PyDataset", "Sequence")],
     Entry("utils.Progbar", bar, {"width": 10, "verbose": 2, "interval": Try(0.0, effect=None), "stateful_metrics": Try(["loss"]), "stateless_metrics": Try(["loss"], effect=None), "unit_name": Try("sample")}, {"target": 3}),
