@@ -415,6 +415,12 @@ def regularizer(k: Any, target: Any, /, **arguments: Any) -> Any:
     return {"value": float(np.asarray(made(X[:4]))), "steps": steps, "config": config_of(made)}
 
 
+def regularizer_in_float32(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """The same, as Keras's own rounds to float32 and then cannot go on in float64."""
+    k.config.set_floatx("float32")
+    return regularizer(k, target, **arguments)
+
+
 REGULARIZERS = [
     *with_alias("regularizers", ["L1", "l1"], regularizer, {"l1": 0.1}),
     *with_alias("regularizers", ["L2", "l2"], regularizer, {"l2": 0.1}),
@@ -424,12 +430,6 @@ REGULARIZERS = [
         for name in ("OrthogonalRegularizer", "orthogonal_regularizer")
     ],
 ]
-
-
-def regularizer_in_float32(k: Any, target: Any, /, **arguments: Any) -> Any:
-    """The same, as Keras's own rounds to float32 and then cannot go on in float64."""
-    k.config.set_floatx("float32")
-    return regularizer(k, target, **arguments)
 
 
 def constraint(k: Any, target: Any, /, **arguments: Any) -> Any:
