@@ -22,6 +22,8 @@ import numpy as np
 from minidl import array_functions, checks
 from minidl.backend import Array, array_module
 
+Axis = int | tuple[int, ...] | None
+
 # ------------------------------------------------------------------------------------------------ dense
 
 
@@ -71,7 +73,7 @@ def dense_gradients(
 
 
 # ------------------------------------------------------------------------------------------ activations
-# Each backward needs only the outputs: these five derivatives are all functions of the function's own value.
+# backward takes the outputs where the derivative is a function of the function's own value, else the inputs.
 
 
 def linear(inputs: Array, *, out: Array | None = None) -> Array:
@@ -87,17 +89,99 @@ def linear_backward(d_outputs: Array, outputs: Array, *, out: Array | None = Non
     return linear(d_outputs, out=out)
 
 
-def relu(inputs: Array, *, out: Array | None = None) -> Array:
-    """outputs = max(inputs, 0);  (...) -> (...). Source: Nair & Hinton 2010; keras.activations.relu."""
-    return array_module(inputs).maximum(inputs, 0, out=out)
+def relu(
+    inputs: Array,
+    *,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
+    out: Array | None = None,
+) -> Array:
+    """outputs = max(inputs, 0), or with arguments f(x) of x = inputs;  (...) -> (...).
 
+        f(x) = min(x, m) where x > t, s (x − t) where x ≤ t
 
-def relu_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
-    """d_inputs = d_outputs where outputs > 0, else 0;  (...), (...) -> (...).
-
-    The derivative at 0, where there is none, is taken as 0, as TensorFlow's ReluGrad takes it.
+    s = negative_slope ≥ 0, m = max_value ≥ 0 or None (no limit), t = threshold. Where x > t but x < 0 < m, it is cut
+    to 0. Source: Nair & Hinton 2010; keras.activations.relu.
     """
-    return array_module(d_outputs).multiply(d_outputs, outputs > 0, out=out)
+    xp = array_module(inputs)
+    if not negative_slope and max_value is None and not threshold:
+        return xp.maximum(inputs, 0, out=out)
+    if max_value is None and not threshold:
+        return leaky_relu(inputs, negative_slope=negative_slope, out=out)
+    above = xp.where(inputs > _scalar(threshold, inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
+    if max_value is not None:
+        above = xp.clip(above, 0, _scalar(max_value, inputs))
+    if negative_slope:
+        above = above - negative_slope * xp.maximum(threshold - inputs, 0)
+    return _result(above, out)
+
+
+def relu_backward(
+    d_outputs: Array,
+    inputs: Array,
+    *,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
+    out: Array | None = None,
+) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else 0; with arguments d_outputs · f′(x);  (...), (...) -> (...).
+
+        f′(x) = 1 where x > t, up to x = m, s where x < t, else 0
+
+    The outputs do for the inputs where no argument is given. The derivative at 0, where there is none, is taken as 0,
+    as TensorFlow's ReluGrad takes it. At x = m it is 1, as its clip has it, but for m = 6 and t = 0 it is 0, as its
+    ReLU6 has it; at x = t the slope is that of neither side, 0, but s for m = None and t = 0.
+    """
+    xp = array_module(d_outputs)
+    if not negative_slope and max_value is None and not threshold:
+        return xp.multiply(d_outputs, inputs > 0, out=out)
+    if max_value is None and not threshold:
+        return leaky_relu_backward(d_outputs, inputs, negative_slope=negative_slope, out=out)
+    through = inputs > _scalar(threshold, inputs)
+    if max_value is not None:
+        limit = _scalar(max_value, inputs)
+        through &= (inputs < limit) if max_value == 6 and not threshold else (inputs >= 0) & (inputs <= limit)
+    gradient = xp.where(through, d_outputs, 0)
+    if negative_slope:
+        gradient = gradient + xp.where(threshold - inputs > 0, negative_slope * d_outputs, 0)
+    return _result(gradient, out)
+
+
+def leaky_relu(inputs: Array, *, negative_slope: float = 0.2, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > 0, else s · inputs;  (...) -> (...).
+
+    s = negative_slope, rounded to float32 first, also for float64 inputs, as TensorFlow's operation takes it.
+    Source: Maas, Hannun & Ng 2013; keras.activations.leaky_relu.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > 0, inputs, inputs * _float32(negative_slope)), out)
+
+
+def leaky_relu_backward(
+    d_outputs: Array, inputs: Array, *, negative_slope: float = 0.2, out: Array | None = None
+) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else s · d_outputs;  (...), (...) -> (...). At 0 it is s."""
+    xp = array_module(d_outputs)
+    return _result(xp.where(inputs > 0, d_outputs, d_outputs * _float32(negative_slope)), out)
+
+
+def elu(inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > 0, else α (e^inputs − 1);  (...) -> (...). Source: Clevert et al. 2016."""
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > 0, inputs, alpha * xp.expm1(xp.minimum(inputs, 0))), out)
+
+
+def elu_backward(d_outputs: Array, inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else d_outputs · α ((e^inputs − 1) + 1);  (...), (...) -> (...).
+
+    The 1 is added to the rounded e^x − 1, as TensorFlow's EluGrad does from the outputs: the derivative is 0 where
+    these have become −1, below x = −17 in float32, and −37 in float64. At 0 it is α.
+    """
+    xp = array_module(d_outputs)
+    slope = alpha * (xp.expm1(xp.minimum(inputs, 0)) + 1)
+    return _result(xp.where(inputs > 0, d_outputs, d_outputs * slope), out)
 
 
 def sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
@@ -126,21 +210,22 @@ def tanh_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None)
     return array_module(d_outputs).multiply(d_outputs, 1 - outputs * outputs, out=out)
 
 
-def softmax(inputs: Array, *, out: Array | None = None) -> Array:
-    """outputs_u = e^(inputs_u) / Σ_v e^(inputs_v) over the last axis;  (..., U) -> (..., U), rows sum to 1.
+def softmax(inputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """outputs_u = e^(inputs_u) / Σ_v e^(inputs_v) over an axis;  (..., U) -> (..., U), rows sum to 1.
 
+    axis: the axis, several as a tuple, or None for all.
     The row's maximum is subtracted first: the quotient does not change and no exponential overflows.
     Source: Goodfellow et al. 2016, eq. 6.29; keras.activations.softmax.
     """
     xp = array_module(inputs)
-    exponentials = xp.exp(inputs - inputs.max(axis=-1, keepdims=True))
-    return xp.divide(exponentials, exponentials.sum(axis=-1, keepdims=True), out=out)
+    exponentials = xp.exp(inputs - inputs.max(axis=axis, keepdims=True))
+    return xp.divide(exponentials, exponentials.sum(axis=axis, keepdims=True), out=out)
 
 
-def softmax_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+def softmax_backward(d_outputs: Array, outputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
     """d_inputs_u = outputs_u · (d_outputs_u − Σ_v d_outputs_v · outputs_v);  (..., U), (..., U) -> (..., U)."""
     xp = array_module(d_outputs)
-    mean_gradient = (d_outputs * outputs).sum(axis=-1, keepdims=True)
+    mean_gradient = (d_outputs * outputs).sum(axis=axis, keepdims=True)
     return xp.multiply(outputs, d_outputs - mean_gradient, out=out)
 
 
@@ -160,6 +245,24 @@ def prelu_backward(d_outputs: Array, inputs: Array, alpha: Array) -> Array:
 def prelu_gradient(d_outputs: Array, inputs: Array, *, axes: tuple[int, ...]) -> Array:
     """d_alpha = −Σ d_outputs · max(−inputs, 0) over axes, along which α is shared; these keep size 1."""
     return -(d_outputs * relu(-inputs)).sum(axis=axes, keepdims=True)
+
+
+def _result(values: Array, out: Array | None) -> Array:
+    """values, written to out where that is given."""
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def _scalar(value: float, like: Array) -> Any:
+    """value in the dtype of an array: to compare with its elements."""
+    return like.dtype.type(value)
+
+
+def _float32(value: float) -> float:
+    """value as TensorFlow takes an operation's attribute: rounded to float32."""
+    return float(np.float32(value))
 
 
 # ---------------------------------------------------------------------------------------------- dropout

@@ -442,8 +442,8 @@ def _tf_normal(pair: Pair, shape: Shape, mean: float, stddev: float, dtype: str)
 def _xla_normal(pair: Pair, shape: Shape, mean: float, stddev: float, dtype: str) -> Array:
     """Normals drawn inside `jit_compile=True`: Box-Muller too, of XLA's own fractions.
 
-    float64: equal. float32: XLA's log, sin and cos are not reproduced but rounded correctly from glibc's, so that about
-    7 % of the numbers are off, by at most 4 ulp and 2.4e-7 before scaling (4,001 numbers compared).
+    float64: equal. float32: XLA's own log, sin and cos are not reproduced, glibc's are used, so that about 7 % of the
+    numbers are off, by at most 2.4e-7 before scaling (4,001 numbers compared).
     Source: BoxMullerTransform in xla/hlo/builder/lib/prng.cc.
     """
     count = _count(shape)

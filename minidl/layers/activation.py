@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -48,43 +49,124 @@ class Activation(_Elementwise):
         return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
+class ReLU(_Elementwise):
+    """outputs = min(inputs, max_value) where inputs > threshold, else negative_slope · (inputs − threshold).
+
+    max_value ≥ 0, or None for no limit; negative_slope ≥ 0; threshold ≥ 0.
+    Errors: ValueError for others. Source: keras.layers.ReLU; ops.relu.
+    """
+
+    def __init__(
+        self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_value = None if max_value is None else _checked("ReLU", "max_value", max_value)
+        self.negative_slope = _checked("ReLU", "negative_slope", negative_slope)
+        self.threshold = _checked("ReLU", "threshold", threshold)
+
+    def forward(self, inputs: Array, *, training: bool = False) -> Array:
+        """The function of each input."""
+        self.pre_activations = inputs
+        return ops.relu(inputs, **self._arguments())
+
+    def activation_gradient(self, d_outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs)."""
+        return ops.relu_backward(d_outputs, self.pre_activations, **self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self._arguments()}
+
+
+class LeakyReLU(_Elementwise):
+    """outputs = inputs where inputs > 0, else negative_slope · inputs;  (B, …, U) -> (B, …, U).
+
+    negative_slope ≥ 0; alpha: its old name.
+    Errors: ValueError for another slope. Source: keras.layers.LeakyReLU; ops.leaky_relu.
+    """
+
+    def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
+        if "alpha" in kwargs:
+            negative_slope = kwargs.pop("alpha")
+            warnings.warn("LeakyReLU: alpha is deprecated; use negative_slope.", stacklevel=2)
+        super().__init__(**kwargs)
+        self.negative_slope = _checked("LeakyReLU", "negative_slope", negative_slope)
+
+    def forward(self, inputs: Array, *, training: bool = False) -> Array:
+        """inputs where inputs > 0, else negative_slope · inputs."""
+        self.pre_activations = inputs
+        return ops.leaky_relu(inputs, negative_slope=self.negative_slope)
+
+    def activation_gradient(self, d_outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs)."""
+        return ops.leaky_relu_backward(d_outputs, self.pre_activations, negative_slope=self.negative_slope)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "negative_slope": self.negative_slope}
+
+
+class ELU(_Elementwise):
+    """outputs = inputs where inputs > 0, else alpha (e^inputs − 1);  (B, …, U) -> (B, …, U).
+
+    Errors: ValueError for an alpha that is not finite. Source: Clevert et al. 2016; keras.layers.ELU; ops.elu.
+    """
+
+    def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.alpha = checks.finite_float("ELU", "alpha", alpha)
+
+    def forward(self, inputs: Array, *, training: bool = False) -> Array:
+        """inputs where inputs > 0, else alpha (e^inputs − 1)."""
+        self.pre_activations = inputs
+        return ops.elu(inputs, alpha=self.alpha)
+
+    def activation_gradient(self, d_outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs)."""
+        return ops.elu_backward(d_outputs, self.pre_activations, alpha=self.alpha)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "alpha": self.alpha}
+
+
 class Softmax(_Elementwise):
     """outputs = e^inputs / Σ e^inputs, the sum over axis;  (B, …, U) -> (B, …, U).
 
-    axis: an int, or a list of one; a sum over several axes is not supported, and neither is a mask.
-    Errors: ValueError for an axis that the inputs do not have; NotImplementedError for a list of several.
+    axis: an int, or a list of ints: the sum is over all of them.
+    Errors: ValueError for an axis that the inputs do not have; NotImplementedError for a mask.
+    Source: keras.layers.Softmax; ops.softmax.
     """
-
-    activation = activations.softmax
 
     def __init__(self, axis: int | list[int] | tuple[int, ...] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
-        if len(axes) != 1:
-            raise NotImplementedError(f"Softmax: axis={axis!r}: a softmax over several axes is not supported; give one.")
-        if not isinstance(axes[0], (int, np.integer)):
-            raise TypeError(f"Softmax: axis must be an int, or a list of one; got {axis!r}.")
-        self.axis, self._axis = axis, int(axes[0])
+        axes = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
+        if not axes or not all(isinstance(one, (int, np.integer)) for one in axes):
+            raise TypeError(f"Softmax: axis must be an int or a list of ints; got {axis!r}.")
+        self.axis, self._axes = axis, tuple(int(one) for one in axes)
+        if len(axes) == 1:  # Keras finds no logits under a softmax over several axes
+            self.activation = activations.softmax
 
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         checks.refuse_unsupported(self.name, mask=(mask, None))
         return super().__call__(inputs, training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        if not -len(input_shape) <= self._axis < len(input_shape):
-            raise ValueError(f"{self.name}: axis {self._axis} is out of bounds for inputs of shape {input_shape}.")
+        rank = len(input_shape)
+        if not all(-rank <= axis < rank for axis in self._axes):
+            raise ValueError(f"{self.name}: axis {self.axis} is out of bounds for inputs of shape {input_shape}.")
         return input_shape
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """e^inputs / Σ e^inputs."""
         self.compute_output_shape(inputs.shape)
         self.pre_activations = inputs
-        self.outputs = ops.softmax(inputs, axis=self._axis)
+        self.outputs = ops.softmax(inputs, axis=self._axes)
         return self.outputs
 
     def activation_gradient(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs)."""
-        return ops.softmax_backward(d_outputs, self.outputs, axis=self._axis)
+        return ops.softmax_backward(d_outputs, self.outputs, axis=self._axes)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
@@ -166,3 +248,7 @@ class PReLU(Layer):
         """The slopes below 0. Errors: ValueError if not built."""
         self._require_built("alpha")
         return self.parameters["alpha"]
+
+
+def _checked(where: str, name: str, value: Any) -> float:
+    return checks.finite_float(where, name, value, at_least=0.0)
