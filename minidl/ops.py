@@ -7,9 +7,9 @@ A gradient of the loss L with respect to a quantity q is called d_q = ∂L/∂q 
 Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" below is Keras 3.15 on its
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
-Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical cross-entropy · regression losses ·
-hinge losses · divergences · penalties · update rules · clipping, decay and averages of weights · learning-rate
-schedules · accuracy · counts, curves and scores · means
+Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
+cross-entropy · regression losses · hinge losses · divergences · penalties · update rules · clipping, decay and
+averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
 """
 
 from __future__ import annotations

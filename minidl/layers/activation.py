@@ -147,7 +147,9 @@ class Softmax(_Elementwise):
         if len(axes) == 1:  # Keras finds no logits under a softmax over several axes
             self.activation = activations.softmax
 
-    def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
+    def __call__(  # type: ignore[override]  # Keras's order
+        self, inputs: Any, mask: Any = None, training: bool = False
+    ) -> Any:
         checks.refuse_unsupported(self.name, mask=(mask, None))
         return super().__call__(inputs, training)
 

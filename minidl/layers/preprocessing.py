@@ -55,8 +55,7 @@ class Rescaling(Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Rescaling:
-        values = {name: _deserialized(config[name]) for name in ("scale", "offset") if name in config}
-        return cls(**{**config, **values})
+        return cls(**{name: _deserialized(value) for name, value in config.items()})
 
 
 class Normalization(Layer):
@@ -112,8 +111,8 @@ class Normalization(Layer):
                     f"their shape is {shape}."
                 )
         self._built_for = shape
-        self._broadcast_shape = tuple(shape[axis] if axis in self._kept else 1 for axis in range(rank))
-        own = tuple(shape[axis] for axis in self._kept)
+        self._broadcast_shape = tuple((shape[axis] or 1) if axis in self._kept else 1 for axis in range(rank))
+        own = tuple(self._broadcast_shape[axis] for axis in self._kept)
         if self._given is None:
             self.state["mean"] = np.zeros(own, self.dtype)
             self.state["variance"] = np.ones(own, self.dtype)

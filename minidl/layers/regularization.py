@@ -83,7 +83,7 @@ class Dropout(_Drawing):
 class AlphaDropout(_Drawing):
     """Dropout for SELUs: in training a dropped input is put to where a SELU saturates, and mean and variance are kept.
 
-    rate in [0, 1): the fraction dropped. noise_shape, seed: as Dropout, and so is the mask, which is Keras's bit for bit.
+    rate in [0, 1): the fraction dropped. noise_shape, seed: as Dropout; so is the mask: Keras's, bit for bit.
     Errors: ValueError as Dropout; in training ZeroDivisionError for rate 1, as in Keras.
     Source: Klambauer et al. 2017; ops.alpha_dropout.
     """
@@ -129,8 +129,8 @@ class AlphaDropout(_Drawing):
 class GaussianNoise(_Drawing):
     """In training, outputs = inputs + noise, normal with mean 0; at inference, outputs = inputs.
 
-    stddev in [0, 1]: the noise's. seed: an int, or None to draw one when the layer is made. The noise is Keras's: bit for
-    bit on its TensorFlow backend, else as random.normal says; under jit_compile=True see random._xla_normal.
+    stddev in [0, 1]: the noise's. seed: an int, or None to draw one when the layer is made. The noise is Keras's on
+    TensorFlow, bit for bit; under jit_compile=True as random.step_normal says, on other streams as random.normal.
     Errors: ValueError for another stddev.
     """
 

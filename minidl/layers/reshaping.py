@@ -38,9 +38,7 @@ class Flatten(Layer):
         super().__init__(**kwargs)
         self.data_format = "channels_last" if data_format is None else str(data_format).lower()
         if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f"Flatten: data_format must be 'channels_last' or 'channels_first'; got {data_format!r}."
-            )
+            raise ValueError(f"Flatten: data_format must be 'channels_last' or 'channels_first'; got {data_format!r}.")
         self._moved_shape: tuple[int, ...] = ()
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
