@@ -102,16 +102,17 @@ def relu(
         f(x) = min(x, m) where x > t, s (x − t) where x ≤ t
 
     s = negative_slope ≥ 0, m = max_value ≥ 0 or None (no limit), t = threshold. Where x > t but x < 0 < m, it is cut
-    to 0. Source: Nair & Hinton 2010; keras.activations.relu.
+    to 0. m and the t that is compared are rounded to float32 first, as keras.ops.cast does, also for float64 inputs.
+    Source: Nair & Hinton 2010; keras.activations.relu.
     """
     xp = array_module(inputs)
     if not negative_slope and max_value is None and not threshold:
         return xp.maximum(inputs, 0, out=out)
     if max_value is None and not threshold:
         return leaky_relu(inputs, negative_slope=negative_slope, out=out)
-    above = xp.where(inputs > _scalar(threshold, inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
+    above = xp.where(inputs > _scalar(_float32(threshold), inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
     if max_value is not None:
-        above = xp.clip(above, 0, _scalar(max_value, inputs))
+        above = xp.clip(above, 0, _scalar(_float32(max_value), inputs))
     if negative_slope:
         above = above - negative_slope * xp.maximum(threshold - inputs, 0)
     return _result(above, out)
@@ -139,9 +140,9 @@ def relu_backward(
         return xp.multiply(d_outputs, inputs > 0, out=out)
     if max_value is None and not threshold:
         return leaky_relu_backward(d_outputs, inputs, negative_slope=negative_slope, out=out)
-    through = inputs > _scalar(threshold, inputs)
+    through = inputs > _scalar(_float32(threshold), inputs)
     if max_value is not None:
-        limit = _scalar(max_value, inputs)
+        limit = _scalar(_float32(max_value), inputs)
         through &= (inputs < limit) if max_value == 6 and not threshold else (inputs >= 0) & (inputs <= limit)
     gradient = xp.where(through, d_outputs, 0)
     if negative_slope:

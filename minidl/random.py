@@ -440,21 +440,26 @@ def _tf_normal(pair: Pair, shape: Shape, mean: float, stddev: float, dtype: str)
 
 
 def _xla_normal(pair: Pair, shape: Shape, mean: float, stddev: float, dtype: str) -> Array:
-    """Normals drawn inside `jit_compile=True`: Box-Muller too, of XLA's own fractions.
+    """Normals drawn inside `jit_compile=True`: Box-Muller too, of XLA's own fractions, paired along one axis.
 
+    Along the first axis of even length, else the longest, which is drawn one longer; (2i, 2i + 1) are a pair.
     float64: equal. float32: XLA's own log, sin and cos are not reproduced; glibc's are used.
-    Source: BoxMullerTransform in xla/hlo/builder/lib/prng.cc.
+    Source: BoxMullerTransform in xla/hlo/builder/lib/prng.cc; which axis was found by trying shapes.
     """
-    count = _count(shape)
-    u = tensorflow_uniform01(pair, count + count % 2, dtype, xla=True)
+    if not shape:
+        return _xla_normal(pair, (1,), mean, stddev, dtype).reshape(())
+    even = [axis for axis, size in enumerate(shape) if size % 2 == 0]
+    axis = even[0] if even else int(np.argmax(shape))
+    drawn = [size + size % 2 if i == axis else size for i, size in enumerate(shape)]
+    u = np.moveaxis(tensorflow_uniform01(pair, _count(drawn), dtype, xla=True).reshape(drawn), axis, 0)
     real = u.dtype.type
     u1, v = np.maximum(u[0::2], real(1e-7)), real(2 * math.pi) * u[1::2]
     if dtype == "float64":
         r, sin, cos = np.sqrt(-2.0 * _each(math.log, u1)), _each(math.sin, v), _each(math.cos, v)
     else:
         r, (sin, cos) = np.sqrt(np.float32(-2) * logf(u1)), sincosf(v)  # type: ignore[assignment]
-    z = np.stack((sin * r, cos * r), axis=-1).reshape(-1)[:count].reshape(shape)
-    return z * real(stddev) + real(mean)
+    z = np.stack((sin * r, cos * r), axis=1).reshape(u.shape)[: shape[axis]]
+    return np.ascontiguousarray(np.moveaxis(z, 0, axis)) * real(stddev) + real(mean)
 
 
 def _tf_truncated_normal(pair: Pair, shape: Shape, mean: float, stddev: float, dtype: str) -> Array:

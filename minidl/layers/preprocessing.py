@@ -116,7 +116,7 @@ class Normalization(Layer):
         if self._given is None:
             self.state["mean"] = np.zeros(own, self.dtype)
             self.state["variance"] = np.ones(own, self.dtype)
-            self.state["count"] = np.zeros((), np.int32)
+            self.state["count"] = np.zeros((), np.int64)
         else:
             self._given = self._spread(self._given[0]), self._spread(self._given[1])
         super().build(shape)
