@@ -13,6 +13,7 @@ from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_s
 from minidl.random import SeedGenerator
 from minidl.trainer import Trainer
 from minidl.training import forward
+from minidl.variables import Variable
 
 
 class Model(Trainer):
@@ -87,13 +88,13 @@ class Model(Trainer):
         (self.dtype,) = dtypes
         if self._input is None:
             self._input = InputLayer(shape, dtype=self.dtype)
-        outputs: Shape = (None, *shape)
+        chain: Chain = self._input
         for layer in self._layers:
             if not layer.built:
-                layer.build(outputs)
-            layer.check_input(outputs)
-            outputs = layer.output_shape = layer.compute_output_shape(outputs)
-        self.output_shape = outputs
+                layer.scope = f"{self.name}/"
+            chain = chain.then(layer)
+        self._ends = self._input, chain
+        self.output_shape = chain.shape
         self._note_flat_layers()
         if len({id(layer) for layer in self._flat_layers}) < len(self._flat_layers):
             raise NotImplementedError(
@@ -166,7 +167,8 @@ class Model(Trainer):
         for layer in self._flat_layers:
             layer.dtype = self.dtype
             for arrays in (layer.parameters, layer.grads, layer.state):
-                arrays.update({name: array.astype(self.dtype) for name, array in arrays.items()})
+                floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}  # not a count
+                arrays.update({name: array.astype(self.dtype) for name, array in floats.items()})
         self._gather_parameters()
 
     @property
@@ -175,6 +177,16 @@ class Model(Trainer):
         self._require_built("input_shape")
         assert self._input is not None
         return self._input.batch_shape
+
+    @property
+    def inputs(self) -> list[Chain]:
+        """[input], as Keras lists them."""
+        return [self.input]
+
+    @property
+    def outputs(self) -> list[Chain]:
+        """[output], as Keras lists them."""
+        return [self.output]
 
     @property
     def output_shape(self) -> Any:
@@ -207,26 +219,26 @@ class Model(Trainer):
             layer.trainable = value
 
     @property
-    def weights(self) -> list[Array]:
+    def weights(self) -> list[Variable]:
         """The weights of all layers, in order: writing to one changes the model."""
         return [weight for layer in self._layers for weight in layer.weights]
 
     @property
-    def trainable_weights(self) -> list[Array]:
+    def trainable_weights(self) -> list[Variable]:
         """The parameters that training updates, in order."""
         if not self.trainable:
             return []
         return [weight for layer in self._layers for weight in layer.trainable_weights]
 
     @property
-    def non_trainable_weights(self) -> list[Array]:
+    def non_trainable_weights(self) -> list[Variable]:
         """The weights that training does not update, in order."""
         if not self.trainable:
             return self.weights
         return [weight for layer in self._layers for weight in layer.non_trainable_weights]
 
     @property
-    def variables(self) -> list[Array]:
+    def variables(self) -> list[Variable]:
         """The weights, and the states of the layers' random seeds."""
         return [variable for layer in self._layers for variable in layer.variables]
 
@@ -282,14 +294,27 @@ class Model(Trainer):
         found = [getattr(layer, "seed_generator", None) for layer in self._flat_layers]
         return [generator for generator in found if generator is not None]
 
-    def summary(self, line_length: int | None = None, print_fn: Any = None, **kwargs: Any) -> None:
-        """Print the layers, their output shapes and parameter counts, in Keras's table."""
-        defaults = {"positions": None, "expand_nested": False, "show_trainable": False, "layer_range": None}
-        checks.refuse_unknown("summary", {k: v for k, v in kwargs.items() if k not in defaults})
-        checks.refuse_unsupported("summary", **{k: (v, defaults[k]) for k, v in kwargs.items()})
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: list[str] | None = None,
+    ) -> None:
+        """Print the layers, their output shapes and parameter counts, in Keras's table; see summary.print_summary."""
         from minidl.summary import print_summary
 
-        print_summary(self, line_length=line_length, print_fn=print_fn)
+        print_summary(
+            self,
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     @property
     def losses(self) -> list[Any]:

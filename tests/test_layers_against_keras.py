@@ -278,7 +278,7 @@ def test_models_trained_by_compiled_steps(keras_tf, name):
 
 
 def test_logits_are_found_where_keras_finds_them(keras_tf):
-    """Under what passes a tensor on as it is, and not under what makes a new one: of z = ±40 Keras tells by the loss."""
+    """Under what passes a tensor on as it is, not under what makes a new one: of z = ±40 the loss tells which."""
     keras, _ = keras_tf
     x, y = np.array([[40.0, -40.0]], "float32"), np.array([[0.0, 1.0]], "float32")
     ends = {

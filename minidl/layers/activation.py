@@ -10,6 +10,7 @@ import numpy as np
 from minidl import activations, checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
 from minidl.layers.base import Layer, Shape, batch_shape, serialized
+from minidl.variables import Variable
 
 
 class _Elementwise(Layer):
@@ -246,10 +247,10 @@ class PReLU(Layer):
         }
 
     @property
-    def alpha(self) -> Array:
+    def alpha(self) -> Variable:
         """The slopes below 0. Errors: ValueError if not built."""
         self._require_built("alpha")
-        return self.parameters["alpha"]
+        return self.variable("alpha")
 
 
 def _checked(where: str, name: str, value: Any) -> float:

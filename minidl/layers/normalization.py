@@ -9,10 +9,45 @@ import numpy as np
 from minidl import checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
 from minidl.layers.base import Layer, Shape, batch_shape, serialized
+from minidl.variables import Variable
 
 
-class _Normalizing(Layer):
-    """What the layers here share: γ (gamma) and β (beta), broadcast along the axes that they do not have."""
+class _Scaled(Layer):
+    """What the layers here share: parameters that some axes have, and that are broadcast along the others."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inputs: Array = None  # of the last forward, with the statistics that it used
+        self.mean: Array = None
+        self.variance: Array = None
+        self._built_for: Shape = ()
+        self._own_axes: tuple[int, ...] = ()
+
+    def _note_axes(self, input_shape: Shape, axes: tuple[int, ...]) -> None:
+        rank = len(input_shape)
+        self._built_for = input_shape
+        self._own_shape = tuple(_known_size(self.name, input_shape, axis) for axis in axes)
+        self._own_axes = tuple(sorted(axis % rank for axis in axes))
+        if len(set(self._own_axes)) < len(axes):
+            raise ValueError(f"{self.name}: axis names a dimension twice in {list(axes)}, for inputs {input_shape}.")
+        self._other_axes = tuple(axis for axis in range(rank) if axis not in self._own_axes)
+        self._broadcast_shape = tuple((input_shape[i] or 1) if i in self._own_axes else 1 for i in range(rank))
+
+    def _spread(self, name: str) -> Array | None:
+        """A weight with the inputs' rank, or None if the layer has none of that name."""
+        weight = self.parameters.get(name, self.state.get(name))
+        return None if weight is None else weight.reshape(self._broadcast_shape)
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise ValueError for another rank, or another size along the axes of the parameters."""
+        expected = self._built_for
+        fits = len(input_shape) == len(expected)
+        if not (fits and all(input_shape[axis] == expected[axis] for axis in self._own_axes)):
+            raise ValueError(f"{self.name}: built for inputs of shape {expected}; got {input_shape}.")
+
+
+class _Normalizing(_Scaled):
+    """γ (gamma) and β (beta), each of which there may be."""
 
     def __init__(
         self,
@@ -35,11 +70,6 @@ class _Normalizing(Layer):
         self.gamma_regularizer = regularizers.get(gamma_regularizer)
         self.beta_constraint = constraints.get(beta_constraint)
         self.gamma_constraint = constraints.get(gamma_constraint)
-        self.inputs: Array = None  # of the last forward, with the statistics that it used
-        self.mean: Array = None
-        self.variance: Array = None
-        self._built_for: Shape = ()
-        self._own_axes: tuple[int, ...] = ()  # the axes that gamma and beta have
 
     def _add_gamma_and_beta(self, input_shape: Shape, axes: tuple[int, ...]) -> None:
         self._note_axes(input_shape, axes)
@@ -49,25 +79,6 @@ class _Normalizing(Layer):
         if self.center:
             self.add_weight("beta", shape, self.beta_initializer, self.beta_regularizer, self.beta_constraint)
 
-    def _note_axes(self, input_shape: Shape, axes: tuple[int, ...]) -> None:
-        rank = len(input_shape)
-        self._built_for = input_shape
-        self._own_shape = tuple(_known_size(self.name, input_shape, axis) for axis in axes)
-        self._own_axes = tuple(sorted(axis % rank for axis in axes))
-        if len(set(self._own_axes)) < len(axes):
-            raise ValueError(f"{self.name}: axis names a dimension twice in {list(axes)}, for inputs {input_shape}.")
-        self._other_axes = tuple(axis for axis in range(rank) if axis not in self._own_axes)
-        self._broadcast_shape = tuple(input_shape[i] if i in self._own_axes else 1 for i in range(rank))
-
-    def _broadcast(self, weight: Array | None) -> Array | None:
-        return None if weight is None else weight.reshape(self._broadcast_shape)
-
-    def _gamma(self) -> Array | None:
-        return self._broadcast(self.parameters.get("gamma"))
-
-    def _beta(self) -> Array | None:
-        return self._broadcast(self.parameters.get("beta"))
-
     def _write_gradients(self, d_outputs: Array, epsilon: float) -> None:
         d_gamma, d_beta = ops.normalization_gradients(
             d_outputs, self.inputs, self.mean, self.variance, epsilon=epsilon, axes=self._other_axes
@@ -76,24 +87,17 @@ class _Normalizing(Layer):
             if name in self.grads:
                 self.grads[name][...] = gradient.reshape(self._own_shape)
 
-    def check_input(self, input_shape: Shape) -> None:
-        """Raise ValueError for another rank, or another size along the axes of gamma and beta."""
-        expected = self._built_for
-        fits = len(input_shape) == len(expected)
-        if not (fits and all(input_shape[axis] == expected[axis] for axis in self._own_axes)):
-            raise ValueError(f"{self.name}: built for inputs of shape {expected}; got {input_shape}.")
-
     @property
-    def gamma(self) -> Array | None:
+    def gamma(self) -> Variable | None:
         """The scale γ, or None without one. Errors: ValueError if not built."""
         self._require_built("gamma")
-        return self.parameters.get("gamma")
+        return self.variable("gamma") if self.scale else None
 
     @property
-    def beta(self) -> Array | None:
+    def beta(self) -> Variable | None:
         """The offset β, or None without one. Errors: ValueError if not built."""
         self._require_built("beta")
-        return self.parameters.get("beta")
+        return self.variable("beta") if self.center else None
 
 
 class BatchNormalization(_Normalizing):
@@ -180,10 +184,12 @@ class BatchNormalization(_Normalizing):
                 for name, value in batch.items()
             }
         else:
-            self.mean = self._broadcast(self.state["moving_mean"])
-            self.variance = self._broadcast(self.state["moving_variance"])
+            self.mean = self._spread("moving_mean")
+            self.variance = self._spread("moving_variance")
             self._next = {}
-        return ops.normalization(inputs, self.mean, self.variance, self._gamma(), self._beta(), epsilon=self.epsilon)
+        return ops.normalization(
+            inputs, self.mean, self.variance, self._spread("gamma"), self._spread("beta"), epsilon=self.epsilon
+        )
 
     def backward(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), through the batch's statistics too; leaves d_gamma, d_beta in grads."""
@@ -194,11 +200,11 @@ class BatchNormalization(_Normalizing):
                 self.inputs,
                 self.mean,
                 self.variance,
-                self._gamma(),
+                self._spread("gamma"),
                 epsilon=self.epsilon,
                 axes=self._other_axes,
             )
-        return ops.fixed_normalization_backward(d_outputs, self.variance, self._gamma(), epsilon=self.epsilon)
+        return ops.fixed_normalization_backward(d_outputs, self.variance, self._spread("gamma"), epsilon=self.epsilon)
 
     def finish_step(self) -> None:
         for name, value in self._next.items():
@@ -228,16 +234,16 @@ class BatchNormalization(_Normalizing):
         }
 
     @property
-    def moving_mean(self) -> Array:
+    def moving_mean(self) -> Variable:
         """The moving mean, (U,); writing to it changes the layer. Errors: ValueError if not built."""
         self._require_built("moving_mean")
-        return self.state["moving_mean"]
+        return self.variable("moving_mean")
 
     @property
-    def moving_variance(self) -> Array:
+    def moving_variance(self) -> Variable:
         """The moving variance, (U,); writing to it changes the layer. Errors: ValueError if not built."""
         self._require_built("moving_variance")
-        return self.state["moving_variance"]
+        return self.variable("moving_variance")
 
 
 class LayerNormalization(_Normalizing):
@@ -292,13 +298,21 @@ class LayerNormalization(_Normalizing):
         """γ (inputs − μ) / √(σ² + ε) + β, in training and at inference alike."""
         self.inputs = inputs
         self.mean, self.variance = ops.moments(inputs, axes=self._own_axes)
-        return ops.normalization(inputs, self.mean, self.variance, self._gamma(), self._beta(), epsilon=self.epsilon)
+        return ops.normalization(
+            inputs, self.mean, self.variance, self._spread("gamma"), self._spread("beta"), epsilon=self.epsilon
+        )
 
     def backward(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), through μ and σ² too; leaves d_gamma and d_beta in grads."""
         self._write_gradients(d_outputs, self.epsilon)
         return ops.normalization_backward(
-            d_outputs, self.inputs, self.mean, self.variance, self._gamma(), epsilon=self.epsilon, axes=self._own_axes
+            d_outputs,
+            self.inputs,
+            self.mean,
+            self.variance,
+            self._spread("gamma"),
+            epsilon=self.epsilon,
+            axes=self._own_axes,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -318,7 +332,7 @@ class LayerNormalization(_Normalizing):
         }
 
 
-class RMSNormalization(_Normalizing):
+class RMSNormalization(_Scaled):
     """outputs = inputs / √(q + ε) · scale, q the mean of inputs²;  (B, …, U) -> (B, …, U), scale (U,), ones at first.
 
     axis: the axis or axes over which q is taken, and which scale has. epsilon ε: a number.
@@ -326,7 +340,7 @@ class RMSNormalization(_Normalizing):
     """
 
     def __init__(self, axis: int | list[int] | tuple[int, ...] = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
-        super().__init__(False, False, "zeros", "ones", None, None, None, None, **kwargs)
+        super().__init__(**kwargs)
         self.axis = checked_axis("RMSNormalization", axis)
         self.epsilon = checks.finite_float("RMSNormalization", "epsilon", epsilon, at_least=0.0)
 
@@ -341,9 +355,7 @@ class RMSNormalization(_Normalizing):
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """inputs / √(q + ε) · scale, in training and at inference alike."""
         self.inputs, self.variance = inputs, ops.mean_square(inputs, axes=self._own_axes)
-        return ops.rms_normalization(
-            inputs, self.variance, self._broadcast(self.parameters["scale"]), epsilon=self.epsilon
-        )
+        return ops.rms_normalization(inputs, self.variance, self._spread("scale"), epsilon=self.epsilon)
 
     def backward(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), through q too; leaves d_scale in grads."""
@@ -352,13 +364,19 @@ class RMSNormalization(_Normalizing):
             axes=self._other_axes,
         )  # fmt: skip
         self.grads["scale"][...] = d_scale.reshape(self._own_shape)
-        scale = self._broadcast(self.parameters["scale"])
+        scale = self._spread("scale")
         return ops.rms_normalization_backward(
             d_outputs, self.inputs, self.variance, scale, epsilon=self.epsilon, axes=self._own_axes
         )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
+
+    @property
+    def scale(self) -> Variable:
+        """The scale, with the axes' sizes. Errors: ValueError if not built."""
+        self._require_built("scale")
+        return self.variable("scale")
 
 
 class UnitNormalization(Layer):
