@@ -6,11 +6,14 @@ from typing import Any
 
 from minidl import activations, checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
-from minidl.layers.base import Layer, Shape, batch_shape, sample_shape, serialized
+from minidl.layers.base import Chain, Layer, Shape, batch_shape, sample_shape, serialized
+from minidl.variables import Variable
 
 
-class InputLayer(Layer):
-    """The shape of one sample, (features,): states what the first layer takes, and computes nothing.
+class InputLayer(Layer, Chain):
+    """Where a model begins: states the shape of the batches, (None, features), and computes nothing.
+
+    shape: of one sample. A layer called on it returns a Chain: see models.Functional.
 
     Errors: ValueError for a shape that is not one positive width; NotImplementedError for Keras's arguments
     that minidl does not support.
@@ -36,17 +39,28 @@ class InputLayer(Layer):
             tensor=(tensor, None),
             optional=(optional, False),
         )
-        super().__init__(name=name, dtype=dtype)
+        Layer.__init__(self, name=name, dtype=dtype)
         if batch_shape is not None:
             if shape is not None or batch_shape[0] is not None:
                 raise ValueError(f"Input: give shape, or batch_shape=(None, features); got {batch_shape!r}.")
             shape = batch_shape[1:]
-        self.shape = sample_shape("Input", shape)
-        self.build((None, *self.shape))
+        self.batch_shape: Shape = (None, *sample_shape("Input", shape))
+        Chain.__init__(self, self, (), self.batch_shape)
+        self.build(self.batch_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "batch_shape": self.batch_shape,
+            "dtype": self.dtype,
+            "sparse": False,
+            "ragged": False,
+            "name": self.name,
+            "optional": False,
+        }
 
 
 def Input(*args: Any, **kwargs: Any) -> InputLayer:
-    """The input of a Sequential, as keras.Input; see InputLayer for the arguments."""
+    """The input of a model, as keras.Input; see InputLayer for the arguments."""
     return InputLayer(*args, **kwargs)
 
 
@@ -144,13 +158,13 @@ class Dense(Layer):
         return self.parameters["kernel"].shape[0] if self.built else None
 
     @property
-    def kernel(self) -> Array:
+    def kernel(self) -> Variable:
         """The weight matrix, (I, U); writing to it changes the layer. Errors: ValueError if not built."""
         self._require_built("kernel")
-        return self.parameters["kernel"]
+        return self.variable("kernel")
 
     @property
-    def bias(self) -> Array | None:
+    def bias(self) -> Variable | None:
         """The bias, (U,), or None with use_bias=False. Errors: ValueError if not built."""
         self._require_built("bias")
-        return self.parameters.get("bias")
+        return self.variable("bias") if self.use_bias else None
