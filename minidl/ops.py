@@ -14,6 +14,7 @@ averages of weights · learning-rate schedules · accuracy · counts, curves and
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -87,6 +88,24 @@ def linear(inputs: Array, *, out: Array | None = None) -> Array:
 def linear_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
     """d_inputs = d_outputs;  (...) -> (...)."""
     return linear(d_outputs, out=out)
+
+
+def _result(values: Array, out: Array | None) -> Array:
+    """values, written to out where that is given."""
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def _scalar(value: float, like: Array) -> Any:
+    """value in the dtype of an array: to compare with its elements."""
+    return like.dtype.type(value)
+
+
+def _float32(value: float) -> float:
+    """value as TensorFlow takes an operation's attribute: rounded to float32."""
+    return float(np.float32(value))
 
 
 def relu(
@@ -248,22 +267,390 @@ def prelu_gradient(d_outputs: Array, inputs: Array, *, axes: tuple[int, ...]) ->
     return -(d_outputs * relu(-inputs)).sum(axis=axes, keepdims=True)
 
 
-def _result(values: Array, out: Array | None) -> Array:
-    """values, written to out where that is given."""
-    if out is None:
-        return values
-    out[...] = values
-    return out
+def log_softmax(inputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """outputs_u = inputs_u − ln Σ_v e^(inputs_v) over an axis;  (..., U) -> (..., U), ≤ 0.
+
+    The row's maximum is subtracted first, as in softmax. Source: keras.activations.log_softmax.
+    """
+    xp = array_module(inputs)
+    shifted = inputs - inputs.max(axis=axis, keepdims=True)
+    return xp.subtract(shifted, xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True)), out=out)
 
 
-def _scalar(value: float, like: Array) -> Any:
-    """value in the dtype of an array: to compare with its elements."""
-    return like.dtype.type(value)
+def log_softmax_backward(d_outputs: Array, outputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """d_inputs_u = d_outputs_u − e^(outputs_u) Σ_v d_outputs_v;  (..., U), (..., U) -> (..., U)."""
+    xp = array_module(d_outputs)
+    return xp.subtract(d_outputs, d_outputs.sum(axis=axis, keepdims=True) * xp.exp(outputs), out=out)
 
 
-def _float32(value: float) -> float:
-    """value as TensorFlow takes an operation's attribute: rounded to float32."""
-    return float(np.float32(value))
+def sparsemax(inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """outputs = max(z − τ, 0) of z = inputs along an axis;  (..., U) -> (..., U).
+
+        S_j = z_(1) + … + z_(j),  support: the j with z_(j) > (S_j − 1) / j, k of them
+        τ = (Σ_(j in support) S_j − 1) / k
+
+    z_(1) ≥ z_(2) ≥ …: z sorted. This is Keras's τ. The paper's is (S_k − 1) / k, with which the outputs sum to 1; the
+    two are the same for k = 1 only, so Keras's outputs are too small where several classes share, and so are these.
+    Source: keras.activations.sparsemax; Martins & Astudillo 2016, algorithm 1.
+    """
+    xp = array_module(inputs)
+    threshold, *_ = _sparsemax_threshold(inputs, axis)
+    return xp.maximum(inputs - threshold, 0, out=out)
+
+
+def sparsemax_backward(d_outputs: Array, inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """d_inputs = g − Σ g · ∂τ/∂z,  g = d_outputs where z ≥ τ, else 0;  (..., U), (..., U) -> (..., U).
+
+    ∂τ/∂z_(i) = (number of j ≥ i in the support) / k.
+    """
+    xp = array_module(inputs)
+    threshold, order, support, count = _sparsemax_threshold(inputs, axis)
+    passed = xp.where(inputs - threshold >= 0, d_outputs, 0)
+    shares = xp.flip(xp.cumsum(xp.flip(support, axis), axis=axis), axis).astype(inputs.dtype) / count
+    slopes = xp.take_along_axis(shares, xp.argsort(order, axis=axis), axis=axis)  # back in the inputs' order
+    return xp.subtract(passed, passed.sum(axis=axis, keepdims=True) * slopes, out=out)
+
+
+def _sparsemax_threshold(inputs: Array, axis: int) -> tuple[Array, Array, Array, Array]:
+    """τ, the places of the sorted inputs, whether each of these is in the support, and how many are."""
+    xp = array_module(inputs)
+    order = xp.argsort(-inputs, axis=axis, kind="stable")
+    ordered = xp.take_along_axis(inputs, order, axis=axis)
+    sums = xp.cumsum(ordered, axis=axis)
+    ranks = xp.arange(1, inputs.shape[axis] + 1, dtype=inputs.dtype)
+    ranks = ranks.reshape([-1 if i == axis % inputs.ndim else 1 for i in range(inputs.ndim)])
+    support = ordered - (sums - 1) / ranks > 0
+    count = support.sum(axis=axis, keepdims=True).astype(inputs.dtype)
+    return (xp.where(support, sums, 0).sum(axis=axis, keepdims=True) - 1) / count, order, support, count
+
+
+def relu6(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs, 0), 6);  (...) -> (...). Source: Krizhevsky 2010; keras.activations.relu6."""
+    return array_module(inputs).clip(inputs, 0, 6, out=out)
+
+
+def relu6_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where 0 < outputs < 6, else 0;  (...), (...) -> (...). At 0 and at 6 it is 0."""
+    return array_module(d_outputs).multiply(d_outputs, (outputs > 0) & (outputs < 6), out=out)
+
+
+def celu(inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """outputs = max(x, 0) + α (e^(min(x, 0)/α) − 1);  (...) -> (...), x = inputs. Source: Barron 2017."""
+    xp = array_module(inputs)
+    return xp.add(xp.maximum(inputs, 0), alpha * xp.expm1(xp.minimum(inputs, 0) / alpha), out=out)
+
+
+def celu_backward(d_outputs: Array, inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · ([x ≥ 0] + [x ≤ 0] e^(x/α));  (...), (...) -> (...), x = inputs.
+
+    At 0 it is 2, where the true derivative is 1: TensorFlow's maximum and minimum both pass it on there.
+    """
+    xp = array_module(d_outputs)
+    below = xp.where(inputs <= 0, xp.exp(xp.minimum(inputs, 0) / alpha), 0)
+    return xp.multiply(d_outputs, below + (inputs >= 0), out=out)
+
+
+_SELU_SCALE, _SELU_SCALE_ALPHA = 1.0507009873554804934193349852946, 1.7580993408473768599402175208123
+
+
+def selu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = λ inputs where inputs > 0, else λα (e^inputs − 1);  (...) -> (...).
+
+    λ = 1.0507…, λα = 1.7580…: with them a mean of 0 and a variance of 1 stay from layer to layer.
+    Source: Klambauer et al. 2017; keras.activations.selu.
+    """
+    xp = array_module(inputs)
+    below = _SELU_SCALE_ALPHA * xp.expm1(xp.minimum(inputs, 0))
+    return _result(xp.where(inputs > 0, _SELU_SCALE * inputs, below), out)
+
+
+def selu_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · λ where outputs ≥ 0, else d_outputs · (outputs + λα);  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    slope = xp.where(outputs < 0, outputs + _scalar(_SELU_SCALE_ALPHA, outputs), _scalar(_SELU_SCALE, outputs))
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def softplus(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = ln(1 + e^inputs) = max(inputs, 0) + ln(1 + e^(−|inputs|));  (...) -> (...).
+
+    Source: Dugas et al. 2001; keras.activations.softplus.
+    """
+    xp = array_module(inputs)
+    return xp.add(xp.maximum(inputs, 0), xp.log1p(xp.exp(-xp.abs(inputs))), out=out)
+
+
+def softplus_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · sigmoid(inputs);  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(inputs), out=out)
+
+
+def log_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = ln sigmoid(inputs) = −softplus(−inputs);  (...) -> (...). Source: keras.activations.log_sigmoid."""
+    return array_module(inputs).negative(softplus(-inputs), out=out)
+
+
+def log_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · sigmoid(−inputs);  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(-inputs), out=out)
+
+
+def softsign(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs / (1 + |inputs|);  (...) -> (...). Source: Bergstra et al. 2009; keras.activations.softsign."""
+    xp = array_module(inputs)
+    return xp.divide(inputs, 1 + xp.abs(inputs), out=out)
+
+
+def softsign_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / (1 + |inputs|)²;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    denominator = 1 + xp.abs(inputs)
+    return xp.divide(d_outputs / denominator, denominator, out=out)
+
+
+def squareplus(inputs: Array, *, b: float = 4, out: Array | None = None) -> Array:
+    """outputs = (x + √(x² + b)) / 2;  (...) -> (...), x = inputs, b ≥ 0.
+
+    Where x < 0 it is computed as b / (√(x² + b) − x) / 2, which does not cancel.
+    Source: Barron 2021; keras.activations.squareplus.
+    """
+    xp = array_module(inputs)
+    root = xp.hypot(inputs, _scalar(b**0.5, inputs))
+    denominator = xp.where(inputs < 0, root - inputs, 1)
+    return _result(xp.where(inputs < 0, b / denominator, inputs + root) / 2, out)
+
+
+def squareplus_backward(d_outputs: Array, inputs: Array, *, b: float = 4, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · squareplus(x) / √(x² + b);  (...), (...) -> (...). The same as (1 + x/√(x² + b)) / 2."""
+    xp = array_module(d_outputs)
+    slope = squareplus(inputs, b=b) / xp.hypot(inputs, _scalar(b**0.5, inputs))
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def soft_shrink(inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """outputs = x − t where x > t, x + t where x < −t, else 0;  (...) -> (...), x = inputs, t = threshold.
+
+    Source: Donoho 1995; keras.activations.soft_shrink.
+    """
+    xp = array_module(inputs)
+    t = _scalar(threshold, inputs)
+    below = xp.where(inputs < -t, inputs + t, 0)
+    return _result(xp.where(inputs > t, inputs - t, below), out)
+
+
+def soft_shrink_backward(d_outputs: Array, inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where x > t or x < −t, else 0;  (...), (...) -> (...)."""
+    t = _scalar(threshold, inputs)
+    return array_module(d_outputs).multiply(d_outputs, (inputs > t) | (inputs < -t), out=out)
+
+
+def hard_shrink(inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """outputs = x where |x| > t, else 0;  (...) -> (...), x = inputs, t = threshold.
+
+    Source: Donoho & Johnstone 1994; keras.activations.hard_shrink.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(xp.abs(inputs) > _scalar(threshold, inputs), inputs, 0), out)
+
+
+def hard_shrink_backward(d_outputs: Array, inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where |x| > t, else 0;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, xp.abs(inputs) > _scalar(threshold, inputs), out=out)
+
+
+def tanh_shrink(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs − tanh(inputs);  (...) -> (...). Source: keras.activations.tanh_shrink."""
+    xp = array_module(inputs)
+    return xp.subtract(inputs, xp.tanh(inputs), out=out)
+
+
+def tanh_shrink_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · tanh²(inputs);  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, xp.square(xp.tanh(inputs)), out=out)
+
+
+def threshold(inputs: Array, *, threshold: float, default_value: float, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > threshold, else default_value;  (...) -> (...).
+
+    Source: keras.activations.threshold.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > _scalar(threshold, inputs), inputs, _scalar(default_value, inputs)), out)
+
+
+def threshold_backward(
+    d_outputs: Array, inputs: Array, *, threshold: float, default_value: float, out: Array | None = None
+) -> Array:
+    """d_inputs = d_outputs where inputs > threshold, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, inputs > _scalar(threshold, inputs), out=out)
+
+
+def sparse_plus(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = 0 where x ≤ −1, (x + 1)² / 4 where −1 < x < 1, x where x ≥ 1;  (...) -> (...), x = inputs.
+
+    Source: Blondel, Martins & Niculae 2019; keras.activations.sparse_plus.
+    """
+    xp = array_module(inputs)
+    bend = xp.square(xp.clip(inputs, -1, 1) + 1) / 4
+    return _result(xp.where(inputs < 1, bend, inputs), out)
+
+
+def sparse_plus_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (x + 1) / 2, x cut to [−1, 1];  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, (xp.clip(inputs, -1, 1) + 1) / 2, out=out)
+
+
+def sparse_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = (x + 1) / 2, x = inputs cut to [−1, 1];  (...) -> (...), in [0, 1].
+
+    Source: Blondel, Martins & Niculae 2019; keras.activations.sparse_sigmoid.
+    """
+    xp = array_module(inputs)
+    return xp.multiply(xp.clip(inputs, -1, 1) + 1, 0.5, out=out)
+
+
+def sparse_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / 2 where −1 < inputs < 1, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs / 2, (inputs > -1) & (inputs < 1), out=out)
+
+
+def silu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs · sigmoid(inputs);  (...) -> (...). Source: Elfwing et al. 2018; keras.activations.silu."""
+    return array_module(inputs).multiply(inputs, sigmoid(inputs), out=out)
+
+
+def silu_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · σ (1 + x (1 − σ)),  σ = sigmoid(x), x = inputs;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(inputs) * (1 + inputs * sigmoid(-inputs)), out=out)
+
+
+_GELU_FACTOR, _GELU_CUBIC, _GELU_ROOT = math.sqrt(2 / math.pi), _float32(0.044715), _float32(math.sqrt(0.5))
+_FAR = 40.0
+
+
+def gelu(inputs: Array, *, approximate: bool = False, out: Array | None = None) -> Array:
+    """outputs = x Φ(x), Φ the normal distribution function;  (...) -> (...), x = inputs.
+
+        Φ(x) = ½ erfc(−c x);  approximate: ½ (1 + tanh u) = sigmoid(2u),  u = √(2/π) (x + k x³)
+
+    c = 1/√2 and k = 0.044715, rounded to float32 for float64 inputs too, as TensorFlow casts them.
+    Source: Hendrycks & Gimpel 2016; keras.activations.gelu.
+    """
+    return array_module(inputs).multiply(inputs, _normal_share(inputs, approximate), out=out)
+
+
+def gelu_backward(d_outputs: Array, inputs: Array, *, approximate: bool = False, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (Φ(x) + x Φ′(x));  (...), (...) -> (...).
+
+    Φ′(x) = c e^(−(c x)²) / √π;  approximate: Φ(x) Φ(−x) 2u′,  u′ = √(2/π) (1 + 3 k x²)
+    """
+    xp = array_module(d_outputs)
+    near = xp.clip(inputs, -_FAR, _FAR)  # beyond, Φ′ is 0 in float64 too
+    share = _normal_share(inputs, approximate)
+    if approximate:
+        inner = _GELU_FACTOR * (1 + 3 * _GELU_CUBIC * near * near)
+        density = share * _normal_share(-inputs, True) * (2 * inner)
+    else:
+        density = xp.exp(-xp.square(_GELU_ROOT * near)) * (_GELU_ROOT / math.sqrt(math.pi))
+    return xp.multiply(d_outputs, share + near * density, out=out)
+
+
+def _normal_share(x: Array, approximate: bool) -> Array:
+    """Φ(x), or what gelu takes for it: without a difference that could cancel."""
+    xp = array_module(x)
+    if approximate:
+        near = xp.clip(x, -_FAR, _FAR)
+        return sigmoid(2 * _GELU_FACTOR * (near + _GELU_CUBIC * near * near * near))
+    half = x.astype(np.float64) * -_GELU_ROOT
+    if xp is np:  # NumPy has none of its own
+        tail = np.fromiter(map(math.erfc, half.ravel().tolist()), np.float64, half.size).reshape(half.shape)
+    else:
+        tail = importlib.import_module("cupyx.scipy.special").erfc(half)
+    return (tail / 2).astype(x.dtype)
+
+
+def mish(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = x tanh(softplus(x));  (...) -> (...), x = inputs. Source: Misra 2019; keras.activations.mish."""
+    xp = array_module(inputs)
+    return xp.multiply(inputs, xp.tanh(softplus(inputs)), out=out)
+
+
+def mish_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (t + x (1 − t²) σ(x)),  t = tanh(softplus(x)), x = inputs;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    t = xp.tanh(softplus(inputs))
+    return xp.multiply(d_outputs, t + inputs * ((1 - t * t) * sigmoid(inputs)), out=out)
+
+
+def glu(inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """outputs = a · sigmoid(b) of the halves a and b of the inputs along an axis;  (..., 2U) -> (..., U).
+
+    Errors: ValueError for an odd size. Source: Dauphin et al. 2017; keras.activations.glu.
+    """
+    xp = array_module(inputs)
+    if inputs.shape[axis] % 2:
+        raise ValueError(f"glu: the size along axis {axis} must be even, to be halved; got shape {inputs.shape}.")
+    a, b = xp.split(inputs, 2, axis=axis)
+    return xp.multiply(a, sigmoid(b), out=out)
+
+
+def glu_backward(d_outputs: Array, inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """d_a = d_outputs · σ, d_b = d_outputs · a σ (1 − σ),  σ = sigmoid(b);  (..., U), (..., 2U) -> (..., 2U)."""
+    xp = array_module(d_outputs)
+    a, b = xp.split(inputs, 2, axis=axis)
+    gate = sigmoid(b)
+    return xp.concatenate([d_outputs * gate, d_outputs * a * (gate * sigmoid(-b))], axis=axis, out=out)
+
+
+def exponential(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = e^inputs, infinite beyond the dtype's range;  (...) -> (...). Source: keras.activations.exponential."""
+    with np.errstate(over="ignore"):
+        return array_module(inputs).exp(inputs, out=out)
+
+
+def exponential_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · outputs;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, outputs, out=out)
+
+
+def hard_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs + 3, 0), 6) / 6;  (...) -> (...), in [0, 1].
+
+    Source: Courbariaux, Bengio & David 2015, with other constants; keras.activations.hard_sigmoid.
+    """
+    xp = array_module(inputs)
+    return xp.divide(xp.clip(inputs + 3, 0, 6), 6, out=out)
+
+
+def hard_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / 6 where 0 < inputs + 3 < 6, else 0;  (...), (...) -> (...)."""
+    shifted = inputs + 3
+    return array_module(d_outputs).multiply(d_outputs / 6, (shifted > 0) & (shifted < 6), out=out)
+
+
+def hard_silu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs · hard_sigmoid(inputs);  (...) -> (...). Source: Howard et al. 2019."""
+    return array_module(inputs).multiply(inputs, hard_sigmoid(inputs), out=out)
+
+
+def hard_silu_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (h + x h′),  h = hard_sigmoid(x), x = inputs;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    slope = hard_sigmoid(inputs) + hard_sigmoid_backward(inputs, inputs)
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def hard_tanh(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs, −1), 1);  (...) -> (...). Source: Collobert 2004; keras.activations.hard_tanh."""
+    return array_module(inputs).clip(inputs, -1, 1, out=out)
+
+
+def hard_tanh_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where −1 ≤ inputs ≤ 1, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, (inputs >= -1) & (inputs <= 1), out=out)
 
 
 # ---------------------------------------------------------------------------------------------- dropout
