@@ -336,7 +336,7 @@ class SigmoidLoss(AnyLoss):
         self._gradient(y)
         counts: Any = self._count
         if sample_weight is not None:
-            counts = (sample_weight.astype(np.float64) / len(y)).astype(self._scalar)[:, None]
+            counts = (sample_weight / self._scalar(len(y)))[:, None]
         d_outputs = self._last.d_outputs
         np.multiply(d_outputs, counts, d_outputs)
         if self._model.optimizer.loss_scale_factor is not None:
