@@ -36,6 +36,8 @@ def standardize_dtype(dtype: object) -> str:
     """
     if dtype is None:
         return _floatx
+    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":  # as layers write it into their config
+        dtype = dtype.get("config", {}).get("name")
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:

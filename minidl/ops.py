@@ -7,9 +7,9 @@ A gradient of the loss L with respect to a quantity q is called d_q = ∂L/∂q 
 Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" below is Keras 3.15 on its
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
-Contents: dense · activations · dropout · binary cross-entropy · categorical cross-entropy · regression losses ·
-hinge losses · divergences · penalties · constraints · update rules · clipping, decay and averages of weights ·
-learning-rate schedules · accuracy · counts, curves and scores · means
+Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
+cross-entropy · regression losses · hinge losses · divergences · penalties · constraints · update rules · clipping,
+decay and averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
 """
 
 from __future__ import annotations
@@ -121,16 +121,17 @@ def relu(
         f(x) = min(x, m) where x > t, s (x − t) where x ≤ t
 
     s = negative_slope ≥ 0, m = max_value ≥ 0 or None (no limit), t = threshold. Where x > t but x < 0 < m, it is cut
-    to 0. Source: Nair & Hinton 2010; keras.activations.relu.
+    to 0. m and the t that is compared are rounded to float32 first, as keras.ops.cast does, also for float64 inputs.
+    Source: Nair & Hinton 2010; keras.activations.relu.
     """
     xp = array_module(inputs)
     if not negative_slope and max_value is None and not threshold:
         return xp.maximum(inputs, 0, out=out)
     if max_value is None and not threshold:
         return leaky_relu(inputs, negative_slope=negative_slope, out=out)
-    above = xp.where(inputs > _scalar(threshold, inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
+    above = xp.where(inputs > _scalar(_float32(threshold), inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
     if max_value is not None:
-        above = xp.clip(above, 0, _scalar(max_value, inputs))
+        above = xp.clip(above, 0, _scalar(_float32(max_value), inputs))
     if negative_slope:
         above = above - negative_slope * xp.maximum(threshold - inputs, 0)
     return _result(above, out)
@@ -158,9 +159,9 @@ def relu_backward(
         return xp.multiply(d_outputs, inputs > 0, out=out)
     if max_value is None and not threshold:
         return leaky_relu_backward(d_outputs, inputs, negative_slope=negative_slope, out=out)
-    through = inputs > _scalar(threshold, inputs)
+    through = inputs > _scalar(_float32(threshold), inputs)
     if max_value is not None:
-        limit = _scalar(max_value, inputs)
+        limit = _scalar(_float32(max_value), inputs)
         through &= (inputs < limit) if max_value == 6 and not threshold else (inputs >= 0) & (inputs <= limit)
     gradient = xp.where(through, d_outputs, 0)
     if negative_slope:
@@ -246,6 +247,24 @@ def softmax_backward(d_outputs: Array, outputs: Array, *, axis: Axis = -1, out: 
     xp = array_module(d_outputs)
     mean_gradient = (d_outputs * outputs).sum(axis=axis, keepdims=True)
     return xp.multiply(outputs, d_outputs - mean_gradient, out=out)
+
+
+def prelu(inputs: Array, alpha: Array) -> Array:
+    """outputs = max(inputs, 0) − α max(−inputs, 0);  (...), α = alpha broadcast over it -> (...).
+
+    A ReLU with a learned slope below 0. Source: He et al. 2015, eq. 1; keras.layers.PReLU.call.
+    """
+    return relu(inputs) - alpha * relu(-inputs)
+
+
+def prelu_backward(d_outputs: Array, inputs: Array, alpha: Array) -> Array:
+    """d_inputs = d_outputs where inputs > 0, α d_outputs where inputs < 0, 0 at 0;  (...) -> (...)."""
+    return d_outputs * (inputs > 0) + alpha * d_outputs * (inputs < 0)
+
+
+def prelu_gradient(d_outputs: Array, inputs: Array, *, axes: tuple[int, ...]) -> Array:
+    """d_alpha = −Σ d_outputs · max(−inputs, 0) over axes, along which α is shared; these keep size 1."""
+    return -(d_outputs * relu(-inputs)).sum(axis=axes, keepdims=True)
 
 
 def log_softmax(inputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
@@ -658,6 +677,263 @@ def dropout(inputs: Array, mask: Array, *, rate: float, out: Array | None = None
 def dropout_backward(d_outputs: Array, mask: Array, *, rate: float, out: Array | None = None) -> Array:
     """d_inputs = d_outputs / (1 − rate) where mask, else 0;  the forward's own mask: (...), (...) -> (...)."""
     return dropout(d_outputs, mask, rate=rate, out=out)
+
+
+def alpha_dropout(inputs: Array, mask: Array, *, rate: float) -> Array:
+    """outputs = a (inputs where mask, else α′) + b;  inputs (...), mask (...) of bool or broadcast to it -> (...).
+
+        α′ = −1.7580993…                       the value at which a SELU saturates: −scale · alpha
+        a = ((1 − rate)(1 + rate α′²))^(−1/2),  b = −a α′ rate
+
+    a and b give the outputs the inputs' mean and variance, where these are 0 and 1: what a SELU keeps.
+    Errors: ZeroDivisionError for rate 1, as in Keras.
+    Source: Klambauer et al. 2017, §"New dropout technique"; keras.layers.AlphaDropout.call.
+    """
+    if rate == 1.0:
+        raise ZeroDivisionError("AlphaDropout: rate 1 keeps nothing, and no scale gives that a variance; take less.")
+    kept = mask.astype(inputs.dtype)
+    a = _alpha_dropout_scale(rate)
+    b = -a * _SELU_SATURATION * rate
+    return a * (inputs * kept + _SELU_SATURATION * (1 - kept)) + b
+
+
+def alpha_dropout_backward(d_outputs: Array, mask: Array, *, rate: float) -> Array:
+    """d_inputs = a d_outputs where mask, else 0;  the forward's own mask: (...), (...) -> (...)."""
+    return d_outputs * _alpha_dropout_scale(rate) * mask
+
+
+_SELU_SATURATION = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
+
+
+def _alpha_dropout_scale(rate: float) -> float:
+    return float(((1 - rate) * (1 + rate * _SELU_SATURATION**2)) ** -0.5)
+
+
+# ------------------------------------------------------------------------------------------------ noise
+
+
+def gaussian_noise(inputs: Array, noise: Array) -> Array:
+    """outputs = inputs + noise, noise normal with mean 0;  (...), (...) -> (...). Its d_inputs are the d_outputs.
+
+    Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"; keras.layers.GaussianNoise.
+    """
+    return inputs + noise
+
+
+def gaussian_dropout(inputs: Array, noise: Array) -> Array:
+    """outputs = inputs · noise, noise normal with mean 1 and variance rate / (1 − rate);  (...), (...) -> (...).
+
+    Source: Srivastava et al. 2014, §10; keras.layers.GaussianDropout.
+    """
+    return inputs * noise
+
+
+def gaussian_dropout_backward(d_outputs: Array, noise: Array) -> Array:
+    """d_inputs = d_outputs · noise, the forward's own;  (...), (...) -> (...)."""
+    return d_outputs * noise
+
+
+# ---------------------------------------------------------------------------------------- normalization
+# axes: those that the statistics are taken over: of a batch normalization all but the features', of a layer
+# normalization the features'. Statistics and parameters have the inputs' rank, with size 1 where they are shared.
+
+
+def moments(inputs: Array, *, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """mean = Σ inputs / n and variance = Σ (inputs − mean)² / n over axes, which keep size 1.
+
+    The variance of the n values themselves, not an estimate of another's. Source: tf.nn.moments.
+    """
+    mean = inputs.mean(axis=axes, keepdims=True)
+    return mean, ((inputs - mean) ** 2).mean(axis=axes, keepdims=True)
+
+
+def normalization(
+    inputs: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    *,
+    epsilon: float,
+) -> Array:
+    """outputs = γ (inputs − μ) / √(σ² + ε) + β, computed as inputs · s + (β − μ s) with s = γ / √(σ² + ε).
+
+    μ = mean, σ² = variance, γ = gamma or 1, β = beta or 0, each broadcast over the inputs; ε = epsilon.
+    Source: Ioffe & Szegedy 2015, algorithm 1 (of a batch); Ba et al. 2016, eq. 4 (of a layer);
+    tf.nn.batch_normalization and keras.ops.layer_normalization, for the order of the operations.
+    """
+    scale = _inverse_deviation(variance, epsilon)
+    if gamma is not None:
+        scale = scale * gamma
+    shift = -mean * scale
+    if beta is not None:
+        shift = shift + beta
+    return inputs * scale + shift
+
+
+def normalization_backward(
+    d_outputs: Array,
+    inputs: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array | None = None,
+    *,
+    epsilon: float,
+    axes: tuple[int, ...],
+) -> Array:
+    """d_inputs = (g − ḡ − x̂ · mean(g x̂)) / √(σ² + ε),  g = γ d_outputs, x̂ = (inputs − μ) / √(σ² + ε).
+
+    ḡ and mean(…) are taken over axes: the inputs also act through μ and σ², which are moments(inputs, axes=axes).
+    Source: Ioffe & Szegedy 2015, §3.
+    """
+    inverse = _inverse_deviation(variance, epsilon)
+    normalized = (inputs - mean) * inverse
+    g = d_outputs if gamma is None else d_outputs * gamma
+    through_variance = normalized * (g * normalized).mean(axis=axes, keepdims=True)
+    return inverse * (g - g.mean(axis=axes, keepdims=True) - through_variance)
+
+
+def fixed_normalization_backward(
+    d_outputs: Array, variance: Array, gamma: Array | None = None, *, epsilon: float
+) -> Array:
+    """d_inputs = γ d_outputs / √(σ² + ε): of a normalization by statistics that are given, as at inference."""
+    scale = _inverse_deviation(variance, epsilon)
+    return d_outputs * (scale if gamma is None else scale * gamma)
+
+
+def normalization_gradients(
+    d_outputs: Array, inputs: Array, mean: Array, variance: Array, *, epsilon: float, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """d_gamma = Σ d_outputs · x̂ and d_beta = Σ d_outputs over axes, along which γ and β are shared.
+
+    x̂ = (inputs − μ) / √(σ² + ε). Here axes are those of the parameters: what γ and β do not have is summed away.
+    """
+    normalized = (inputs - mean) * _inverse_deviation(variance, epsilon)
+    return (d_outputs * normalized).sum(axis=axes), d_outputs.sum(axis=axes)
+
+
+def moving_average(average: Array, value: Array, *, momentum: float) -> Array:
+    """average · momentum + value · (1 − momentum): the moving mean or variance after a batch's;  (...), (...) -> (...).
+
+    Source: keras.layers.BatchNormalization.call.
+    """
+    return average * momentum + value * (1.0 - momentum)
+
+
+def _inverse_deviation(variance: Array, epsilon: float) -> Array:
+    return 1 / array_module(variance).sqrt(variance + epsilon)
+
+
+def mean_square(inputs: Array, *, axes: tuple[int, ...]) -> Array:
+    """Σ inputs² / n over axes, which keep size 1."""
+    return (inputs * inputs).mean(axis=axes, keepdims=True)
+
+
+def rms_normalization(inputs: Array, square: Array, gamma: Array | None = None, *, epsilon: float) -> Array:
+    """outputs = inputs / √(q + ε) · γ,  q = square: mean_square(inputs);  (...) -> (...), γ broadcast over it.
+
+    Source: Zhang & Sennrich 2019, eq. 4; keras.ops.rms_normalization.
+    """
+    outputs = inputs * _inverse_deviation(square, epsilon)
+    return outputs if gamma is None else outputs * gamma
+
+
+def rms_normalization_backward(
+    d_outputs: Array, inputs: Array, square: Array, gamma: Array | None = None, *, epsilon: float, axes: tuple[int, ...]
+) -> Array:
+    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes."""
+    inverse = _inverse_deviation(square, epsilon)
+    normalized = inputs * inverse
+    g = d_outputs if gamma is None else d_outputs * gamma
+    return inverse * (g - normalized * (g * normalized).mean(axis=axes, keepdims=True))
+
+
+def unit_normalization(inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12) -> Array:
+    """outputs = inputs · min(1 / ‖inputs‖, 1 / ε), the norm over axes;  (...) -> (...): of length 1, or 0.
+
+    Source: keras.ops.normalize.
+    """
+    return inputs * _inverse_norm(inputs, axes, epsilon)
+
+
+def unit_normalization_backward(
+    d_outputs: Array, inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12
+) -> Array:
+    """d_inputs = r (d_outputs − u Σ d_outputs u),  r = 1 / ‖inputs‖, u = inputs r;  below ε it is d_outputs / ε."""
+    xp = array_module(inputs)
+    inverse = _inverse_norm(inputs, axes, epsilon)
+    unit = inputs * inverse
+    along = unit * (d_outputs * unit).sum(axis=axes, keepdims=True)
+    return inverse * xp.where(inverse < 1.0 / epsilon, d_outputs - along, d_outputs)
+
+
+def _inverse_norm(inputs: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    xp = array_module(inputs)
+    square = (inputs * inputs).sum(axis=axes, keepdims=True)
+    with np.errstate(divide="ignore"):
+        return xp.minimum(1 / xp.sqrt(square), 1.0 / epsilon)
+
+
+# ------------------------------------------------------------------------------------------- rescaling
+
+
+def rescale(inputs: Array, scale: Array, offset: Array) -> Array:
+    """outputs = inputs · scale + offset, both broadcast over the inputs;  (...) -> (...)."""
+    return inputs * scale + offset
+
+
+def rescale_backward(d_outputs: Array, scale: Array) -> Array:
+    """d_inputs = d_outputs · scale;  (...) -> (...)."""
+    return d_outputs * scale
+
+
+def standardize(inputs: Array, mean: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """outputs = (inputs − μ) / max(√σ², ε),  μ = mean, σ² = variance, broadcast over the inputs;  (...) -> (...).
+
+    Source: keras.layers.Normalization.call.
+    """
+    return (inputs - mean) / _deviation(variance, epsilon)
+
+
+def standardize_backward(d_outputs: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_inputs = d_outputs / max(√σ², ε);  (...) -> (...)."""
+    return d_outputs / _deviation(variance, epsilon)
+
+
+def unstandardize(inputs: Array, mean: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """outputs = μ + inputs · max(√σ², ε): the inverse of standardize;  (...) -> (...).
+
+    Source: keras.layers.Normalization.call with invert=True.
+    """
+    return mean + inputs * _deviation(variance, epsilon)
+
+
+def unstandardize_backward(d_outputs: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_inputs = d_outputs · max(√σ², ε);  (...) -> (...)."""
+    return d_outputs * _deviation(variance, epsilon)
+
+
+def _deviation(variance: Array, epsilon: float) -> Array:
+    xp = array_module(variance)
+    return xp.maximum(xp.sqrt(variance), epsilon)
+
+
+def pooled_moments(
+    mean: Array, variance: Array, other_mean: Array, other_variance: Array, *, other_weight: float
+) -> tuple[Array, Array]:
+    """The mean and variance of two sets of values together, from those of each;  four of (...) -> (...), (...).
+
+    other_weight: the second set's share of all values, w:
+
+        μ ← μ (1 − w) + μ′ w
+        σ² ← (σ² + (μ_before − μ)²)(1 − w) + (σ′² + (μ′ − μ)²) w
+
+    Source: keras.layers.Normalization.adapt, batch by batch.
+    """
+    weight = 1.0 - other_weight
+    pooled = mean * weight + other_mean * other_weight
+    within = (variance + (mean - pooled) ** 2) * weight
+    return pooled, within + (other_variance + (other_mean - pooled) ** 2) * other_weight
 
 
 # --------------------------------------------------------------------------------- binary cross-entropy

@@ -549,6 +549,34 @@ SCORE_ARGUMENTS = {
     "r2_score": ([(5,)] * 4, {}),
 }
 
+# shapes of the arrays, which are in (0, 1), and the scalars; a boolean array is a mask
+LAYER_ARGUMENTS = {
+    "prelu": ([(5, 3), (3,)], {}),
+    "prelu_backward": ([(5, 3), (5, 3), (3,)], {}),
+    "prelu_gradient": ([(5, 3), (5, 3)], {"axes": (0,)}),
+    "gaussian_noise": ([(5, 3)] * 2, {}),
+    "gaussian_dropout": ([(5, 3)] * 2, {}),
+    "gaussian_dropout_backward": ([(5, 3)] * 2, {}),
+    "moments": ([(5, 3)], {"axes": (0,)}),
+    "normalization": ([(5, 3), (1, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_backward": ([(5, 3), (5, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "fixed_normalization_backward": ([(5, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_gradients": ([(5, 3), (5, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "moving_average": ([(3,)] * 2, {"momentum": 0.9}),
+    "mean_square": ([(5, 3)], {"axes": (1,)}),
+    "rms_normalization": ([(5, 3), (5, 1), (3,)], {"epsilon": 0.1}),
+    "rms_normalization_backward": ([(5, 3), (5, 3), (5, 1), (3,)], {"epsilon": 0.1, "axes": (1,)}),
+    "unit_normalization": ([(5, 3)], {"axes": (1,)}),
+    "unit_normalization_backward": ([(5, 3)] * 2, {"axes": (1,)}),
+    "rescale": ([(5, 3), (3,), (3,)], {}),
+    "rescale_backward": ([(5, 3), (3,)], {}),
+    "standardize": ([(5, 3), (3,), (3,)], {}),
+    "standardize_backward": ([(5, 3), (3,)], {}),
+    "unstandardize": ([(5, 3), (3,), (3,)], {}),
+    "unstandardize_backward": ([(5, 3), (3,)], {}),
+    "pooled_moments": ([(3,)] * 4, {"other_weight": 0.3}),
+}
+
 
 def arguments_of(name, dtype):
     """Random read-only arguments of ops' function of that name."""
@@ -573,14 +601,14 @@ def arguments_of(name, dtype):
         outputs = frozen(activation.forward(inputs, **SCALARS.get(activation.name, {})))
         d_outputs = frozen(rng.normal(size=outputs.shape).astype(dtype))
         return (d_outputs, inputs if activation.needs_inputs else outputs), SCALARS.get(activation.name, {})
-    if name.startswith("dropout"):
+    if name.startswith(("dropout", "alpha_dropout")):
         return (draw(5, 3), frozen(rng.random((5, 3)) < 0.6)), {"rate": 0.4}
     if name in LOSS_ARGUMENTS or name.removesuffix("_backward") in LOSS_ARGUMENTS:
         kind, scalars = LOSS_ARGUMENTS[name.removesuffix("_backward")]
         labels = frozen(rng.integers(0, 3, 5)) if kind == "sparse" else probability(5, 3)
         return (labels, draw(5, 3) if "logits" in name else probability(5, 3)), scalars
-    if name in SCORE_ARGUMENTS:
-        arrays, scalars = SCORE_ARGUMENTS[name]
+    if name in SCORE_ARGUMENTS | LAYER_ARGUMENTS:
+        arrays, scalars = (SCORE_ARGUMENTS | LAYER_ARGUMENTS)[name]
         return tuple(probability(*shape) for shape in arrays), scalars
     if name.startswith("binary_crossentropy_from_logits"):
         return (probability(5, 3), draw(5, 3)), {}

@@ -36,7 +36,7 @@ FLOORS = [
     "array_functions checks variables",
     "backend progress",
     "config",
-    "cuda naming",
+    "cuda interrupts naming",
 ]
 FLOOR = {module: len(FLOORS) - i for i, line in enumerate(FLOORS) for module in line.split()}
 
