@@ -193,7 +193,7 @@ def models(k):
 
 @pytest.mark.parametrize(("name", "xla"), [("normalized", False), ("noisy", False), ("noisy", True), ("deep", False)])
 def test_models_trained_by_compiled_steps(keras_tf, name, xla):
-    """Five steps of SGD with momentum in float64, then evaluate and predict: all to 1e-12. xla: with jit_compile=True."""
+    """Five steps of SGD with momentum in float64, then evaluate and predict: to 1e-12. xla: with jit_compile=True."""
     keras, _ = keras_tf
     with floatx(keras, "float64"):
         trained = []
