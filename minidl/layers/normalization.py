@@ -381,6 +381,102 @@ class LayerNormalization(_Normalizing):
         }
 
 
+class GroupNormalization(_Normalizing):
+    """outputs = γ (inputs − μ) / √(σ² + ε) + β, μ and σ² of each sample's group of features;  (B, …, U) -> (B, …, U).
+
+    groups: into so many the sizes along axis are divided, in order; −1 makes each a group of its own. γ and β (U,).
+    epsilon ε: a number. center, scale: whether there is a β, a γ; each with initializer, regularizer and constraint.
+    Errors: ValueError for groups that do not divide the size, an axis that the inputs do not have, or of unknown size.
+    Source: Wu & He 2018; keras.layers.GroupNormalization.
+    """
+
+    def __init__(
+        self,
+        groups: int = 32,
+        axis: int = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            beta_regularizer,
+            gamma_regularizer,
+            beta_constraint,
+            gamma_constraint,
+            **kwargs,
+        )
+        self.groups = -1 if groups == -1 else checks.positive_int("GroupNormalization", "groups", groups)
+        self.axis = checked_axis("GroupNormalization", axis)
+        if not isinstance(self.axis, int):
+            raise TypeError(f"GroupNormalization: axis must be an int; got {axis!r}.")
+        self.epsilon = checks.finite_float("GroupNormalization", "epsilon", epsilon, at_least=0.0)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make γ and β, with the axis's size."""
+        shape = batch_shape(self.name, input_shape)
+        size, at, rank = _known_size(self.name, shape, self.axis), self.axis % len(shape), len(shape)
+        groups = size if self.groups == -1 else self.groups
+        if size % groups:
+            raise ValueError(
+                f"{self.name}: groups must divide the inputs' size along axis {self.axis}, {size}; got {groups}."
+            )
+        self.groups = groups
+        self._add_gamma_and_beta(shape, (self.axis,))
+        # the inputs are normalized in the shape (B, …, groups, size / groups, …), groups standing at the axis
+        self._group_axis, self._sizes = at, (groups, size // groups)
+        self._reduced_axes = tuple(i for i in range(1, rank + 1) if i != at)
+        self._other_axes = tuple(i for i in range(rank + 1) if i not in (at, at + 1))
+        self._broadcast_shape = (*(1,) * at, *self._sizes, *(1,) * (rank - at - 1))
+        super().build(shape)
+
+    def _grouped(self, array: Array) -> Array:
+        return array.reshape(*array.shape[: self._group_axis], *self._sizes, *array.shape[self._group_axis + 1 :])
+
+    def forward(self, inputs: Array, *, training: bool = False) -> Array:
+        """γ (inputs − μ) / √(σ² + ε) + β, in training and at inference alike."""
+        self.inputs = self._grouped(inputs)
+        self.mean, self.variance = ops.moments(self.inputs, axes=self._reduced_axes)
+        gamma, beta = self._spread("gamma"), self._spread("beta")
+        outputs = ops.normalization(self.inputs, self.mean, self.variance, gamma, beta, epsilon=self.epsilon)
+        return outputs.reshape(inputs.shape)
+
+    def backward(self, d_outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs), through μ and σ² too; leaves d_gamma and d_beta in grads."""
+        grouped, gamma = self._grouped(d_outputs), self._spread("gamma")
+        self._write_gradients(grouped, self.mean, self.epsilon)
+        d_inputs = ops.normalization_backward(
+            grouped, self.inputs, self.mean, self.variance, gamma, epsilon=self.epsilon, axes=self._reduced_axes
+        )
+        return d_inputs.reshape(d_outputs.shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": serialized(initializers, self.beta_initializer),
+            "gamma_initializer": serialized(initializers, self.gamma_initializer),
+            "beta_regularizer": serialized(regularizers, self.beta_regularizer),
+            "gamma_regularizer": serialized(regularizers, self.gamma_regularizer),
+            "beta_constraint": serialized(constraints, self.beta_constraint),
+            "gamma_constraint": serialized(constraints, self.gamma_constraint),
+        }
+
+
 class RMSNormalization(_Scaled):
     """outputs = inputs / √(q + ε) · scale, q the mean of inputs²;  (B, …, U) -> (B, …, U), scale (U,), ones at first.
 
