@@ -8,8 +8,8 @@ Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" belo
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
 Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
-cross-entropy · regression losses · hinge losses · divergences · penalties · update rules · clipping, decay and
-averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
+cross-entropy · regression losses · hinge losses · divergences · penalties · constraints · update rules · clipping,
+decay and averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
 """
 
 from __future__ import annotations
@@ -1411,6 +1411,102 @@ def l2_gradient(weights: Array, *, l2: float, out: Array | None = None) -> Array
     A pull towards 0 in proportion to the weight: large weights shrink fast, none is driven to 0.
     """
     return array_module(weights).multiply(weights, weights.dtype.type(2 * l2), out=out)
+
+
+def orthogonal_penalty(weights: Array, *, factor: float, mode: str = "rows") -> Array:
+    """penalty = factor · ½ Σ_(i≠j) |n_i · n_j| / (N (N − 1) / 2),  n_i = w_i / ‖w_i‖;  (I, U) -> ().
+
+    w_i: the N rows (mode "rows") or columns ("columns") of the weights. A mean over the pairs: 0 where all are at right
+    angles, factor where all are parallel. A norm below 10⁻¹² counts as 10⁻¹².
+    Errors: ValueError unless there are two axes, and two rows or columns.
+    Source: keras.regularizers.OrthogonalRegularizer.
+    """
+    unit, _, pairs = _unit_rows(weights, mode)
+    products = unit @ unit.T
+    xp = array_module(weights)
+    others = products * (1 - xp.eye(len(products), dtype=products.dtype))
+    return weights.dtype.type(factor * 0.5) * xp.abs(others).sum() / weights.dtype.type(pairs)
+
+
+def orthogonal_gradient(weights: Array, *, factor: float, mode: str = "rows", out: Array | None = None) -> Array:
+    """d_w_i = (d_i − (d_i · n_i) n_i) / ‖w_i‖,  d_i = factor Σ_(j≠i) sign(n_i · n_j) n_j / pairs;  (I, U) -> (I, U).
+
+    d_i is the gradient of the unit vector n_i; what of it points along n_i does not turn w_i. sign(0) = 0.
+    """
+    unit, inverse, pairs = _unit_rows(weights, mode)
+    xp = array_module(weights)
+    signs = xp.sign(unit @ unit.T) * (1 - xp.eye(len(unit), dtype=unit.dtype))
+    d_unit = (signs @ unit) * weights.dtype.type(factor / pairs)
+    free = inverse < 1e12  # a norm that is held at 1e-12 does not change with the weights
+    along = (d_unit * unit).sum(axis=1, keepdims=True)
+    gradient = (d_unit - xp.where(free, along * unit, 0)) * inverse
+    return _result(gradient if mode == "rows" else gradient.T, out)
+
+
+def _unit_rows(weights: Array, mode: str) -> tuple[Array, Array, float]:
+    """The rows, or columns as rows, of norm 1; one over their norms; and how many pairs they make."""
+    if weights.ndim != 2:
+        raise ValueError(f"orthogonal_penalty: expected weights of two axes; got shape {weights.shape}.")
+    rows = weights if mode == "rows" else weights.T
+    if len(rows) < 2:
+        raise ValueError(
+            f"orthogonal_penalty: mode {mode!r} needs at least two {mode}, to be at right angles; got shape "
+            f"{weights.shape}. (Keras divides by the number of pairs, and returns a NaN.)"
+        )
+    xp = array_module(weights)
+    squares = xp.square(rows).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        inverse = xp.minimum(1 / xp.sqrt(squares), weights.dtype.type(1e12))
+    return rows * inverse, inverse, len(rows) * (len(rows) - 1) / 2
+
+
+# ------------------------------------------------------------------------------------------ constraints
+
+
+def max_norm(weights: Array, *, max_value: float, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w · min(n, max_value) / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of at most max_value.
+
+    The ε shrinks a norm within the bound too, by one part in n / ε. Source: Srebro & Shraibman 2005;
+    keras.constraints.MaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    return weights * (xp.clip(norms, 0, weights.dtype.type(max_value)) / (weights.dtype.type(epsilon) + norms))
+
+
+def non_negative(weights: Array) -> Array:
+    """max(w, 0);  (...) -> (...). Source: keras.constraints.NonNeg."""
+    return array_module(weights).maximum(weights, 0)
+
+
+def unit_norm(weights: Array, *, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of 1; 0 stays 0. Source: keras.constraints.UnitNorm."""
+    return weights / (weights.dtype.type(epsilon) + _norms(weights, axis))
+
+
+def min_max_norm(
+    weights: Array,
+    *,
+    min_value: float = 0.0,
+    max_value: float = 1.0,
+    rate: float = 1.0,
+    axis: Axis = 0,
+    epsilon: float = 1e-7,
+) -> Array:
+    """w · (r c + (1 − r) n) / (ε + n),  n = √Σw² along axis, c = n cut to [min_value, max_value];  (...) -> (...).
+
+    r = rate in [0, 1]: the share of the way to c that each call goes. Source: keras.constraints.MinMaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    kind = weights.dtype.type
+    desired = kind(rate) * xp.clip(norms, kind(min_value), kind(max_value)) + kind(1 - rate) * norms
+    return weights * (desired / (kind(epsilon) + norms))
+
+
+def _norms(weights: Array, axis: Axis) -> Array:
+    xp = array_module(weights)
+    return xp.sqrt(xp.square(weights).sum(axis=axis, keepdims=True))
 
 
 # ------------------------------------------------------------------------------------------ update rules

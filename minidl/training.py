@@ -202,11 +202,22 @@ def add_penalty_gradients(model: Trainer) -> None:
 
 
 def apply_constraints(model: Trainer) -> None:
-    """Put each constrained parameter back to where it may be."""
+    """Put each constrained parameter back to where it may be.
+
+    After every batch, also where the optimizer only accumulated gradients, and after its average of the weights: as
+    keras.optimizers.Optimizer.apply. Errors: ValueError for a constraint that returns another shape.
+    """
     for layer in model.flat_layers():
         if layer.trainable:
             for name, constraint in layer.constraints.items():
-                layer.parameters[name][...] = constraint(layer.parameters[name])
+                parameter = layer.parameters[name]
+                constrained = constraint(parameter)
+                if np.shape(constrained) != parameter.shape:
+                    raise ValueError(
+                        f"{layer.name}: the constraint on {name} must return weights of the shape {parameter.shape}; "
+                        f"got {np.shape(constrained)}."
+                    )
+                parameter[...] = constrained
 
 
 def finish_step(model: Trainer) -> None:

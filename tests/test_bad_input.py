@@ -485,7 +485,7 @@ def test_unbuilt_layer(what):
             lambda: config.set_random_stream("tensorflw"),
             r"Unknown random stream: 'tensorflw'\. Did you mean 'tensorflow'",
         ),
-        (lambda: regularizers.get(abs), r"Unknown regularizer: .*a bare function has none that minidl knows"),
+        (lambda: regularizers.get(abs), r"Unknown regularizer: .*a bare function has no gradient that minidl knows"),
         (lambda: losses.get(3), r"Unknown loss: 3"),
         (lambda: minidl.optimizers.get(3), r"Unknown optimizer: 3"),
         (lambda: metrics.get(3), r"Unknown metric: 3"),
