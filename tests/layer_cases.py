@@ -46,7 +46,7 @@ LAYERS = {
     "batch normalization": (lambda k: k.layers.BatchNormalization(), (5,)),
     "batch normalization options": (
         lambda k: k.layers.BatchNormalization(
-            momentum=0.7, epsilon=0.1, gamma_regularizer="l1", beta_initializer="ones"
+            momentum=0.7, epsilon=0.1, gamma_regularizer="l1", beta_constraint="non_neg", beta_initializer="ones"
         ),
         (3, 5),
     ),
