@@ -821,8 +821,39 @@ def moving_average(average: Array, value: Array, *, momentum: float) -> Array:
     return average * momentum + value * (1.0 - momentum)
 
 
+def renormalization(
+    mean: Array,
+    variance: Array,
+    moving_mean: Array,
+    moving_deviation: Array,
+    *,
+    epsilon: float,
+    rmin: float | None = None,
+    rmax: float | None = None,
+    dmax: float | None = None,
+) -> tuple[Array, Array]:
+    """r = σ / σ′ in [rmin, rmax] and d = (μ − μ′) / σ′ in [−dmax, dmax]: x̂ r + d is by moving statistics;  all (U,).
+
+    μ = mean and σ = √(variance + ε) of the batch; μ′ = moving_mean, σ′ = max(moving_deviation, √ε).
+    Both are taken as constants in backward.
+    Source: Ioffe 2017, algorithm 1; keras.layers.BatchNormalization with renorm=True.
+    """
+    xp = array_module(variance)
+    moving = xp.maximum(moving_deviation, xp.sqrt(_scalar(_float32(epsilon), variance)))
+    r = deviation(variance, epsilon=epsilon) / moving
+    d = (mean - moving_mean) / moving
+    r = r if rmin is None else xp.maximum(r, rmin)
+    r = r if rmax is None else xp.minimum(r, rmax)
+    return r, d if dmax is None else xp.clip(d, -dmax, dmax)
+
+
+def deviation(variance: Array, *, epsilon: float) -> Array:
+    """σ = √(variance + ε);  (...) -> (...)."""
+    return array_module(variance).sqrt(variance + epsilon)
+
+
 def _inverse_deviation(variance: Array, epsilon: float) -> Array:
-    return 1 / array_module(variance).sqrt(variance + epsilon)
+    return 1 / deviation(variance, epsilon=epsilon)
 
 
 def mean_square(inputs: Array, *, axes: tuple[int, ...]) -> Array:
@@ -840,13 +871,23 @@ def rms_normalization(inputs: Array, square: Array, gamma: Array | None = None, 
 
 
 def rms_normalization_backward(
-    d_outputs: Array, inputs: Array, square: Array, gamma: Array | None = None, *, epsilon: float, axes: tuple[int, ...]
+    d_outputs: Array,
+    inputs: Array,
+    square: Array,
+    gamma: Array | None = None,
+    *,
+    epsilon: float,
+    axes: tuple[int, ...],
+    center: Array | float = 0.0,
 ) -> Array:
-    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes."""
+    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes.
+
+    center: where q is a variance, its mean μ; the x̂ before the mean(…) is then that of inputs − μ.
+    """
     inverse = _inverse_deviation(square, epsilon)
-    normalized = inputs * inverse
     g = d_outputs if gamma is None else d_outputs * gamma
-    return inverse * (g - normalized * (g * normalized).mean(axis=axes, keepdims=True))
+    along = (g * (inputs * inverse)).mean(axis=axes, keepdims=True)
+    return inverse * (g - (inputs - center) * inverse * along)
 
 
 def unit_normalization(inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12) -> Array:

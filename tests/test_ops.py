@@ -562,6 +562,8 @@ LAYER_ARGUMENTS = {
     "normalization_backward": ([(5, 3), (5, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
     "fixed_normalization_backward": ([(5, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
     "normalization_gradients": ([(5, 3), (5, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "renormalization": ([(3,)] * 4, {"epsilon": 0.1, "rmin": 0.5, "rmax": 2.0, "dmax": 0.1}),
+    "deviation": ([(3,)], {"epsilon": 0.1}),
     "moving_average": ([(3,)] * 2, {"momentum": 0.9}),
     "mean_square": ([(5, 3)], {"axes": (1,)}),
     "rms_normalization": ([(5, 3), (5, 1), (3,)], {"epsilon": 0.1}),
