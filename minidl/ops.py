@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -1414,6 +1415,7 @@ def adam_step(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    work: Sequence[Array] | None = None,
 ) -> None:
     """One Adam update; writes param, m and v in place, only reads grad.
 
@@ -1424,7 +1426,7 @@ def adam_step(
 
     θ = param, g = grad, η = learning_rate, t = step (1-based, per batch), ε̂ = epsilon.
     Shapes: all equal. dtype: one float type, in which α is computed too, as Keras does.
-    Units: η in those of param, v in those of grad², ε̂ in those of grad.
+    Units: η in those of param, v in those of grad², ε̂ in those of grad. work: two arrays like param, overwritten.
     Errors: ValueError if step < 1, or a shape or dtype differs.
     Source: Kingma & Ba 2015, the ε̂ form before §2.1 (not Algorithm 1's ε); keras.optimizers.Adam.update_step.
     """
@@ -1434,9 +1436,19 @@ def adam_step(
     xp = array_module(param)
     dtype = param.dtype.type
     alpha = adam_alpha(dtype, step=step, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
-    m += (grad - m) * dtype(1.0 - beta_1)
-    v += (xp.square(grad) - v) * dtype(1.0 - beta_2)
-    param -= (m * alpha) / (xp.sqrt(v) + dtype(epsilon))
+    change, root = work or (xp.empty_like(param), xp.empty_like(param))
+    xp.subtract(grad, m, out=change)
+    change *= dtype(1.0 - beta_1)
+    m += change
+    xp.square(grad, out=change)
+    change -= v
+    change *= dtype(1.0 - beta_2)
+    v += change
+    xp.sqrt(v, out=root)
+    root += dtype(epsilon)
+    xp.multiply(m, alpha, out=change)
+    change /= root
+    param -= change
 
 
 def sgd_momentum_step(

@@ -19,6 +19,7 @@ from minidl.variables import Count, Rate
 
 sys.modules[f"{__name__}.schedules"] = schedules  # so that `from minidl.optimizers.schedules import …` works
 
+CHUNK = 2**15  # parameters: θ, g, m, v and two work arrays of so many, 0.75 MiB of float32, fit an L2 cache
 _CLIP_ARGUMENTS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
@@ -428,12 +429,25 @@ class Adam(_AdamFamily):
         self.groups = (("m", "v"), ("v_hat",)) if amsgrad else (("m", "v"),)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
 
+    def build(self, arena: Arena) -> None:
+        """The slots, and two arrays that an update writes its intermediate results to."""
+        if not self.built:
+            size = min(arena.size, CHUNK)
+            self._work = [np.empty(size, arena.dtype), np.empty(size, arena.dtype)]
+        super().build(arena)
+
     def update(self, arena: Arena, grads: Array) -> None:
-        """ops.adam_step or ops.amsgrad_step over the whole arena."""
+        """ops.adam_step or ops.amsgrad_step over the whole arena; the former in chunks that stay in the cache."""
         if self.amsgrad:
             ops.amsgrad_step(arena.theta, grads, self.m, self.v, self.v_hat, **self._settings)
-        else:
-            ops.adam_step(arena.theta, grads, self.m, self.v, **self._settings)
+            return
+        settings, arrays = self._settings, (arena.theta, grads, self.m, self.v)
+        if arena.size <= CHUNK:
+            ops.adam_step(*arrays, **settings, work=self._work)
+            return
+        for start in range(0, arena.size, CHUNK):
+            parts = [array[start : start + CHUNK] for array in arrays]
+            ops.adam_step(*parts, **settings, work=[array[: len(parts[0])] for array in self._work])
 
 
 class AdamW(Adam):

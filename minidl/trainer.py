@@ -27,6 +27,8 @@ class Trainer(Layer):
 
     # What the other half provides.
 
+    input_shape: Any
+
     @property
     def arena(self) -> Arena:
         """The flat buffers of all parameters that are trained, and their gradients."""

@@ -32,7 +32,7 @@ def train_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None, 
     y_pred = training_forward(model, x)
     loss = total_loss(model, y, y_pred, sample_weight)
     if check_finite and not math.isfinite(loss):
-        raise _diverged(model, loss)
+        raise diverged(model, loss)
     backward(model, y, y_pred, sample_weight)
     add_penalty_gradients(model)
     model.optimizer.apply(model.arena)
@@ -108,16 +108,10 @@ def logits_layer(model: Trainer, y_pred: Array) -> Layer | None:
 def total_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
     """The data's loss plus the penalties of all activity regularizers, then of all parameters', a scalar.
 
-    Of a loss with reduction None it is the mean of the samples' losses, which Keras reports; it trains on their sum.
-    Errors: ValueError for reduction None and a penalty: there is no single loss to add it to.
+    Errors: ValueError for a loss with reduction None and a penalty: there is no single loss to add it to.
     """
-    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
-    y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
-    each = np.ndim(loss) > 0
-    loss = loss.mean() if each else loss
-    added = penalties(model)
-    if each and added:
+    loss, added = data_loss(model, y, y_pred, sample_weight), penalties(model)
+    if added and model.loss.reduction in (None, "none"):
         raise ValueError(
             f"{model.loss.name}: with reduction={model.loss.reduction!r} there is a loss for each sample, and none to "
             f"add the {len(added)} penalties of {model.name!r} to; set another reduction."
@@ -125,6 +119,25 @@ def total_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | N
     for penalty in added:
         loss = loss + penalty
     return loss
+
+
+def data_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
+    """The data's loss, a scalar; with reduction None the mean of the samples', which Keras reports."""
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
+    return loss.mean() if np.ndim(loss) else loss
+
+
+def loss_gradient(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> tuple[Array, bool]:
+    """The gradient of the data's loss, scaled as the optimizer asks; and whether it is that of the last layer's logits.
+
+    With reduction None, of the sum of the samples' losses, on which Keras trains.
+    """
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    return model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False)), predictions is not y_pred
 
 
 def penalties(model: Trainer) -> list[Any]:
@@ -155,12 +168,9 @@ def backward(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | Non
 
     Penalties on outputs are counted here; those on parameters come after it, in add_penalty_gradients.
     """
-    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
-    arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
-    gradient = model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False))
+    gradient, of_logits = loss_gradient(model, y, y_pred, sample_weight)
     layers = model.flat_layers()
-    if predictions is not y_pred:  # the loss is one of logits: it enters below the last activation
+    if of_logits:  # it enters below the last activation
         source = logits_layer(model, y_pred)
         assert source is not None
         at = layers.index(source)
@@ -257,7 +267,8 @@ def by_name(logs: Logs) -> Logs:
     return dict(sorted(logs.items()))
 
 
-def _diverged(model: Trainer, loss: Any) -> FloatingPointError:
+def diverged(model: Trainer, loss: Any) -> FloatingPointError:
+    """The error for a loss that is not finite."""
     return FloatingPointError(
         f"{model.name}: the loss became {loss} at step {model.optimizer.iterations + 1}. The weights are those "
         f"before this step. Usual causes: a learning rate that is too high (now "

@@ -26,6 +26,7 @@ FLOORS = [
     "models",
     "saving summary trainer",
     "loops",
+    "fused",
     "batches training",
     "metrics",
     "callbacks layers losses optimizers",

@@ -34,7 +34,7 @@ class Layer:
     # Of a layer that ends in an activation: a loss of logits is computed below it. See training.loss_inputs.
     activation: Activation | None = None
     pre_activations: Array
-    outputs: Array
+    outputs: Any = None  # of the last forward
 
     activity: Array  # the outputs of the last forward, where activity_regularizer is set
 
