@@ -54,6 +54,8 @@ class Metric:
     name: precision, precision_1, … where Keras counts them; dtype: floatx() unless given.
     """
 
+    _direction: str | None = None  # which values are better, for callbacks: "up", "down", or not known; Keras's name
+
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         self.name = name or auto_name(type(self).__name__)
         self.dtype = config.standardize_dtype(dtype)
@@ -225,6 +227,8 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> A
 class Accuracy(MeanMetricWrapper):
     """The fraction of y_pred that equals y_true exactly: of class numbers. Source: keras.metrics.Accuracy."""
 
+    _direction = "up"
+
     def __init__(self, name: str = "accuracy", dtype: str | None = None) -> None:
         super().__init__(accuracy, name, dtype)
 
@@ -234,6 +238,8 @@ class BinaryAccuracy(MeanMetricWrapper):
 
     Source: keras.metrics.BinaryAccuracy.
     """
+
+    _direction = "up"
 
     def __init__(self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5) -> None:
         if not 0.0 < threshold < 1.0:
@@ -245,12 +251,16 @@ class BinaryAccuracy(MeanMetricWrapper):
 class CategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose largest output is of the label's class. Source: keras.metrics of that name."""
 
+    _direction = "up"
+
     def __init__(self, name: str = "categorical_accuracy", dtype: str | None = None) -> None:
         super().__init__(categorical_accuracy, name, dtype)
 
 
 class SparseCategoricalAccuracy(MeanMetricWrapper):
     """CategoricalAccuracy for labels that are class numbers. Source: keras.metrics.SparseCategoricalAccuracy."""
+
+    _direction = "up"
 
     def __init__(self, name: str = "sparse_categorical_accuracy", dtype: str | None = None) -> None:
         super().__init__(sparse_categorical_accuracy, name, dtype)
@@ -259,6 +269,8 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose class is among the k largest outputs. Source: keras.metrics of that name."""
 
+    _direction = "up"
+
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("TopKCategoricalAccuracy", "k", k)
         super().__init__(top_k_categorical_accuracy, name, dtype, k=self.k)
@@ -266,6 +278,8 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
+
+    _direction = "up"
 
     def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
@@ -281,6 +295,8 @@ class LossMetric(MeanMetricWrapper):
     reduced: the mean of the batches' reduced losses instead, which is what Keras makes of a loss object.
     Of a model that ends in a sigmoid or softmax, a cross-entropy is computed from the logits, as the loss is.
     """
+
+    _direction = "down"
 
     def __init__(
         self, loss: losses.Loss, name: str | None = None, dtype: str | None = None, *, reduced: bool = False
@@ -405,6 +421,8 @@ class LogCoshError(LossMetric):
 
 class RootMeanSquaredError(Mean):
     """√(Σ w(y − p)² / Σ w) over samples and units. Source: keras.metrics.RootMeanSquaredError."""
+
+    _direction = "down"
 
     def __init__(self, name: str = "root_mean_squared_error", dtype: str | None = None) -> None:
         super().__init__(name, dtype)
@@ -539,6 +557,8 @@ class FalseNegatives(_OneCount):
 class _Ratio(_Counts):
     """tp / (tp + another count), 0 where both are 0."""
 
+    _direction = "up"
+
     other: ClassVar[str]
 
     def __init__(
@@ -581,6 +601,8 @@ class AUC(_Counts):
     mean of the areas of each output, weighted by label_weights. from_logits: y_pred holds logits.
     Errors: ValueError for fewer than two thresholds, an unknown curve or method. Source: keras.metrics.AUC.
     """
+
+    _direction = "up"
 
     def __init__(
         self,
@@ -651,6 +673,8 @@ class FBetaScore(Metric):
     of all outputs together. beta > 0.
     Errors: ValueError for another average, beta or threshold. Source: keras.metrics.FBetaScore.
     """
+
+    _direction = "up"
 
     def __init__(
         self,
@@ -725,6 +749,8 @@ class R2Score(Metric):
     Sums are kept in floatx(), as in Keras. Errors: ValueError for another aggregation or p < 0.
     Source: keras.metrics.R2Score.
     """
+
+    _direction = "up"
 
     def __init__(
         self,

@@ -1886,6 +1886,17 @@ def moving_average_step(average: Array, param: Array, *, momentum: float) -> Non
     average[...] = average * mu + param * (average.dtype.type(1) - mu)
 
 
+def swap_by_sums(a: Array, b: Array) -> None:
+    """a, b ← b, a by a ← a + b; b ← a − b; a ← a − b; writes both in place;  (...), (...).
+
+    Each of the three rounds, so a swap and another back leave a, b off by up to the rounding of a + b.
+    Source: keras.callbacks.SwapEMAWeights on TensorFlow, which so makes no third variable.
+    """
+    a += b
+    array_module(a, b).subtract(a, b, out=b)
+    a -= b
+
+
 # --------------------------------------------------------------------------------- learning-rate schedules
 # η of a step, counted from 0, over batches. All in float32, also for float64 models, since Keras's schedules make
 # float32 tensors of their arguments. Powers, logarithms and cosines are computed in double and rounded once.
