@@ -203,7 +203,7 @@ class BinaryCrossentropy(Loss):
     Source: keras.losses.BinaryCrossentropy.
     """
 
-    config_names = ("from_logits", "label_smoothing", "axis")
+    config_names: ClassVar[tuple[str, ...]] = ("from_logits", "label_smoothing", "axis")
 
     def __init__(
         self,

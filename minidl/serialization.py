@@ -1,7 +1,7 @@
 """Objects as Keras writes them into JSON, {"module", "class_name", "config", "registered_name"}, and back.
 
-Only classes of minidl's own are made from such a dict, or those that the caller hands over, by custom_objects, inside a
-custom_object_scope or by register_keras_serializable: a name in a file never imports anything, and code in one never runs.
+Only classes of minidl's own are made from such a dict, or those that the caller hands over: by custom_objects, in a
+custom_object_scope or by register_keras_serializable. A name in a file imports nothing, and code in one never runs.
 """
 
 from __future__ import annotations

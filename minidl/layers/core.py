@@ -44,6 +44,16 @@ class InputLayer(Layer):
         self.shape = sample_shape("Input", shape)
         self.build((None, *self.shape))
 
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "batch_shape": [None, *self.shape],
+            "dtype": self.dtype,
+            "sparse": False,
+            "ragged": False,
+            "name": self.name,
+            "optional": False,
+        }
+
 
 def Input(*args: Any, **kwargs: Any) -> InputLayer:
     """The input of a Sequential, as keras.Input; see InputLayer for the arguments."""
@@ -120,6 +130,7 @@ class Dense(Layer):
             "bias_regularizer": serialized(regularizers, self.bias_regularizer),
             "kernel_constraint": serialized(constraints, self.kernel_constraint),
             "bias_constraint": serialized(constraints, self.bias_constraint),
+            "quantization_config": None,
         }
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
