@@ -24,10 +24,11 @@ from minidl import (
     utils,
 )
 from minidl.layers import Input
-from minidl.models import Sequential
+from minidl.models import Model, Sequential
 
 __all__ = [
     "Input",
+    "Model",
     "Sequential",
     "activations",
     "backend",

@@ -16,16 +16,18 @@ from minidl import (
     losses,
     metrics,
     models,
+    ops,
     optimizers,
     random,
     regularizers,
     utils,
 )
 from minidl.layers import Input
-from minidl.models import Sequential
+from minidl.models import Model, Sequential
 
 __all__ = [
     "Input",
+    "Model",
     "Sequential",
     "activations",
     "backend",
@@ -37,6 +39,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "ops",
     "optimizers",
     "random",
     "regularizers",

@@ -1,4 +1,4 @@
-"""Sequential: a stack of layers, itself a layer. What a compiled model can do is in trainer.py."""
+"""Models: stacks of layers, themselves layers. What a compiled model can do is in trainer.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ import numpy as np
 from minidl import checks, config
 from minidl.arena import Arena
 from minidl.backend import Array
-from minidl.layers import InputLayer, Layer, Shape, batch_shape, sample_shape
+from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_shape
 from minidl.random import SeedGenerator
 from minidl.trainer import Trainer
 from minidl.training import forward
 
 
-class Sequential(Trainer):
+class Model(Trainer):
     """Layers in a row, each taking the outputs of the one before; a model may itself be a layer of another.
 
-    With an Input first, or input_shape on the first layer, the model is built at once; otherwise by build() or by
-    its first data. Built, all parameters that are trained lie in one arena, and the layers' are views of it.
+    Model(inputs, outputs) makes a Functional; see also Sequential. Built, all parameters that are trained lie in one
+    arena, and the layers' are views of it.
+    Errors: NotImplementedError for a class of one's own derived from Model, with a call(): minidl has no autograd.
     """
 
-    def __init__(self, layers: list[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
-        if layers is not None and not isinstance(layers, (list, tuple)):
-            raise TypeError(f"Sequential takes a list of layers; got {layers!r} of type {type(layers).__name__}.")
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls is Model:
+            return super().__new__(Functional)
+        if not issubclass(cls, (Sequential, Functional)):
+            raise NotImplementedError(
+                f"{cls.__name__}: a model with a call() of its own needs autograd, which minidl does not have; put "
+                f"the layers in a Sequential, or chain them and pass Model(inputs, outputs)."
+            )
+        return super().__new__(cls)
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
         if name is not None and not isinstance(name, str):
-            raise ValueError(f"Sequential: name must be a string; got {name!r}.")
+            raise ValueError(f"{type(self).__name__}: name must be a string; got {name!r}.")
         self._layers: list[Layer] = []
         self._flat_layers: list[Layer] = []
         self._input: InputLayer | None = None
@@ -34,36 +43,6 @@ class Sequential(Trainer):
         # (layer, name, its view of θ, its view of the gradients), in the arena's order
         self._placed: list[tuple[Layer, str, Array, Array]] = []
         super().__init__(name=name, trainable=trainable)
-        for layer in layers or []:
-            self._append(layer)
-        self._build_if_known()
-        if not trainable:
-            self.trainable = False
-
-    # ---------------------------------------------------------------------------------- the stack
-
-    def add(self, layer: Layer) -> None:
-        """Put a layer on top. Errors: TypeError for anything else; ValueError for a name that is taken."""
-        before = list(self._layers), self._input, self._arena, self.built
-        try:
-            self._append(layer)
-            self._build_if_known()
-        except Exception:
-            self._layers, self._input, self._arena, self.built = before
-            self._note_flat_layers()
-            raise
-
-    def pop(self) -> Layer:
-        """Take the last layer off and return it. Errors: ValueError if there is none."""
-        if not self._layers:
-            raise ValueError(f"{self.name}: there is no layer to pop.")
-        layer = self._layers.pop()
-        for inner in layer.flat_layers():  # no longer views of this model's arena
-            inner.parameters = {name: parameter.copy() for name, parameter in inner.parameters.items()}
-            inner.grads = {name: np.zeros_like(parameter) for name, parameter in inner.parameters.items()}
-        self._restacked()
-        self._build_if_known()
-        return layer
 
     @property
     def layers(self) -> list[Layer]:
@@ -78,46 +57,18 @@ class Sequential(Trainer):
         """The layer of a name or at an index. Errors: ValueError if there is none, or not one of both is given."""
         if (name is None) == (index is None):
             raise ValueError("get_layer: give either a name or an index.")
+        layers = self.layers
         if index is not None:
-            if not -len(self._layers) <= index < len(self._layers):
-                raise ValueError(f"get_layer: index {index} of a model with {len(self._layers)} layers.")
-            return self._layers[index]
-        for layer in self._layers:
+            if not -len(layers) <= index < len(layers):
+                raise ValueError(f"get_layer: index {index} of a model with {len(layers)} layers.")
+            return layers[index]
+        for layer in layers:
             if layer.name == name:
                 return layer
-        raise ValueError(f"get_layer: no layer named {name!r}; there are {[layer.name for layer in self._layers]}.")
-
-    def _append(self, layer: Layer) -> None:
-        if not isinstance(layer, Layer):
-            raise TypeError(f"Sequential takes minidl layers; got {layer!r} of type {type(layer).__name__}.")
-        if isinstance(layer, InputLayer):
-            if self._layers or self._input is not None:
-                raise ValueError(f"{self.name}: an Input can only come first, and once.")
-            self._input = layer
-            return
-        if layer.name in [other.name for other in self._layers]:
-            raise ValueError(f"{self.name}: layer names must differ, and {layer.name!r} is taken; pass another name.")
-        if not self._layers and self._input is None:
-            shape = layer.input_shape_argument
-            if shape is not None:
-                self._input = InputLayer(sample_shape(layer.name, shape), dtype=layer.dtype)
-            elif isinstance(layer, Sequential) and layer._input is not None:
-                self._input = InputLayer(layer._input.shape, dtype=layer.dtype)
-        self._layers.append(layer)
-        self._restacked()
-
-    def _restacked(self) -> None:
-        """Note that the layers are others now: what was built for the old ones is no more."""
-        self._arena = None
-        self.built = False
-        self._note_flat_layers()
+        raise ValueError(f"get_layer: no layer named {name!r}; there are {[layer.name for layer in layers]}.")
 
     def _note_flat_layers(self) -> None:
         self._flat_layers = [inner for layer in self._layers for inner in layer.flat_layers()]
-
-    def _build_if_known(self) -> None:
-        if self._input is not None and self._layers and not self.built:
-            self.build((None, *self._input.shape))
 
     def build(self, input_shape: Shape) -> None:
         """Build the layers for batches of shape (None, features) and gather their parameters in one arena.
@@ -128,8 +79,8 @@ class Sequential(Trainer):
         if not self._layers:
             raise ValueError(f"{self.name}: a model without layers cannot be built; add one first.")
         shape = batch_shape(self.name, input_shape)[1:]
-        if self._input is not None and self._input.shape != shape:
-            raise ValueError(f"{self.name}: built for inputs of shape {self._input.shape}; got {shape}.")
+        if self._input is not None and self._input.batch_shape[1:] != shape:
+            raise ValueError(f"{self.name}: built for inputs of shape {self._input.batch_shape[1:]}; got {shape}.")
         dtypes = {layer.dtype for layer in self._layers}
         if len(dtypes) > 1:
             raise ValueError(f"{self.name}: all layers must have one dtype; got {[la.dtype for la in self._layers]}.")
@@ -144,6 +95,10 @@ class Sequential(Trainer):
             outputs = layer.output_shape = layer.compute_output_shape(outputs)
         self.output_shape = outputs
         self._note_flat_layers()
+        if len({id(layer) for layer in self._flat_layers}) < len(self._flat_layers):
+            raise NotImplementedError(
+                f"{self.name}: a layer stands in it twice, which minidl does not support; make a second layer."
+            )
         self._gather_parameters()
         self.built = True
 
@@ -219,7 +174,7 @@ class Sequential(Trainer):
         """(None, features). Errors: ValueError if the model is not built."""
         self._require_built("input_shape")
         assert self._input is not None
-        return (None, *self._input.shape)
+        return self._input.batch_shape
 
     @property
     def output_shape(self) -> Any:
@@ -352,11 +307,124 @@ class Sequential(Trainer):
         """x as an array that fits the model; builds the model if this is its first data."""
         if not self._layers:
             raise ValueError(f"{self.name}: a model without layers has nothing to compute; add one first.")
-        shape = None if self._input is None else self._input.shape
+        shape = None if self._input is None else self._input.batch_shape[1:]
         array = checks.features(x, self._layers[0].dtype, shape, check_finite=check_finite)
         if not self.built:
             self.build((None, *array.shape[1:]))
         return array
 
     def __repr__(self) -> str:
-        return f"<Sequential name={self.name}, layers={len(self._layers)}, built={self.built}>"
+        return f"<{type(self).__name__} name={self.name}, layers={len(self._layers)}, built={self.built}>"
+
+
+class Sequential(Model):
+    """A list of layers. With an Input first, or input_shape on the first layer, it is built at once.
+
+    Otherwise it is built by build(), or by its first data.
+    """
+
+    def __init__(self, layers: list[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
+        if layers is not None and not isinstance(layers, (list, tuple)):
+            raise TypeError(f"Sequential takes a list of layers; got {layers!r} of type {type(layers).__name__}.")
+        super().__init__(name=name, trainable=trainable)
+        for layer in layers or []:
+            self._append(layer)
+        self._build_if_known()
+        if not trainable:
+            self.trainable = False
+
+    def add(self, layer: Layer, rebuild: bool = True) -> None:
+        """Put a layer on top. Errors: TypeError for anything else; ValueError for a name that is taken."""
+        before = list(self._layers), self._input, self._arena, self.built
+        try:
+            self._append(layer)
+            if rebuild:
+                self._build_if_known()
+        except Exception:
+            self._layers, self._input, self._arena, self.built = before
+            self._note_flat_layers()
+            raise
+
+    def pop(self, rebuild: bool = True) -> Layer:
+        """Take the last layer off and return it. Errors: ValueError if there is none."""
+        if not self._layers:
+            raise ValueError(f"{self.name}: there is no layer to pop.")
+        layer = self._layers.pop()
+        for inner in layer.flat_layers():  # no longer views of this model's arena
+            inner.parameters = {name: parameter.copy() for name, parameter in inner.parameters.items()}
+            inner.grads = {name: np.zeros_like(parameter) for name, parameter in inner.parameters.items()}
+        self._restacked()
+        if rebuild:
+            self._build_if_known()
+        return layer
+
+    def _append(self, layer: Layer) -> None:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Sequential takes minidl layers; got {layer!r} of type {type(layer).__name__}.")
+        if isinstance(layer, InputLayer):
+            if self._layers or self._input is not None:
+                raise ValueError(f"{self.name}: an Input can only come first, and once.")
+            self._input = layer
+            return
+        if layer.name in [other.name for other in self._layers]:
+            raise ValueError(f"{self.name}: layer names must differ, and {layer.name!r} is taken; pass another name.")
+        if not self._layers and self._input is None:
+            shape = layer.input_shape_argument
+            if shape is not None:
+                self._input = InputLayer(sample_shape(layer.name, shape), dtype=layer.dtype)
+            elif isinstance(layer, Model) and layer._input is not None:
+                self._input = InputLayer(layer._input.batch_shape[1:], dtype=layer.dtype)
+        self._layers.append(layer)
+        self._restacked()
+
+    def _restacked(self) -> None:
+        """Note that the layers are others now: what was built for the old ones is no more."""
+        self._arena = None
+        self.built = False
+        self._note_flat_layers()
+
+    def _build_if_known(self) -> None:
+        if self._input is not None and self._layers and not self.built:
+            self.build(self._input.batch_shape)
+
+
+class Functional(Model):
+    """Model(inputs, outputs): the chain of layers from an Input to outputs, outputs = last(…first(inputs)).
+
+    inputs: an Input; outputs: what the last layer returned when called on the one before. A model with several inputs
+    or outputs, or with branches, is refused.
+    Errors: TypeError for other inputs and outputs; ValueError if outputs do not stem from inputs.
+    """
+
+    def __init__(
+        self,
+        inputs: Any = None,
+        outputs: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        for what, found in (("inputs", inputs), ("outputs", outputs)):
+            if (isinstance(found, (list, tuple)) and len(found) > 1) or isinstance(found, dict):
+                raise NotImplementedError(
+                    f"Model: several {what}: minidl trains one chain of layers from one Input to one output."
+                )
+        (inputs,) = inputs if isinstance(inputs, (list, tuple)) else (inputs,)
+        (outputs,) = outputs if isinstance(outputs, (list, tuple)) else (outputs,)
+        if not isinstance(inputs, InputLayer) or not isinstance(outputs, Chain):
+            raise TypeError(
+                f"Model: inputs must be an Input, and outputs what a layer returned when called on it; got {inputs!r} "
+                f"and {outputs!r}."
+            )
+        if outputs.source is not inputs:
+            raise ValueError(f"Model: outputs stem from the Input {outputs.source.name!r}, not from {inputs.name!r}.")
+        super().__init__(name=name, trainable=trainable)
+        self._input, self._layers = inputs, list(outputs.layers)
+        self.build(inputs.batch_shape)
+        if not trainable:
+            self.trainable = False
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in order, the Input first."""
+        assert self._input is not None
+        return [self._input, *self._layers]

@@ -263,6 +263,12 @@ def reset_global_state(seed: int) -> None:
     _global_seed, _global_generator, _torch_generator = seed, None, mt19937(seed)
 
 
+def drop_global_generator() -> None:
+    """Drop the global SeedGenerator alone: minidl.random's part of `clear_session`."""
+    global _global_generator
+    _global_generator = None
+
+
 def draw_seed(seed: Seed) -> Pair:
     """(seed, counter) for one draw: an int means (seed, 0), a SeedGenerator its next pair.
 

@@ -11,14 +11,14 @@ import numpy as np
 from minidl.checks import positive_int
 
 if TYPE_CHECKING:
-    from minidl.models import Sequential
+    from minidl.models import Model
 
 COLUMN_ENDS = (0.45, 0.80, 1.0)  # of the line, as in Keras
 LINE_LENGTH = 88
 
 
 def print_summary(
-    model: Sequential, *, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None
+    model: Model, *, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None
 ) -> None:
     """Print the model's layers with output shapes and parameter counts, then the totals with their memory.
 
@@ -59,7 +59,7 @@ def print_summary(
         print(captured.get(), end="")
 
 
-def _totals(model: Sequential) -> list[str]:
+def _totals(model: Model) -> list[str]:
     trainable = sum(weight.size for weight in model.weights)
     size = sum(weight.nbytes for weight in model.weights)
     optimizer = model.optimizer.variables if model.compiled and model.optimizer.built else []

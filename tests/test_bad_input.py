@@ -10,7 +10,7 @@ from helpers import assert_same
 import minidl
 from minidl import callbacks, config, initializers, losses, metrics, regularizers, training
 from minidl.layers import Dense, Dropout, Input
-from minidl.models import Sequential
+from minidl.models import Model, Sequential
 from minidl.optimizers import Adam
 
 X = np.linspace(-1, 1, 24).reshape(6, 4)
@@ -326,10 +326,40 @@ def test_trainable_that_is_no_bool():
             make()
 
 
-def test_the_functional_api():
-    for argument in (Input((4,)), Dense(2)):
-        with pytest.raises(NotImplementedError, match=r"dense.*: calling a layer on .* functional API.*Sequential"):
-            Dense(3)(argument)
+def test_a_layer_called_on_a_layer():
+    with pytest.raises(TypeError, match=r"dense: called on the layer 'dense_1' itself; call it on what that layer ret"):
+        Dense(3)(Dense(2))
+
+
+@pytest.mark.parametrize("what", ["inputs", "outputs"])
+def test_a_model_of_several_inputs_or_outputs(what):
+    x = Input((4,))
+    good = {"inputs": x, "outputs": Dense(2)(x)}
+    for bad in ([good[what]] * 2, {"a": good[what]}):
+        with pytest.raises(NotImplementedError, match=f"Model: several {what}: minidl trains one chain of layers"):
+            Model(**{**good, what: bad})
+
+
+def test_bad_chains():
+    x, layer = Input((4,)), Dense(4)
+    for inputs, outputs in ((None, None), (x, np.ones((2, 4))), (layer, layer(x)), (x, layer)):
+        with pytest.raises(TypeError, match="Model: inputs must be an Input, and outputs what a layer returned"):
+            Model(inputs, outputs)
+    with pytest.raises(ValueError, match="Model: outputs stem from the Input 'input_layer', not from 'input_layer_1'"):
+        Model(Input((4,)), layer(x))
+    with pytest.raises(ValueError, match=r"dense: built for 4 features; got inputs of shape \(None, 3\)"):
+        layer(Input((3,)))
+    with pytest.raises(NotImplementedError, match="a layer stands in it twice"):
+        Model(x, layer(layer(x)))
+
+
+def test_a_model_with_a_call_of_its_own():
+    class Mine(Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(NotImplementedError, match=r"Mine: a model with a call\(\) of its own needs autograd"):
+        Mine()
 
 
 # Layers --------------------------------------------------------------------------------------------------

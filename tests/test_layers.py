@@ -232,7 +232,7 @@ def test_unknown_names_hint_at_the_nearest():
 def test_input():
     for made in (Input((4,)), Input(shape=(4,)), Input(batch_shape=(None, 4)), Input(shape=[4])):
         assert isinstance(made, InputLayer)
-        assert (made.shape, made.output_shape, made.built) == ((4,), (None, 4), True)
+        assert (made.shape, made.output_shape, made.built) == ((None, 4), (None, 4), True)
     assert Input((4,), name="mine").name == "mine"
 
 

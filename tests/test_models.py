@@ -9,7 +9,7 @@ from helpers import assert_same
 import minidl
 from minidl import config, losses, metrics, optimizers
 from minidl.layers import Dense, Dropout, Input
-from minidl.models import Sequential
+from minidl.models import Functional, Model, Sequential
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
 
@@ -384,3 +384,34 @@ def test_a_model_in_a_model_is_its_layers(rng):
     assert_same(inner.predict(x[:, :3], verbose=0), inner.layers[0](x[:, :3]))
     inner.trainable = False
     assert len(nested.trainable_weights) == 4
+
+
+def test_a_chain_of_layers_is_the_sequential_of_them(rng):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    inputs = Input((4,), name="measurements")
+    hidden = Dense(3, activation="relu")(inputs)
+    assert hidden.shape == (None, 3)
+    chain = Model(inputs=inputs, outputs=Dense(2)(hidden), name="chain")
+    assert isinstance(chain, Functional) and isinstance(chain, Model) and isinstance(Sequential(), Model)
+    flat = Sequential([Input((4,)), Dense(3, activation="relu"), Dense(2)])
+    flat.set_weights(chain.get_weights())
+    for model in (flat, chain):
+        trained(model, x, y)
+    for a, b in zip(flat.get_weights(), chain.get_weights(), strict=True):
+        assert_same(a, b)
+    assert [layer.name for layer in chain.layers] == ["measurements", "dense", "dense_1"]
+    assert (chain.input_shape, chain.output_shape, chain.count_params()) == ((None, 4), (None, 2), 23)
+    assert Model([inputs], [hidden]).name == "functional"
+
+
+def test_two_models_over_one_chain_share_its_layers(rng):
+    """An encoder within an autoencoder: what the whole learns, the part has learned."""
+    x = rng.normal(size=(6, 4))
+    inputs = Input((4,))
+    code = Dense(2)(inputs)
+    encoder, whole = Model(inputs, code), Model(inputs, Dense(4)(code))
+    before = encoder.predict(x, verbose=0)
+    trained(whole, x, x)
+    after = encoder.predict(x, verbose=0)
+    assert np.abs(after - before).min() > 0
+    assert_same(after, whole.layers[1](x))

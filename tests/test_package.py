@@ -33,7 +33,7 @@ FLOORS = [
     "masks",
     "arena datasets random serialization",
     "ops",
-    "checks",
+    "array_functions checks",
     "backend progress",
     "config",
     "cuda naming",

@@ -155,12 +155,16 @@ class Layer:
 
     # ------------------------------------------------------------------------------------ calling
 
-    def __call__(self, inputs: Any, training: bool = False) -> Array:
-        """forward on anything that numpy.asarray takes, building the layer first where needed."""
+    def __call__(self, inputs: Any, training: bool = False) -> Any:
+        """forward on anything that numpy.asarray takes, building the layer first where needed.
+
+        Of an Input, or of what a layer returned for one, the Chain that ends in this layer: see models.Functional.
+        """
+        if isinstance(inputs, Chain):
+            return inputs.then(self)
         if isinstance(inputs, Layer):
-            raise NotImplementedError(
-                f"{self.name}: calling a layer on an Input or another layer is Keras's functional API, which "
-                f"minidl does not support; put the layers in a Sequential."
+            raise TypeError(
+                f"{self.name}: called on the layer {inputs.name!r} itself; call it on what that layer returned."
             )
         array = checks.features(inputs, self.dtype, None, check_finite=False)
         shape = (None, *array.shape[1:])
@@ -255,6 +259,23 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+class Chain:
+    """Layers called one on the other, from an Input on: what stands for their outputs until a Model is made of it."""
+
+    def __init__(self, source: Any, layers: tuple[Layer, ...], shape: Shape) -> None:
+        self.source, self.layers, self.shape = source, layers, shape
+
+    def then(self, layer: Layer) -> Chain:
+        """The chain with one more layer, which is built for it."""
+        if not layer.built:
+            layer.build(self.shape)
+        layer.check_input(self.shape)
+        return Chain(self.source, (*self.layers, layer), layer.compute_output_shape(self.shape))
+
+    def __repr__(self) -> str:
+        return f"<Chain of {[layer.name for layer in self.layers]}, shape={self.shape}>"
 
 
 def serialized(module: ModuleType, found: Any) -> Any:

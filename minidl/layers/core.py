@@ -6,11 +6,13 @@ from typing import Any
 
 from minidl import activations, checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
-from minidl.layers.base import Layer, Shape, batch_shape, sample_shape, serialized
+from minidl.layers.base import Chain, Layer, Shape, batch_shape, sample_shape, serialized
 
 
-class InputLayer(Layer):
-    """The shape of one sample, (features,): states what the first layer takes, and computes nothing.
+class InputLayer(Layer, Chain):
+    """Where a model begins: states the shape of the batches, (None, features), and computes nothing.
+
+    shape: of one sample. A layer called on it returns a Chain: see models.Functional.
 
     Errors: ValueError for a shape that is not one positive width; NotImplementedError for Keras's arguments
     that minidl does not support.
@@ -36,13 +38,24 @@ class InputLayer(Layer):
             tensor=(tensor, None),
             optional=(optional, False),
         )
-        super().__init__(name=name, dtype=dtype)
+        Layer.__init__(self, name=name, dtype=dtype)
         if batch_shape is not None:
             if shape is not None or batch_shape[0] is not None:
                 raise ValueError(f"Input: give shape, or batch_shape=(None, features); got {batch_shape!r}.")
             shape = batch_shape[1:]
-        self.shape = sample_shape("Input", shape)
-        self.build((None, *self.shape))
+        self.batch_shape: Shape = (None, *sample_shape("Input", shape))
+        Chain.__init__(self, self, (), self.batch_shape)
+        self.build(self.batch_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "batch_shape": self.batch_shape,
+            "dtype": self.dtype,
+            "sparse": False,
+            "ragged": False,
+            "name": self.name,
+            "optional": False,
+        }
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -56,7 +69,7 @@ class InputLayer(Layer):
 
 
 def Input(*args: Any, **kwargs: Any) -> InputLayer:
-    """The input of a Sequential, as keras.Input; see InputLayer for the arguments."""
+    """The input of a model, as keras.Input; see InputLayer for the arguments."""
     return InputLayer(*args, **kwargs)
 
 
