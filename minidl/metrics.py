@@ -874,7 +874,7 @@ _BY_NAME: dict[str, type[Metric]] = {
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
-_FUNCTIONS: dict[str, Callable[..., Array]] = {
+FUNCTIONS: dict[str, Callable[..., Array]] = {
     function.__name__: function
     for function in (
         binary_accuracy,
@@ -903,7 +903,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
     custom_objects: name -> class or function of your own. Errors: ValueError for an unknown name, with the nearest.
     """
     if isinstance(config, str) or serialization.is_function(config):
-        known = {**losses.FUNCTIONS, **_FUNCTIONS}
+        known = {**losses.FUNCTIONS, **FUNCTIONS}
         return serialization.deserialize_function("metric", config, known, custom_objects)
     return serialization.deserialize("metric", config, _BY_CLASS_NAME, custom_objects)
 
@@ -940,8 +940,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     if name is not None:
         return LossMetric(losses.get(identifier), name=name)
     name = getattr(identifier, "__name__", "")
-    if name in _FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
-        return MeanMetricWrapper(_FUNCTIONS[name], name=name)
+    if name in FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
+        return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))

@@ -240,12 +240,8 @@ class Optimizer:
         for name in (*self.slots, *self.scalars):
             getattr(self, name)[...] = state[name]
 
-    def load_own_variables(self, values: list[Array]) -> None:
-        """Go on from the `variables` of an optimizer of the same arguments, Keras's too.
-
-        Errors: ValueError, and nothing changed, for another number of them, another shape, or a count or a learning
-        rate that can be none.
-        """
+    def check_variables(self, values: list[Array]) -> None:
+        """Raise ValueError unless values can be this optimizer's `variables`."""
         own = self.variables
         if [np.shape(value) for value in values] != [variable.shape for variable in own]:
             raise ValueError(
@@ -254,13 +250,23 @@ class Optimizer:
             )
         if np.asarray(values[0]).dtype.kind not in "iu" or not 0 <= int(values[0]) < 2**63:
             raise ValueError(f"{self.name}: the number of steps must be a non-negative integer; got {values[0]!r}.")
+        if not isinstance(self._learning_rate, LearningRateSchedule):
+            self._number("learning_rate", float(values[1]))
+
+    def load_own_variables(self, values: list[Array]) -> None:
+        """Go on from the `variables` of an optimizer of the same arguments, Keras's too. Errors: as check_variables."""
+        self.check_variables(values)
         first = 1
         if not isinstance(self._learning_rate, LearningRateSchedule):
-            self.learning_rate = float(values[1])
-            first = 2
+            self.learning_rate, first = float(values[1]), 2
         self._batches = int(values[0])
-        for variable, value in zip(own[first:], values[first:], strict=True):
+        for variable, value in zip(self.variables[first:], values[first:], strict=True):
             variable[...] = value
+
+    @property
+    def learning_rate_argument(self) -> Any:
+        """The learning rate as it was given: a number, as rounded to floatx(), or a schedule."""
+        return self._learning_rate
 
     # ------------------------------------------------------------------------------------- steps
 
@@ -644,5 +650,5 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Op
     Errors: ValueError for an unknown class, with the nearest names, or another form of config.
     """
     if isinstance(config, dict) and str(config.get("class_name")).lower() in _BY_NAME:
-        config = {**config, "class_name": _BY_NAME[config["class_name"].lower()].__name__}
-    return serialization.deserialize("optimizer", config, {cls.__name__: cls for cls in _CLASSES}, custom_objects)
+        config = {**config, "class_name": config["class_name"].lower()}
+    return serialization.deserialize("optimizer", config, _BY_NAME, custom_objects)

@@ -181,7 +181,7 @@ def deserialize(
     Errors: ValueError for another form of config, code, or an unknown class, with the nearest names.
     """
     if not isinstance(config, dict) or "class_name" not in config:
-        raise ValueError(f"The config of {what} is a dict with a class_name and a config; got {config!r}.")
+        raise ValueError(f"The {what}'s config has a class_name and a config; got {config!r}.")
     shared = config.get("shared_object_id")
     if _shared and isinstance(shared, int) and ("read", shared) in _shared[-1]:
         return _shared[-1]["read", shared]

@@ -57,16 +57,6 @@ class InputLayer(Layer, Chain):
             "optional": False,
         }
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "batch_shape": [None, *self.shape],
-            "dtype": self.dtype,
-            "sparse": False,
-            "ragged": False,
-            "name": self.name,
-            "optional": False,
-        }
-
 
 def Input(*args: Any, **kwargs: Any) -> InputLayer:
     """The input of a model, as keras.Input; see InputLayer for the arguments."""
