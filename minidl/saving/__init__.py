@@ -117,7 +117,8 @@ def load_model(
     with reading(path):
         members = unzipped(data)
         arrays = hdf5.read(members["model.weights.h5"])
-        return _assembled(members, arrays, custom_objects, compile=compile)
+        model, plan = _assembled(members, arrays, custom_objects, compile=compile)
+    return _applied(model, plan)
 
 
 def _packed(model: Any) -> bytes:
@@ -129,7 +130,7 @@ def _packed(model: Any) -> bytes:
 
 def _assembled(
     members: dict[str, bytes], arrays: dict[str, Array], custom_objects: Mapping[str, Any] | None, *, compile: bool
-) -> Any:
+) -> tuple[Any, state.Plan]:
     check_metadata(parsed_json("metadata.json", members["metadata.json"]))
     config = parsed_json("config.json", members["config.json"])
     with checks.at_most_scalars(state.count_of_weights(arrays)):
@@ -137,6 +138,15 @@ def _assembled(
     plan = state.plan_weights(model, arrays, skip_mismatch=False)
     state.plan_optimizer(plan, model, arrays)
     state.plan_seeds(plan, model, _seeds(arrays))
+    return model, plan
+
+
+def _applied(model: Any, plan: state.Plan) -> Any:
+    """The model, with the plan's values; what is left out is warned of."""
+    if plan.failures:
+        plan.notes.append(f"load_weights: left as they were: {'; '.join(plan.failures)}.")
+    for note in plan.notes:
+        warnings.warn(note, stacklevel=4)
     plan.apply()
     return model
 
@@ -202,9 +212,7 @@ def load_weights(model: Any, filepath: Any, skip_mismatch: bool = False, **kwarg
             plan = state.plan_weights(model, arrays, skip_mismatch=skip_mismatch)
             state.plan_optimizer(plan, model, arrays)
             state.plan_seeds(plan, model, _seeds(arrays))
-    if plan.failures:
-        warnings.warn(f"load_weights: left as they were: {'; '.join(plan.failures)}.", stacklevel=3)
-    plan.apply()
+    _applied(model, plan)
 
 
 def _require_built(where: str, model: Any) -> None:
@@ -274,4 +282,5 @@ def from_bytes(data: bytes, custom_objects: Mapping[str, Any] | None = None) -> 
                 raise ValueError("the arrays declare more than the bytes hold")
         with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return _assembled(members, arrays, custom_objects, compile=True)
+        model, plan = _assembled(members, arrays, custom_objects, compile=True)
+    return _applied(model, plan)

@@ -29,10 +29,10 @@ def reading(path: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise FileFormatError(
-            f"{path}: {reason.rstrip('.')}. Nothing was changed. If the file should be sound, copy or save it again."
-        ) from error
+        reason = (str(error) or type(error).__name__).rstrip(".")
+        if not isinstance(error, ValueError):  # what the libraries raise, of which the message alone says too little
+            reason = f"the file is damaged ({type(error).__name__}: {reason}); copy or save it again"
+        raise FileFormatError(f"{path}: {reason}. Nothing was changed.") from error
 
 
 def read_bytes(path: Any) -> bytes:

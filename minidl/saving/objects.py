@@ -110,8 +110,18 @@ def deserialize_model(
             raise ValueError(f"this is the config of {config.get('class_name')!r}, not of a model")
         compile_config = config.get("compile_config")
         if compile and compile_config:
-            found.compile_from_config(compile_config)
+            _compile(found, compile_config)
     return found
+
+
+def _compile(model: Any, config: Any) -> None:
+    try:
+        model.compile_from_config(config)
+    except Exception as error:
+        raise ValueError(
+            f"what the model was compiled with cannot be made again: {str(error).rstrip('.')}. With compile=False the "
+            f"model is loaded without it"
+        ) from error
 
 
 def check_sizes(config: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +106,7 @@ class Plan:
         self.optimizer: tuple[Any, list[Array]] | None = None
         self.layers: list[Layer] = []
         self.failures: list[str] = []
+        self.notes: list[str] = []  # what is to be warned of
 
     def apply(self) -> None:
         """Write it all. A layer that computes further from its weights, such as Normalization, does so anew."""
@@ -147,8 +147,8 @@ def plan_weights(model: Layer, arrays: dict[str, Array], *, skip_mismatch: bool)
 def plan_optimizer(plan: Plan, model: Any, arrays: dict[str, Array]) -> None:
     """Add the optimizer's state to the plan, where both the model and the file have one.
 
-    One that has taken no step yet has a count and a learning rate alone, in the file or here: then the slots of the
-    one here stay zeros, or, as Keras does it, with a warning nothing is taken over.
+    One that has taken no step yet has a count and a learning rate alone: from a file these are taken over; for one
+    here, as Keras has it, nothing is, with a warning.
     Errors: ValueError for what no optimizer can have.
     """
     values = stored(arrays, OPTIMIZER)
@@ -160,10 +160,9 @@ def plan_optimizer(plan: Plan, model: Any, arrays: dict[str, Array]) -> None:
     if len(values) == head < len(own):
         values = [*values, *own[head:]]
     if len(values) != len(own):
-        warnings.warn(
+        plan.notes.append(
             f"Skipping variable loading for optimizer '{optimizer.name}', because it has {len(own)} variables whereas "
-            f"the saved optimizer has {len(values)} variables.",
-            stacklevel=5,
+            f"the saved optimizer has {len(values)} variables."
         )
         return
     optimizer.check_variables(values)
