@@ -33,7 +33,7 @@ FLOORS = [
     "masks",
     "arena datasets random serialization",
     "ops",
-    "array_functions checks",
+    "array_functions checks variables",
     "backend progress",
     "config",
     "cuda naming",
