@@ -182,7 +182,8 @@ class Model(Trainer):
         for layer in self._flat_layers:
             layer.dtype = self.dtype
             for arrays in (layer.parameters, layer.grads, layer.state):
-                arrays.update({name: array.astype(self.dtype) for name, array in arrays.items()})
+                floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}  # not a count
+                arrays.update({name: array.astype(self.dtype) for name, array in floats.items()})
         self._gather_parameters()
 
     @property
@@ -308,14 +309,27 @@ class Model(Trainer):
         found = [getattr(layer, "seed_generator", None) for layer in self._flat_layers]
         return [generator for generator in found if generator is not None]
 
-    def summary(self, line_length: int | None = None, print_fn: Any = None, **kwargs: Any) -> None:
-        """Print the layers, their output shapes and parameter counts, in Keras's table."""
-        defaults = {"positions": None, "expand_nested": False, "show_trainable": False, "layer_range": None}
-        checks.refuse_unknown("summary", {k: v for k, v in kwargs.items() if k not in defaults})
-        checks.refuse_unsupported("summary", **{k: (v, defaults[k]) for k, v in kwargs.items()})
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: list[str] | None = None,
+    ) -> None:
+        """Print the layers, their output shapes and parameter counts, in Keras's table; see summary.print_summary."""
         from minidl.summary import print_summary
 
-        print_summary(self, line_length=line_length, print_fn=print_fn)
+        print_summary(
+            self,
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     @property
     def losses(self) -> list[Any]:

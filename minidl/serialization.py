@@ -125,6 +125,11 @@ def serialize_function(function: Any) -> dict[str, Any]:
             "A lambda cannot be written: a file holds no code, and a lambda has no name to be found by. Define it as a "
             "function with def, and hand it over in custom_objects when the file is read."
         )
+    return function_config(name)
+
+
+def function_config(name: str) -> dict[str, Any]:
+    """Keras's dict of a function of this name."""
     return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
 
 
@@ -183,8 +188,8 @@ def deserialize(
     if not isinstance(config, dict) or "class_name" not in config:
         raise ValueError(f"The {what}'s config has a class_name and a config; got {config!r}.")
     shared = config.get("shared_object_id")
-    if _shared and isinstance(shared, int) and ("read", shared) in _shared[-1]:
-        return _shared[-1]["read", shared]
+    if _shared and isinstance(shared, int) and ("read", what, shared) in _shared[-1]:
+        return _shared[-1]["read", what, shared]
     cls = _class_of(what, config, classes, custom_objects)
     arguments = config.get("config") or {}
     if not isinstance(arguments, dict):
@@ -192,7 +197,7 @@ def deserialize(
     with CustomObjectScope(custom_objects):
         found = cls.from_config(arrays(arguments))
     if _shared and isinstance(shared, int):
-        _shared[-1]["read", shared] = found
+        _shared[-1]["read", what, shared] = found
     return found
 
 

@@ -72,11 +72,12 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     ops.binary_crossentropy_from_logits. It finds none where the loss is computed in another dtype. Keras on JAX and
     torch does not do so, and clips: the "jax" and "torch" random streams follow it.
     """
-    last = model.flat_layers()[-1]
     recovers = loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
     uncast = loss is not model.loss or loss.dtype == model.dtype  # metrics compute in the outputs' dtype
-    activation = last.activation
-    if recovers and uncast and activation in (activations.sigmoid, activations.softmax):
+    source = logits_layer(model, y_pred) if recovers and uncast else None
+    if source is not None:
+        activation = source.activation
+        assert activation is not None
         if activation is activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
             raise NotImplementedError(
                 f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
@@ -89,8 +90,19 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
                 f"the two.",
                 stacklevel=2,
             )
-        return last.pre_activations, True
+        return source.pre_activations, True
     return y_pred, loss.from_logits
+
+
+def logits_layer(model: Trainer, y_pred: Array) -> Layer | None:
+    """The layer whose sigmoid or softmax made y_pred, the last one but for layers that only passed it on; or None.
+
+    Keras marks a tensor with the logits under it, and finds them under an Identity or a Dropout at inference too.
+    """
+    for layer in reversed(model.flat_layers()):
+        if layer.activation in (activations.sigmoid, activations.softmax) and layer.outputs is y_pred:
+            return layer
+    return None
 
 
 def total_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
@@ -147,14 +159,17 @@ def backward(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | Non
     arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
     gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
     gradient = model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False))
-    *below, last = model.flat_layers()
+    layers = model.flat_layers()
     if predictions is not y_pred:  # the loss is one of logits: it enters below the last activation
-        if last.activity_regularizer is not None:
-            gradient += last.activation_gradient(activity_gradient(model, last))
-        gradient = last.backward_from_pre_activations(gradient)
-    else:
-        below.append(last)
-    for layer in reversed(below):
+        source = logits_layer(model, y_pred)
+        assert source is not None
+        at = layers.index(source)
+        penalized = [layer for layer in layers[at:] if layer.activity_regularizer is not None]
+        if penalized:  # those after it passed its outputs on, so that all penalties are on these
+            gradient += source.activation_gradient(sum(activity_gradient(model, layer) for layer in penalized))
+        gradient = source.backward_from_pre_activations(gradient)
+        layers = layers[:at]
+    for layer in reversed(layers):
         if layer.activity_regularizer is not None:
             gradient = gradient + activity_gradient(model, layer)
         gradient = layer.backward(gradient)

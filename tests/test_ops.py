@@ -9,12 +9,13 @@ from helpers import assert_close, assert_gradients_close, assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import ops
+from minidl import activations, ops
 
 EPS = np.finfo(np.float64).eps
 EPS32 = np.float32(1e-7)  # Keras's clip in float32
 DTYPES = ["float32", "float64"]
-ACTIVATIONS = ["linear", "relu", "sigmoid", "tanh", "softmax"]
+SCALARS = {"threshold": {"threshold": 0.5, "default_value": 2.0}}
+ACTIVATIONS = sorted({a.name: a for a in vars(activations).values() if isinstance(a, activations.Activation)})
 
 
 def frozen(array):
@@ -43,19 +44,45 @@ def test_dense_backward(rng):
     assert_gradients_close(f, inputs, ops.dense_backward(d_outputs, kernel), what="d_inputs", **bounds)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_backward(rng, name):
-    forward, backward = getattr(ops, name), getattr(ops, f"{name}_backward")
-    inputs, d_outputs = rng.normal(size=(6, 5), scale=2), rng.normal(size=(6, 5))
-    inputs[np.abs(inputs) < 0.01] = 0.5  # relu has no derivative at 0, and h is 1e-5
+KINKS = (-6, -3, -1, -0.5, 0, 0.5, 1, 3, 6)  # of all activations and arguments below
+WITH_ARGUMENTS = [(name, SCALARS.get(name, {})) for name in ACTIVATIONS] + [
+    ("relu", {"negative_slope": 0.25, "max_value": 1.0, "threshold": -1.0}),
+    ("relu", {"negative_slope": 0.25, "threshold": 0.5}),
+    ("relu", {"max_value": 6.0}),
+    ("relu", {"negative_slope": 0.25}),
+    ("leaky_relu", {"negative_slope": 0.5}),
+    ("elu", {"alpha": 0.7}),
+    ("celu", {"alpha": 0.7}),
+    ("gelu", {"approximate": True}),
+    ("squareplus", {"b": 1.5}),
+    ("soft_shrink", {"threshold": 1.0}),
+    ("hard_shrink", {"threshold": 1.0}),
+    ("softmax", {"axis": 0}),
+    ("softmax", {"axis": (0, 1)}),
+    ("log_softmax", {"axis": None}),
+    ("sparsemax", {"axis": 0}),
+    ("glu", {"axis": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "scalars"), WITH_ARGUMENTS, ids=[f"{n}-{'-'.join(s)}" for n, s in WITH_ARGUMENTS])
+def test_activation_backward(rng, name, scalars):
+    activation = getattr(activations, name).with_arguments(**scalars)
+    inputs = rng.normal(size=(6, 6), scale=2)
+    for kink in KINKS:
+        inputs[np.abs(inputs - kink) < 0.01] = kink + 0.2  # no derivative there, and h is 1e-5
+    outputs = activation.forward(inputs)
+    d_outputs = rng.normal(size=outputs.shape)
 
     def f():
-        return (d_outputs * forward(inputs)).sum()
+        return (d_outputs * activation.forward(inputs)).sum()
 
-    # |f‴| ≤ 2 Σ_u |d_outputs_u|: |σ‴| ≤ 1/8, |tanh‴| ≤ 2, |∂³ softmax_v/∂z_u³| ≤ 1/8 for each of the 5 v.
-    # Rounded: 30 terms of at most 3·4, a few times each and in the sum's 30 partial sums: 30·12·40.
-    d_inputs = backward(d_outputs, forward(inputs))
-    assert_gradients_close(f, inputs, d_inputs, third_derivative=2 * 5 * 3, scale=14_400)
+    # |f‴| ≤ 4 Σ_u |d_outputs_u|: |σ‴| ≤ 1/8, |tanh‴| ≤ 2, |∂³ softmax_v/∂z_u³| ≤ 1/8 for each v, |gelu‴| ≤ 3,
+    # |(α e^(x/α))‴| ≤ 1/α² ≤ 2.1, |elu‴| < 1, |selu‴| < 1.8, |squareplus‴| ≤ 0.43/b; e^x: below e^8 = 3000.
+    # Rounded: 36 terms of at most 3·8, a few times each and in the sum's 36 partial sums: 36·24·40; e^x: 3000 for 8.
+    d_inputs = activation.gradient(d_outputs, inputs, outputs)
+    large = 400 if name == "exponential" else 1
+    assert_gradients_close(f, inputs, d_inputs, third_derivative=4 * 6 * 3 * large, scale=35_000 * large)
 
 
 def test_dropout_backward(rng):
@@ -487,6 +514,34 @@ SCORE_ARGUMENTS = {
     "r2_score": ([(5,)] * 4, {}),
 }
 
+# shapes of the arrays, which are in (0, 1), and the scalars; a boolean array is a mask
+LAYER_ARGUMENTS = {
+    "prelu": ([(5, 3), (3,)], {}),
+    "prelu_backward": ([(5, 3), (5, 3), (3,)], {}),
+    "prelu_gradient": ([(5, 3), (5, 3)], {"axes": (0,)}),
+    "gaussian_noise": ([(5, 3)] * 2, {}),
+    "gaussian_dropout": ([(5, 3)] * 2, {}),
+    "gaussian_dropout_backward": ([(5, 3)] * 2, {}),
+    "moments": ([(5, 3)], {"axes": (0,)}),
+    "normalization": ([(5, 3), (1, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_backward": ([(5, 3), (5, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "fixed_normalization_backward": ([(5, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_gradients": ([(5, 3), (5, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "moving_average": ([(3,)] * 2, {"momentum": 0.9}),
+    "mean_square": ([(5, 3)], {"axes": (1,)}),
+    "rms_normalization": ([(5, 3), (5, 1), (3,)], {"epsilon": 0.1}),
+    "rms_normalization_backward": ([(5, 3), (5, 3), (5, 1), (3,)], {"epsilon": 0.1, "axes": (1,)}),
+    "unit_normalization": ([(5, 3)], {"axes": (1,)}),
+    "unit_normalization_backward": ([(5, 3)] * 2, {"axes": (1,)}),
+    "rescale": ([(5, 3), (3,), (3,)], {}),
+    "rescale_backward": ([(5, 3), (3,)], {}),
+    "standardize": ([(5, 3), (3,), (3,)], {}),
+    "standardize_backward": ([(5, 3), (3,)], {}),
+    "unstandardize": ([(5, 3), (3,), (3,)], {}),
+    "unstandardize_backward": ([(5, 3), (3,)], {}),
+    "pooled_moments": ([(3,)] * 4, {"other_weight": 0.3}),
+}
+
 
 def arguments_of(name, dtype):
     """Random read-only arguments of ops' function of that name."""
@@ -505,17 +560,20 @@ def arguments_of(name, dtype):
     if name == "dense_gradients":
         return (draw(5, 3), draw(5, 4)), {}
     if name in ACTIVATIONS:
-        return (draw(5, 3),), {}
+        return (draw(5, 4),), SCALARS.get(name, {})
     if name.removesuffix("_backward") in ACTIVATIONS:
-        return (draw(5, 3), frozen(getattr(ops, name.removesuffix("_backward"))(draw(5, 3)))), {}
-    if name.startswith("dropout"):
+        activation, inputs = getattr(activations, name.removesuffix("_backward")), draw(5, 4)
+        outputs = frozen(activation.forward(inputs, **SCALARS.get(activation.name, {})))
+        d_outputs = frozen(rng.normal(size=outputs.shape).astype(dtype))
+        return (d_outputs, inputs if activation.needs_inputs else outputs), SCALARS.get(activation.name, {})
+    if name.startswith(("dropout", "alpha_dropout")):
         return (draw(5, 3), frozen(rng.random((5, 3)) < 0.6)), {"rate": 0.4}
     if name in LOSS_ARGUMENTS or name.removesuffix("_backward") in LOSS_ARGUMENTS:
         kind, scalars = LOSS_ARGUMENTS[name.removesuffix("_backward")]
         labels = frozen(rng.integers(0, 3, 5)) if kind == "sparse" else probability(5, 3)
         return (labels, draw(5, 3) if "logits" in name else probability(5, 3)), scalars
-    if name in SCORE_ARGUMENTS:
-        arrays, scalars = SCORE_ARGUMENTS[name]
+    if name in SCORE_ARGUMENTS | LAYER_ARGUMENTS:
+        arrays, scalars = (SCORE_ARGUMENTS | LAYER_ARGUMENTS)[name]
         return tuple(probability(*shape) for shape in arrays), scalars
     if name.startswith("binary_crossentropy_from_logits"):
         return (probability(5, 3), draw(5, 3)), {}
@@ -574,7 +632,7 @@ def test_out_is_written_in_place_with_the_same_bits(name, dtype):
     assert_same(out, expected)
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_OUT if not n.startswith("dense")])
+@pytest.mark.parametrize("name", [n for n in WITH_OUT if not n.startswith(("dense", "glu"))])
 def test_out_may_be_the_first_input(name):
     arrays, scalars = arguments_of(name, "float64")
     expected = np.array(getattr(ops, name)(*arrays, **scalars))

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_close, assert_same, central_differences
 
 from minidl import config, layers, loops, losses, regularizers, training, utils
-from minidl.layers import Dense, Dropout, Input
+from minidl.layers import Activation, ActivityRegularization, Dense, Dropout, Identity, Input, Rescaling
 from minidl.models import Sequential
 from minidl.optimizers import Adam
 
@@ -168,12 +168,12 @@ def test_a_saturated_wrong_sigmoid_has_the_loss_of_its_logit():
     assert model.get_weights()[0] < before  # a gradient of 1, not 0
 
 
-@pytest.mark.parametrize("top", ["linear", "dropout"])
+@pytest.mark.parametrize("top", ["linear", "rescaling"])
 def test_any_other_end_gives_clipped_probabilities(top):
     if top == "linear":
         model = one_unit("linear", kernel=1.0)
     else:
-        model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), Dropout(0.0)])
+        model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), Rescaling(1.0)])
         model.compile("adam", BCE)
         model.set_weights([[[50.0]], [0.0]])
     clipped = float(-np.log(np.float32(1) - np.float32(1 - 1e-7)))
@@ -181,6 +181,16 @@ def test_any_other_end_gives_clipped_probabilities(top):
     before = model.arena.theta.copy()
     model.fit([[1.0]], [0], verbose=0)
     assert_same(model.arena.theta, before)  # the clip's gradient is 0
+
+
+@pytest.mark.parametrize("top", [Identity(), Dropout(0.0), ActivityRegularization(), Activation("linear")])
+def test_a_sigmoid_under_layers_that_pass_it_on_has_the_loss_of_its_logit(top):
+    model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), top])
+    model.compile("adam", BCE)
+    model.set_weights([[[50.0]], [0.0]])
+    assert model.evaluate([[1.0]], [0], verbose=0) == 50.0
+    model.fit([[1.0]], [0], verbose=0)
+    assert model.get_weights()[0] < 50.0  # a gradient of 1, not 0
 
 
 def test_from_logits(rng):

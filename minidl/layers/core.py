@@ -99,7 +99,7 @@ class Dense(Layer):
         )
         self.units = checks.positive_int("Dense", "units", units)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.activation: activations.Activation = activations.get(activation)
+        self.activation: activations.Activation = activations.for_layer("Dense", activation)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.required("Dense", "kernel_initializer", kernel_initializer)
         self.bias_initializer = initializers.required("Dense", "bias_initializer", bias_initializer)

@@ -46,6 +46,7 @@ from minidl.serialization import (
     get_registered_name,
     get_registered_object,
     register_keras_serializable,
+    sharing,
 )
 
 __all__ = [
@@ -123,9 +124,14 @@ def load_model(
 
 def _packed(model: Any) -> bytes:
     names, arrays = state.collect(model)
-    config = json.dumps(serialize_model(model)).encode()
-    weights = hdf5.write(names, arrays)
-    return zipped(dict(zip(MEMBERS, (json.dumps(metadata()).encode(), config, weights), strict=True)))
+    return zipped(dict(zip(MEMBERS, (*_described(model), hdf5.write(names, arrays)), strict=True)))
+
+
+def _described(model: Any) -> tuple[bytes, bytes]:
+    """metadata.json and config.json."""
+    with sharing():
+        config = serialize_model(model)
+    return json.dumps(metadata()).encode(), json.dumps(config).encode()
 
 
 def _assembled(
@@ -253,7 +259,6 @@ def _plan_of_tensors(model: Any, arrays: dict[str, Array], own: dict[str, Any], 
         plan.failures.append(f"the model has no {', '.join(unknown[:5])}")
     if plan.failures and not skip_mismatch:
         raise ValueError(f"the weights do not fit the model: {plan.failures[0]}")
-    plan.layers = [layer for _, layer in state.walk(model)]
     seeds = own.get("seeds", {})
     if not isinstance(seeds, dict):
         raise ValueError(f"the seeds in the header must be a dict; got {seeds!r}")
@@ -269,8 +274,7 @@ def to_bytes(model: Any) -> bytes:
     _, arrays = state.collect(model)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    parts = json.dumps(metadata()).encode(), json.dumps(serialize_model(model)).encode(), buffer.getvalue()
-    return zipped(dict(zip(_PICKLED, parts, strict=True)))
+    return zipped(dict(zip(_PICKLED, (*_described(model), buffer.getvalue()), strict=True)))
 
 
 def from_bytes(data: bytes, custom_objects: Mapping[str, Any] | None = None) -> Any:

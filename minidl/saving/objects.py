@@ -161,6 +161,9 @@ def custom_objects_of(model: Any) -> dict[str, Any]:
             waiting += value
         elif isinstance(value, dict):
             waiting += value.values()
+        elif isinstance(value, activations.Activation):
+            if serialization.is_function(activations.serialize(value)):
+                found[value.name] = value
         elif isinstance(value, tuple(base for base, _ in _BASES)):
             waiting += [type(value), *vars(value).values()]
     return found

@@ -104,22 +104,17 @@ class Plan:
     def __init__(self) -> None:
         self.writes: list[tuple[Array, Array]] = []
         self.optimizer: tuple[Any, list[Array]] | None = None
-        self.layers: list[Layer] = []
         self.failures: list[str] = []
         self.notes: list[str] = []  # what is to be warned of
 
     def apply(self) -> None:
-        """Write it all. A layer that computes further from its weights, such as Normalization, does so anew."""
+        """Write it all."""
         if self.optimizer is not None:
             optimizer, values = self.optimizer
             optimizer.load_own_variables(values)
         for target, value in self.writes:
             with np.errstate(all="ignore"):  # float64 beyond float32's range becomes an infinity, as in Keras
                 target[...] = value
-        for layer in self.layers:
-            finalize = getattr(layer, "finalize_state", None)
-            if finalize is not None:
-                finalize()
 
 
 def plan_weights(model: Layer, arrays: dict[str, Array], *, skip_mismatch: bool) -> Plan:
@@ -138,7 +133,6 @@ def plan_weights(model: Layer, arrays: dict[str, Array], *, skip_mismatch: bool)
             plan.failures.append(str(error))
         else:
             plan.writes += zip(own, values, strict=True)
-            plan.layers.append(found)
     if plan.failures and not skip_mismatch:
         raise ValueError(f"{len(plan.failures)} of the model's layers do not fit the file: {plan.failures[0]}")
     return plan

@@ -36,7 +36,7 @@ def read(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
     found: dict[str, Array] = _library().load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.get("__metadata__") or {}
-    if metadata.get("format") != "minidl":
+    if metadata.get("format") != "minidl" and not {"minidl", "sha256"} & metadata.keys():
         return found, {}
     text = str(metadata.get("minidl"))
     if metadata.get("sha256") != checksum(found, text):
