@@ -356,14 +356,11 @@ def serialize(initializer: Initializer) -> dict[str, Any]:
     return serialization.serialize(initializer, "keras.initializers")
 
 
-def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Initializer:
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Initializer:
     """The initializer of a serialize(), Keras's too; custom_objects: class name -> class of your own ones.
 
-    Raises: ValueError for another dict or name.
+    Raises: ValueError for another dict or an unknown name.
     """
-    name = config.get("class_name")
-    if isinstance(name, str) and name not in (custom_objects or {}):
-        _class(name)
     found: Initializer = serialization.deserialize("initializer", config, _CLASSES, custom_objects)
     return found
 
