@@ -306,3 +306,22 @@ def test_the_summary_is_keras_s(keras_tf, arguments, monkeypatch):
                 unbuilt.summary(print_fn=found.append, **arguments)
             texts.append("\n".join(found))
         assert texts[1] == texts[0]
+
+
+def test_files_of_every_layer_travel_both_ways(keras_tf, tmp_path):
+    """For each shape of a sample one model of all the layers that keep it: weights to the bit, and configs."""
+    keras, _ = keras_tf
+    with floatx(keras, "float32"):
+        for shape in [(5,), (3, 5), (3, 2), (4, 3), (6,)]:
+            for writer, reader in ((keras, minidl_keras), (minidl_keras, keras)):
+                stack = [make(writer) for make, own in LAYERS.values() if own == shape]
+                stack = [layer for layer in stack if tuple(layer.compute_output_shape((None, *shape)))[1:] == shape]
+                model = writer.Sequential([writer.Input(shape), *stack])
+                rng = np.random.default_rng(1)
+                model.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(w.dtype) for w in model.get_weights()])
+                model.save(tmp_path / "model.keras")
+                read = reader.models.load_model(tmp_path / "model.keras")
+                for got, expected in zip(read.get_weights(), model.get_weights(), strict=True):
+                    assert_same(got, expected)
+                for ours, theirs in zip(read.layers, model.layers, strict=True):
+                    assert plain(ours.get_config()) == plain(theirs.get_config())
