@@ -632,7 +632,8 @@ def arguments_of(name, dtype):
     return (draw(5), probability(5)), {}
 
 
-# the steps and swap_by_sums write to their arguments, adam_alpha and the schedules have none that are arrays: they have their own tests
+# the steps and swap_by_sums write to their arguments, adam_alpha and the schedules have none that are arrays: these
+# have tests of their own
 FUNCTIONS = sorted(
     name
     for name, value in vars(ops).items()
