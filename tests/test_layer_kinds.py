@@ -316,6 +316,28 @@ def test_every_stream_gives_noise(rng, name, stream):
         assert np.isfinite(layer(x, training=True)).all()
 
 
+# of TensorFlow 2.21.0: tf.random.stateless_normal(shape, [7, 3]) within jit_compile=True
+XLA_NORMALS = {
+    ((2, 3), "float64"): [0.2783987036660357, 0.4910295615610586, -1.4838006162101516, 1.2326989301010227,
+                          -0.4128730608304537, -0.03208195399426414],
+    ((3, 2), "float64"): [-1.1629190122633024, 0.49464316571815736, 0.3269524910793076, 1.4476862881904873,
+                          -1.4266369097361633, -0.030845990495391745],
+    ((3, 3), "float64"): [0.2783987036660357, 0.4910295615610586, -1.4838006162101516, 1.2326989301010227,
+                          -0.4128730608304537, -0.03208195399426414, 0.9472538646696497, 1.1690986534186856,
+                          -0.8131684493232474],
+    ((3, 2), "float32"): [0.5655450224876404, -1.7402561902999878, -1.3821699619293213, 0.5879009962081909,
+                          0.166540265083313, -0.09488612413406372],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "dtype"), XLA_NORMALS)
+def test_xla_s_normals(shape, dtype):
+    with config.using_random_stream("tensorflow-xla"):
+        got = random.step_normal(shape, 0.0, 1.0, (7, 3), dtype)
+    expected = np.array(XLA_NORMALS[shape, dtype], dtype).reshape(shape)
+    assert_close(got, expected, atol=2.4e-7 if dtype == "float32" else 0)
+
+
 def test_xla_s_normals_are_normal_whatever_the_shape():
     for shape in ((), (1,), (7, 5), (5, 6), (300, 301)):
         with config.using_random_stream("tensorflow-xla"):
