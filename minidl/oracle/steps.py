@@ -32,9 +32,9 @@ BIT_EQUAL, WITHIN_BOUND, DIVERGENT, NOT_OBSERVED = "bit-equal", "within bound", 
 class State:
     """What a model carries from step to step.
 
-    weights: "layer/name" -> array, of all layers in order, trained or not. slots: slot name ("m", "v", …) -> "layer/name"
-    of a trained weight -> array; a slot that is one number, such as Nadam's u_product, under the name "". seeds: layer
-    name -> [seed, counter]. iterations: updates so far; learning_rate: that of the next one.
+    weights: "layer/name" -> array, of all layers in order, trained or not. slots: slot name ("m", "v", …) ->
+    "layer/name" of a trained weight -> array; a slot that is one number, such as Nadam's u_product, under the name "".
+    seeds: layer name -> [seed, counter]. iterations: updates so far; learning_rate: that of the next one.
     """
 
     weights: dict[str, Array]
@@ -49,8 +49,8 @@ class Step:
     """One step of a fit, in the trainer's own numbers; None where it was not observed.
 
     number: counted from 0 over the whole fit; epoch; batch: of the epoch. before, after: the state around the step.
-    x, y, sample_weight: the batch as trained on, class weights included; sample_weight is None also where there is none.
-    noise: layer name -> the mask (bool, True = kept) of a Dropout or AlphaDropout, the factor or the sum of a Gaussian one.
+    x, y, sample_weight: the batch as trained on, class weights included; sample_weight None also where there is none.
+    noise: layer name -> the mask (bool, True = kept) of a Dropout or AlphaDropout, the factor or summand of a Gaussian.
     pre_activations: of each layer that ends in an activation; activations: the outputs of every layer.
     data_loss: without penalties; loss: with them. penalties: in the order of model.losses.
     gradients: "layer/name" of each trained weight -> dL/d(weight), as handed to the optimizer. logs: what is reported.
