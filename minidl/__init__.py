@@ -22,6 +22,7 @@ from minidl import (
     random,
     regularizers,
     utils,
+    wrappers,
 )
 from minidl.layers import Input
 from minidl.models import Model, Sequential
@@ -46,4 +47,5 @@ __all__ = [
     "random",
     "regularizers",
     "utils",
+    "wrappers",
 ]

@@ -20,6 +20,7 @@ from minidl import (
     random,
     regularizers,
     utils,
+    wrappers,
 )
 from minidl.layers import Input
 from minidl.models import Model, Sequential
@@ -42,6 +43,7 @@ __all__ = [
     "random",
     "regularizers",
     "utils",
+    "wrappers",
 ]
 
 # `import minidl.keras.layers` must find minidl.layers itself, not load a second copy of its classes.

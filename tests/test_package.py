@@ -22,6 +22,8 @@ FLOORS = [
     "oracle",
     "__init__",
     "keras",
+    "wrappers",
+    "sklearn",
     "nn utils",
     "models",
     "saving summary trainer",
