@@ -282,14 +282,33 @@ class Model(Trainer):
         found = [getattr(layer, "seed_generator", None) for layer in self._flat_layers]
         return [generator for generator in found if generator is not None]
 
-    def summary(self, line_length: int | None = None, print_fn: Any = None, **kwargs: Any) -> None:
-        """Print the layers, their output shapes and parameter counts, in Keras's table."""
-        defaults = {"positions": None, "expand_nested": False, "show_trainable": False, "layer_range": None}
-        checks.refuse_unknown("summary", {k: v for k, v in kwargs.items() if k not in defaults})
-        checks.refuse_unsupported("summary", **{k: (v, defaults[k]) for k, v in kwargs.items()})
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Any = None,
+    ) -> None:
+        """Print the layers, their output shapes and parameter counts, in Keras's table; see summary.print_summary."""
         from minidl.summary import print_summary
 
-        print_summary(self, line_length=line_length, print_fn=print_fn)
+        print_summary(
+            self,
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
+
+    def _repr_html_(self) -> str:
+        """The summary, where a notebook shows the model."""
+        from minidl.summary import html_summary
+
+        return html_summary(self)
 
     @property
     def losses(self) -> list[Any]:

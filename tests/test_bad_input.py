@@ -290,10 +290,6 @@ UNSUPPORTED = [
     ("evaluate", lambda **a: new_model().evaluate(X, Y, **a), "callbacks", [callbacks.Callback()]),
     ("predict", lambda **a: new_model().predict(X, **a), "steps", 3),
     ("predict", lambda **a: new_model().predict(X, **a), "callbacks", [callbacks.Callback()]),
-    ("summary", lambda **a: new_model().summary(**a), "positions", [0.3, 0.6, 1.0]),
-    ("summary", lambda **a: new_model().summary(**a), "expand_nested", True),
-    ("summary", lambda **a: new_model().summary(**a), "show_trainable", True),
-    ("summary", lambda **a: new_model().summary(**a), "layer_range", ["a", "b"]),
 ]
 
 
@@ -313,11 +309,6 @@ def test_unsupported_arguments_of_keras(where, call, name, value):
 def test_unknown_arguments(where, make):
     with pytest.raises(ValueError, match=f"^{where}: unrecognized keyword arguments: 'colour'"):
         make(colour="red")
-
-
-def test_unknown_arguments_of_summary():
-    with pytest.raises(ValueError, match=r"^summary: unrecognized keyword arguments: 'colour'"):
-        new_model().summary(colour="red")
 
 
 def test_trainable_that_is_no_bool():

@@ -38,7 +38,7 @@ FLOORS = [
     "checks",
     "backend progress",
     "config",
-    "cuda naming",
+    "cuda display naming",
 ]
 FLOOR = {module: len(FLOORS) - i for i, line in enumerate(FLOORS) for module in line.split()}
 
