@@ -13,6 +13,7 @@ from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_s
 from minidl.random import SeedGenerator
 from minidl.trainer import Trainer
 from minidl.training import forward
+from minidl.variables import Variable
 
 
 class Model(Trainer):
@@ -87,13 +88,13 @@ class Model(Trainer):
         (self.dtype,) = dtypes
         if self._input is None:
             self._input = InputLayer(shape, dtype=self.dtype)
-        outputs: Shape = (None, *shape)
+        chain: Chain = self._input
         for layer in self._layers:
             if not layer.built:
-                layer.build(outputs)
-            layer.check_input(outputs)
-            outputs = layer.output_shape = layer.compute_output_shape(outputs)
-        self.output_shape = outputs
+                layer.scope = f"{self.name}/"
+            chain = chain.then(layer)
+        self._ends = self._input, chain
+        self.output_shape = chain.shape
         self._note_flat_layers()
         if len({id(layer) for layer in self._flat_layers}) < len(self._flat_layers):
             raise NotImplementedError(
@@ -177,6 +178,16 @@ class Model(Trainer):
         return self._input.batch_shape
 
     @property
+    def inputs(self) -> list[Chain]:
+        """[input], as Keras lists them."""
+        return [self.input]
+
+    @property
+    def outputs(self) -> list[Chain]:
+        """[output], as Keras lists them."""
+        return [self.output]
+
+    @property
     def output_shape(self) -> Any:
         """(None, units). Errors: ValueError if the model is not built."""
         self._require_built("output_shape")
@@ -207,26 +218,26 @@ class Model(Trainer):
             layer.trainable = value
 
     @property
-    def weights(self) -> list[Array]:
+    def weights(self) -> list[Variable]:
         """The weights of all layers, in order: writing to one changes the model."""
         return [weight for layer in self._layers for weight in layer.weights]
 
     @property
-    def trainable_weights(self) -> list[Array]:
+    def trainable_weights(self) -> list[Variable]:
         """The parameters that training updates, in order."""
         if not self.trainable:
             return []
         return [weight for layer in self._layers for weight in layer.trainable_weights]
 
     @property
-    def non_trainable_weights(self) -> list[Array]:
+    def non_trainable_weights(self) -> list[Variable]:
         """The weights that training does not update, in order."""
         if not self.trainable:
             return self.weights
         return [weight for layer in self._layers for weight in layer.non_trainable_weights]
 
     @property
-    def variables(self) -> list[Array]:
+    def variables(self) -> list[Variable]:
         """The weights, and the states of the layers' random seeds."""
         return [variable for layer in self._layers for variable in layer.variables]
 

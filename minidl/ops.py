@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checks
+from minidl import array_functions, checks
 from minidl.backend import Array, array_module
 
 # ------------------------------------------------------------------------------------------------ dense
@@ -1315,3 +1315,13 @@ def weighted_mean_over_batch(losses: Array, sample_weight: Array | None = None) 
     """
     weighted = losses if sample_weight is None else losses * sample_weight
     return weighted.sum() / losses.dtype.type(losses.size)
+
+
+def __getattr__(name: str) -> Any:
+    """Keras's `ops` for a metric, a regularizer or a loss of one's own: see array_functions.py."""
+    if name in array_functions.NAMES:
+        return array_functions.function(name)
+    raise AttributeError(
+        f"minidl.ops has no {name!r}. It has the formulas of a multilayer perceptron, and of Keras's ops those that "
+        f"NumPy has too."
+    )

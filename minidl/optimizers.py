@@ -15,6 +15,7 @@ from minidl.backend import Array
 from minidl.checks import finite_float, positive_float, positive_int, refuse_unknown
 from minidl.naming import auto_name, unknown_name
 from minidl.schedules import LearningRateSchedule
+from minidl.variables import Count, Rate
 
 sys.modules[f"{__name__}.schedules"] = schedules  # so that `from minidl.optimizers.schedules import …` works
 
@@ -112,14 +113,12 @@ class Optimizer:
             positive_int(where, "ema_overwrite_frequency", self.ema_overwrite_frequency)
 
     @property
-    def learning_rate(self) -> float:
-        """η, as rounded to floatx(); of a schedule, that of the next step.
+    def learning_rate(self) -> Rate:
+        """η, as rounded to floatx(), a float with Keras's numpy() and assign(); of a schedule, that of the next step.
 
         Setting it: a number, or a schedule to go on with. Errors: TypeError for a number in place of a schedule.
         """
-        if isinstance(self._learning_rate, LearningRateSchedule):
-            return float(np.float32(self._learning_rate(self._batches)))
-        return float(self._learning_rate)
+        return Rate.of(self.rate, lambda value: setattr(self, "learning_rate", value))
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -135,13 +134,25 @@ class Optimizer:
         self._learning_rate = np.dtype(self.dtype).type(self._number("learning_rate", value))
 
     @property
-    def iterations(self) -> int:
+    def rate(self) -> float:
+        """learning_rate as a plain float, for the update rules."""
+        if isinstance(self._learning_rate, LearningRateSchedule):
+            return float(np.float32(self._learning_rate(self._batches)))
+        return float(self._learning_rate)
+
+    @property
+    def iterations(self) -> Count:
         """The updates so far: the batches, or with gradient_accumulation_steps a batch in so many."""
-        return self._batches // (self.gradient_accumulation_steps or 1)
+        return Count(self.updates)
 
     @iterations.setter
     def iterations(self, value: int) -> None:
         self._batches = value * (self.gradient_accumulation_steps or 1)
+
+    @property
+    def updates(self) -> int:
+        """iterations as a plain int, for the update rules."""
+        return self._batches // (self.gradient_accumulation_steps or 1)
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """Leave parameters out of weight decay; each call replaces what the one before said.
@@ -229,7 +240,7 @@ class Optimizer:
         """
         state = {"iterations": np.asarray(self._batches, np.int64)}
         if not isinstance(self._learning_rate, LearningRateSchedule):
-            state["learning_rate"] = np.asarray(self.learning_rate)
+            state["learning_rate"] = np.asarray(self.rate)
         return state | {name: getattr(self, name).copy() for name in (*self.slots, *self.scalars)}
 
     def set_state(self, state: dict[str, Array]) -> None:
@@ -278,9 +289,7 @@ class Optimizer:
             grads = ops.clip_by_value(grads, clipvalue=self.clipvalue)
         if self.weight_decay is not None:
             for part in self._decayed:
-                ops.weight_decay_step(
-                    arena.theta[part], weight_decay=self.weight_decay, learning_rate=self.learning_rate
-                )
+                ops.weight_decay_step(arena.theta[part], weight_decay=self.weight_decay, learning_rate=self.rate)
         self.update(arena, grads)
 
     def update(self, arena: Arena, grads: Array) -> None:
@@ -289,9 +298,9 @@ class Optimizer:
 
     def _update_averages(self, arena: Arena) -> None:
         """After each batch, also where gradients are only accumulated; before the first update is counted, a copy."""
-        ops.moving_average_step(self.averages, arena.theta, momentum=self.ema_momentum if self.iterations else 0.0)
+        ops.moving_average_step(self.averages, arena.theta, momentum=self.ema_momentum if self.updates else 0.0)
         frequency = self.ema_overwrite_frequency
-        if frequency is not None and (self.iterations + 1) % frequency == 0:
+        if frequency is not None and (self.updates + 1) % frequency == 0:
             arena.theta[...] = self.averages
 
     def finalize_variable_values(self, var_list: Any = None) -> None:
@@ -353,13 +362,13 @@ class SGD(Optimizer):
     def update(self, arena: Arena, grads: Array) -> None:
         """ops.sgd_step or ops.sgd_momentum_step over the whole arena."""
         if not self.momentum:
-            ops.sgd_step(arena.theta, grads, learning_rate=self.learning_rate)
+            ops.sgd_step(arena.theta, grads, learning_rate=self.rate)
             return
         ops.sgd_momentum_step(
             arena.theta,
             grads,
             self.momentums,
-            learning_rate=self.learning_rate,
+            learning_rate=self.rate,
             momentum=self.momentum,
             nesterov=self.nesterov,
         )
@@ -386,8 +395,8 @@ class _AdamFamily(Optimizer):
     @property
     def _settings(self) -> dict[str, Any]:
         return {
-            "step": self.iterations + 1,
-            "learning_rate": self.learning_rate,
+            "step": self.updates + 1,
+            "learning_rate": self.rate,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
@@ -520,7 +529,7 @@ class RMSprop(Optimizer):
             self.velocities,
             self.momentums if self.momentum else None,
             self.average_gradients if self.centered else None,
-            learning_rate=self.learning_rate,
+            learning_rate=self.rate,
             rho=self.rho,
             momentum=self.momentum,
             epsilon=self.epsilon,
@@ -558,7 +567,7 @@ class Adagrad(Optimizer):
 
     def update(self, arena: Arena, grads: Array) -> None:
         """ops.adagrad_step over the whole arena."""
-        ops.adagrad_step(arena.theta, grads, self.accumulators, learning_rate=self.learning_rate, epsilon=self.epsilon)
+        ops.adagrad_step(arena.theta, grads, self.accumulators, learning_rate=self.rate, epsilon=self.epsilon)
 
 
 class Adadelta(Optimizer):
@@ -585,7 +594,7 @@ class Adadelta(Optimizer):
             grads,
             self.accumulated_grads,
             self.accumulated_deltas,
-            learning_rate=self.learning_rate,
+            learning_rate=self.rate,
             rho=self.rho,
             epsilon=self.epsilon,
         )

@@ -274,6 +274,12 @@ def restore_global_state(state: tuple[Any, ...]) -> None:
     _global_seed, _global_generator, _torch_generator = state
 
 
+def drop_global_generator() -> None:
+    """Drop the global SeedGenerator alone: minidl.random's part of `clear_session`."""
+    global _global_generator
+    _global_generator = None
+
+
 def draw_seed(seed: Seed) -> Pair:
     """(seed, counter) for one draw: an int means (seed, 0), a SeedGenerator its next pair.
 

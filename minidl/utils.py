@@ -1,15 +1,19 @@
-"""Keras's `utils`: the one seed that makes a whole run repeatable."""
+"""Keras's `utils`: the one seed that makes a whole run repeatable, and small helpers around data."""
 
 from __future__ import annotations
 
+import gc
 import random as python_random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from minidl import random
+from minidl import naming, random
+from minidl.backend import Array
+from minidl.checks import positive_int
 
 
 def set_random_seed(seed: int) -> None:
@@ -47,3 +51,47 @@ def random_seed_within(seed: int) -> Iterator[None]:
             python_random.setstate(before[0])
             np.random.set_state(before[1])
             random.restore_global_state(before[2])
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Count names anew from dense, and drop the global SeedGenerator; the seed of set_random_seed stays.
+
+    free_memory: collect garbage too. Source: keras.utils.clear_session.
+    """
+    naming.reset_names()
+    random.drop_global_generator()
+    if free_memory:
+        gc.collect()
+
+
+def to_categorical(x: Any, num_classes: int | None = None) -> Array:
+    """Class numbers as one-hot rows;  (...) or (..., 1) of integers in [0, C) -> (..., C) of float64.
+
+    num_classes: C; None: the largest class number + 1. Errors: ValueError for anything else than whole numbers in
+    [0, C), where Keras cuts fractions off and counts negative numbers from the end.
+    Source: keras.utils.to_categorical.
+    """
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub" or given.size == 0 or not np.all(given == np.floor(given)):
+        raise ValueError(f"to_categorical: expected class numbers 0, 1, 2, …; got {x!r}.")
+    numbers = given.astype(np.int64)
+    if numbers.ndim > 1 and numbers.shape[-1] == 1:
+        numbers = numbers[..., 0]
+    most = int(numbers.max()) + 1
+    classes = positive_int("to_categorical", "num_classes", num_classes) if num_classes else most
+    if numbers.min() < 0 or most > classes:
+        raise ValueError(
+            f"to_categorical: class numbers must lie in [0, {classes}); got {numbers.min()} to {numbers.max()}."
+        )
+    return np.eye(classes)[numbers]
+
+
+def normalize(x: Any, axis: int = -1, order: float = 2) -> Array:
+    """x divided by its norm ‖x‖ of an order along an axis; where that is 0, x itself.
+
+    axis=0 divides each column by its own norm; Keras 3.15 takes these norms but divides the rows by them.
+    Source: keras.utils.normalize.
+    """
+    array = np.asarray(x)
+    norm = np.linalg.norm(array, order, axis, keepdims=True)
+    return array / np.where(norm == 0, 1, norm)

@@ -415,3 +415,14 @@ def test_two_models_over_one_chain_share_its_layers(rng):
     after = encoder.predict(x, verbose=0)
     assert np.abs(after - before).min() > 0
     assert_same(after, whole.layers[1](x))
+
+
+def test_a_model_up_to_one_of_the_layers(rng):
+    """The features of a trained network: Model(model.inputs, model.layers[1].output)."""
+    x = rng.normal(size=(6, 4))
+    model = trained(Sequential([Dense(3, activation="relu"), Dense(2, name="code"), Dense(4)]), x, x)
+    features = Model(model.inputs, model.get_layer("code").output)
+    assert_same(features.predict(x, verbose=0), model.layers[1](model.layers[0](x)))
+    assert (model.output.shape, model.layers[1].input.shape) == ((None, 4), (None, 3))
+    with pytest.raises(ValueError, match="dense_2: a layer has an output once it is in a built model"):
+        Dense(2).output  # noqa: B018

@@ -35,7 +35,7 @@ FLOORS = [
     "masks",
     "arena datasets random serialization",
     "ops",
-    "checks",
+    "array_functions checks variables",
     "backend progress",
     "config",
     "cuda display naming",

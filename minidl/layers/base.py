@@ -15,6 +15,7 @@ from minidl.activations import Activation
 from minidl.backend import Array
 from minidl.constraints import Constraint
 from minidl.naming import auto_name
+from minidl.variables import Variable, variable
 
 Shape = tuple[int | None, ...]  # of a batch: (None, features)
 
@@ -67,9 +68,12 @@ class Layer:
         self.state: dict[str, Array] = {}
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.constraints: dict[str, Constraint] = {}
+        self._variables: dict[str, Variable] = {}
         self._trainable = bool(trainable)
         self.built = False
+        self.scope = ""
         self.output_shape: Any = None  # once in a model that is built
+        self._ends: tuple[Chain, Chain] | None = None
 
     # ------------------------------------------------------------------- what a layer of its own defines
 
@@ -188,6 +192,23 @@ class Layer:
         """This layer; of a model within a model, its layers, in the order of their weights."""
         return [self]
 
+    @property
+    def input(self) -> Chain:
+        """What the layer was last put on: of the first layer the Input. Errors: ValueError if it was put on nothing."""
+        return self._end("input", 0)
+
+    @property
+    def output(self) -> Chain:
+        """The chain that ends in this layer, as outputs of a Model. Errors: ValueError if it was put on nothing."""
+        return self._end("output", 1)
+
+    def _end(self, what: str, which: int) -> Chain:
+        if self._ends is None:
+            raise ValueError(
+                f"{self.name}: a layer has an {what} once it is in a built model, or was called on an Input."
+            )
+        return self._ends[which]
+
     # ------------------------------------------------------------------------------------ weights
 
     @property
@@ -199,26 +220,54 @@ class Layer:
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
 
+    def variable(self, name: str) -> Variable:
+        """A weight by its name, without a copy. Errors: KeyError for a name that there is not."""
+        trained = name in self.parameters
+        array = self.parameters[name] if trained else self.state[name]
+        if name not in self._variables or self._variables[name].base is not array:
+            self._variables[name] = variable(array, f"{self.path}/{name}")
+        self._variables[name].trainable = trained and self.trainable
+        return self._variables[name]
+
     @property
-    def weights(self) -> list[Array]:
+    def path(self) -> str:
+        """Where the layer stands, its name in the model that built it: "sequential/dense"."""
+        return f"{self.scope}{self.name}"
+
+    @property
+    def weights(self) -> list[Variable]:
         """The parameters and the state themselves, in order: writing to one changes the layer."""
-        return [*self.parameters.values(), *self.state.values()]
+        return [self.variable(name) for name in (*self.parameters, *self.state)]
 
     @property
-    def trainable_weights(self) -> list[Array]:
+    def trainable_weights(self) -> list[Variable]:
         """The parameters that training updates."""
-        return list(self.parameters.values()) if self.trainable else []
+        return [weight for weight in self.weights if weight.trainable]
 
     @property
-    def non_trainable_weights(self) -> list[Array]:
+    def non_trainable_weights(self) -> list[Variable]:
         """The weights that training does not update."""
-        return list(self.state.values()) if self.trainable else self.weights
+        return [weight for weight in self.weights if not weight.trainable]
 
     @property
-    def variables(self) -> list[Array]:
+    def variables(self) -> list[Variable]:
         """The weights, and the state of the layer's random seed if it has one."""
         generator = getattr(self, "seed_generator", None)
-        return self.weights if generator is None else [*self.weights, generator.state]
+        if generator is None:
+            return self.weights
+        state = variable(generator.state, "seed_generator/seed_generator_state")
+        state.trainable = False
+        return [*self.weights, state]
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The same as trainable_weights."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """The variables that training does not update."""
+        return [found for found in self.variables if not found.trainable]
 
     @property
     def losses(self) -> list[Any]:
@@ -267,11 +316,13 @@ class Chain:
         self.source, self.layers, self.shape = source, layers, shape
 
     def then(self, layer: Layer) -> Chain:
-        """The chain with one more layer, which is built for it."""
+        """The chain with one more layer, which is built for it, and knows its input and output from now on."""
         if not layer.built:
             layer.build(self.shape)
         layer.check_input(self.shape)
-        return Chain(self.source, (*self.layers, layer), layer.compute_output_shape(self.shape))
+        layer.output_shape = layer.compute_output_shape(self.shape)
+        layer._ends = self, Chain(self.source, (*self.layers, layer), layer.output_shape)
+        return layer.output
 
     def __repr__(self) -> str:
         return f"<Chain of {[layer.name for layer in self.layers]}, shape={self.shape}>"

@@ -7,6 +7,7 @@ from typing import Any
 from minidl import activations, checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
 from minidl.layers.base import Chain, Layer, Shape, batch_shape, sample_shape, serialized
+from minidl.variables import Variable
 
 
 class InputLayer(Layer, Chain):
@@ -157,13 +158,13 @@ class Dense(Layer):
         return self.parameters["kernel"].shape[0] if self.built else None
 
     @property
-    def kernel(self) -> Array:
+    def kernel(self) -> Variable:
         """The weight matrix, (I, U); writing to it changes the layer. Errors: ValueError if not built."""
         self._require_built("kernel")
-        return self.parameters["kernel"]
+        return self.variable("kernel")
 
     @property
-    def bias(self) -> Array | None:
+    def bias(self) -> Variable | None:
         """The bias, (U,), or None with use_bias=False. Errors: ValueError if not built."""
         self._require_built("bias")
-        return self.parameters.get("bias")
+        return self.variable("bias") if self.use_bias else None
