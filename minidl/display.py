@@ -71,6 +71,15 @@ def require_matplotlib() -> None:
         ) from error
 
 
+def has_matplotlib() -> bool:
+    """Whether figures can be drawn."""
+    try:
+        require_matplotlib()
+    except ImportError:
+        return False
+    return True
+
+
 def new_figure(width: float, height: float, title: str = "") -> Any:
     """An empty figure, sizes in inches; a notebook shows it."""
     require_matplotlib()
@@ -116,7 +125,7 @@ def curves(history: Mapping[str, Sequence[Any]], epochs: Mapping[str, Sequence[i
 
     history: name -> a value an epoch, a number or an array; epochs: name -> the numbers of these epochs.
     """
-    columns = min(len(names), PANELS_A_ROW)
+    columns = 2 if len(names) == 4 else min(len(names), PANELS_A_ROW)
     rows = -(-len(names) // columns)
     figure = new_figure(0.7 + 3.6 * columns, 0.6 + 2.9 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flat
@@ -134,7 +143,7 @@ def curves(history: Mapping[str, Sequence[Any]], epochs: Mapping[str, Sequence[i
                 lines = axes.plot(epochs[key], values, style, color=colour, marker=marker, markersize=3.5)
                 lines[0].set_label(what)
         label(axes, x="epoch", y=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     legend_below(figure, figure.axes[0])
     return figure
 
