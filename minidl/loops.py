@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl import checks, random
 from minidl.backend import Array
-from minidl.callbacks import CallbackList, History, Logs, figures, progress_logger
+from minidl.callbacks import CallbackList, History, Logs
+from minidl.interrupts import uncut
 from minidl.training import by_name, forward, metric_results, test_step, train_step
 
 if TYPE_CHECKING:
@@ -37,35 +37,34 @@ def fit(
     """Train on checked arrays for epochs − initial_epoch epochs; see Sequential.fit for the arguments."""
     samples = len(data[0])
     steps = math.ceil(samples / batch_size)
-    history = History()
-    hooks = CallbackList(callbacks, model=model, history=history, verbose=verbose, epochs=epochs, steps=steps)
+    hooks = callback_list(model, callbacks, verbose, epochs=epochs, steps=steps, add_history=True)
+    check_finite = check_finite and not hooks.accepts_non_finite_loss
     model.stop_training = False
+    model.resumes_at_epoch = None
     logs: Logs = {}
-    hooks.train_begin()
-    try:
+    with hooks:
+        hooks.on_train_begin()
         if not model.has_run:
             random.start_first_fit(samples, batch_size, shuffle)
             model.has_run = True
-        for epoch in range(initial_epoch, epochs):
+        for epoch in range(model.resumes_at_epoch or initial_epoch, epochs):
             model.reset_metrics()
-            hooks.epoch_begin(epoch)
+            hooks.on_epoch_begin(epoch)
             order = random.epoch_order(samples, batch_size, shuffle)
             _train_epoch(model, data, order, steps, batch_size, hooks, check_finite)
             logs = by_name(metric_results(model))
             validates = validation is not None and (epoch + 1) % validation_freq == 0
             if validation is not None and validates:
-                found = evaluate(model, validation, batch_size=validation_batch_size)
+                found = evaluate(model, validation, batch_size=validation_batch_size, callbacks=hooks)
                 logs = by_name(logs | {f"val_{name}": value for name, value in found.items()})
             random.finish_epoch(evaluated=validates)
-            hooks.epoch_end(epoch, logs)
+            hooks.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
         if epochs > 0:
             model.optimizer.finalize_variable_values()
-        hooks.train_end(logs)
-    finally:
-        hooks.close()
-    return history
+        hooks.on_train_end(logs)
+    return model.history
 
 
 def _train_epoch(
@@ -80,46 +79,80 @@ def _train_epoch(
     """One step for each batch of rows, in the given order; the hooks are called once an execution."""
     x, y, sample_weight = data
     execution = model.steps_per_execution
-    for step in range(steps):
-        rows = order[step * batch_size : (step + 1) * batch_size]
-        weight = None if sample_weight is None else sample_weight[rows]
-        last_of_execution = step - step % execution + execution - 1  # past the epoch's end, as in Keras
-        if step % execution == 0:
-            hooks.step_begin(step)
-        train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
-        if step in (last_of_execution, steps - 1):
-            hooks.step_end(last_of_execution, lambda: by_name(metric_results(model)))
-        if model.stop_training:
-            return
+    with uncut() as whole:
+        for step in range(steps):
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            weight = None if sample_weight is None else sample_weight[rows]
+            last_of_execution = step - step % execution + execution - 1  # past the epoch's end, as in Keras
+            if step % execution == 0:
+                hooks.on_train_batch_begin(step)
+            with whole:
+                train_step(model, x[rows], y[rows], weight, check_finite=check_finite)
+            if step in (last_of_execution, steps - 1):
+                hooks.on_train_batch_end(last_of_execution, lambda: metric_results(model))
+            if model.stop_training:
+                return
 
 
-def evaluate(model: Trainer, data: tuple[Array, Array, Array | None], *, batch_size: int, verbose: Any = 0) -> Logs:
+def evaluate(
+    model: Trainer,
+    data: tuple[Array, Array, Array | None],
+    *,
+    batch_size: int,
+    verbose: Any = 0,
+    callbacks: Any = None,
+) -> Logs:
     """The loss, penalties included, and the metrics on checked arrays at inference."""
     x, y, sample_weight = data
-    loggers, started = progress_logger(verbose), time.perf_counter()
-    model.reset_metrics()
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size)
-        test_step(model, x[rows], y[rows], None if sample_weight is None else sample_weight[rows])
-    logs = metric_results(model)
-    if loggers:
-        _print_line(len(x), batch_size, started, figures(by_name(logs)))
+    steps = math.ceil(len(x) / batch_size)
+    with callback_list(model, callbacks, verbose, epochs=1, steps=steps) as hooks:
+        model.stop_evaluating = False
+        hooks.on_test_begin()
+        model.reset_metrics()
+        for step in range(steps):
+            rows = slice(step * batch_size, (step + 1) * batch_size)
+            hooks.on_test_batch_begin(step)
+            test_step(model, x[rows], y[rows], None if sample_weight is None else sample_weight[rows])
+            hooks.on_test_batch_end(step, lambda: metric_results(model))
+            if model.stop_evaluating:
+                break
+        logs = metric_results(model)
+        hooks.on_test_end(logs)
     return logs
 
 
-def predict(model: Trainer, x: Array, *, batch_size: int, verbose: Any = 0) -> Array:
+def predict(model: Trainer, x: Array, *, batch_size: int, verbose: Any = 0, callbacks: Any = None) -> Array:
     """The outputs at inference, batch by batch;  (samples, I) -> (samples, U)."""
-    loggers, started = progress_logger(verbose), time.perf_counter()
-    batches = [forward(model, x[start : start + batch_size], training=False) for start in range(0, len(x), batch_size)]
-    if loggers:
-        _print_line(len(x), batch_size, started, "")
+    steps = math.ceil(len(x) / batch_size)
+    batches: list[Array] = []
+    with callback_list(model, callbacks, verbose, epochs=1, steps=steps) as hooks:
+        model.stop_predicting = False
+        hooks.on_predict_begin()
+        for step in range(steps):
+            hooks.on_predict_batch_begin(step)
+            batches.append(forward(model, x[step * batch_size : (step + 1) * batch_size], training=False))
+            hooks.on_predict_batch_end(step, {"outputs": batches[-1]})
+            if model.stop_predicting:
+                break
+        hooks.on_predict_end()
     return np.concatenate(batches)
 
 
-def _print_line(samples: int, batch_size: int, started: float, text: str) -> None:
-    seconds = time.perf_counter() - started
-    line = f"{math.ceil(samples / batch_size)} steps - {seconds:.2f}s"
-    print(f"{line} - {text}" if text else line)
+def callback_list(
+    model: Trainer, callbacks: Any, verbose: Any, *, epochs: int, steps: int | None, add_history: bool = False
+) -> CallbackList:
+    """The callbacks as one: a CallbackList as it is, otherwise those given and the printing of progress."""
+    if isinstance(callbacks, CallbackList):
+        return callbacks
+    return CallbackList(
+        callbacks,
+        add_history=add_history,
+        add_progbar=not (isinstance(verbose, (bool, int)) and verbose == 0),
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps,
+    )
 
 
 # ------------------------------------------------------------------------------------------ the data

@@ -21,7 +21,9 @@ class Trainer(Layer):
         super().__init__(**kwargs)
         self._optimizer: optimizers_module.Optimizer | None = None
         self.jit_compile = False
-        self.stop_training = False
+        self.stop_training = self.stop_evaluating = self.stop_predicting = False  # set by callbacks, asked after a step
+        self.history: Any = None  # of the last fit
+        self.resumes_at_epoch: int | None = None  # set by a callback when fit begins: the epoch to go on with
 
     # What the other half provides.
 
@@ -162,7 +164,7 @@ class Trainer(Layer):
         """Train: for each epoch, one step of the optimizer for each batch, in an order drawn anew by shuffle.
 
         x: (samples, features). y: (samples,) or (samples, units), as the loss takes them. batch_size: 32 if None; the
-        last batch of an epoch may be smaller. verbose: see callbacks.progress_logger. validation_split: the share of
+        last batch of an epoch may be smaller. verbose: see callbacks.ProgbarLogger. validation_split: the share of
         the rows, cut off the end before any shuffling, to validate on; validation_data, (x, y) or (x, y,
         sample_weight), takes precedence. shuffle: True, False or "batch" (only within batches). class_weight: class ->
         weight; sample_weight: (samples,): each multiplies the samples' losses. check_finite: refuse NaN and infinite
@@ -229,12 +231,12 @@ class Trainer(Layer):
         A model without metrics returns the loss alone. Arguments and errors: as fit's.
         """
         self._require_compiled("evaluate")
-        checks.refuse_unsupported("evaluate", steps=(steps, None), callbacks=(callbacks, None))
+        checks.refuse_unsupported("evaluate", steps=(steps, None))
         size = _batch_size("evaluate", batch_size)
         data = loops.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)
         random.start_evaluation(first=not self.has_run)
         self.has_run = True
-        logs = loops.evaluate(self, data, batch_size=size, verbose=verbose)
+        logs = loops.evaluate(self, data, batch_size=size, verbose=verbose, callbacks=callbacks)
         return logs if return_dict else training.as_list(self, logs)
 
     def predict(
@@ -248,11 +250,11 @@ class Trainer(Layer):
         check_finite: bool = True,
     ) -> Array:
         """The outputs at inference, without dropout;  (samples, features) -> (samples, units)."""
-        checks.refuse_unsupported("predict", steps=(steps, None), callbacks=(callbacks, None))
+        checks.refuse_unsupported("predict", steps=(steps, None))
         size = _batch_size("predict", batch_size)
         array = self.checked_features(x, check_finite=check_finite)
         random.start_evaluation(first=False)
-        return loops.predict(self, array, batch_size=size, verbose=verbose)
+        return loops.predict(self, array, batch_size=size, verbose=verbose, callbacks=callbacks)
 
     def train_on_batch(
         self,

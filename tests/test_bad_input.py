@@ -287,9 +287,7 @@ UNSUPPORTED = [
     ("fit", lambda **a: new_model().fit(X, Y, **a), "steps_per_epoch", 3),
     ("fit", lambda **a: new_model().fit(X, Y, **a), "validation_steps", 3),
     ("evaluate", lambda **a: new_model().evaluate(X, Y, **a), "steps", 3),
-    ("evaluate", lambda **a: new_model().evaluate(X, Y, **a), "callbacks", [callbacks.Callback()]),
     ("predict", lambda **a: new_model().predict(X, **a), "steps", 3),
-    ("predict", lambda **a: new_model().predict(X, **a), "callbacks", [callbacks.Callback()]),
 ]
 
 

@@ -147,6 +147,7 @@ def test_validation_now_and_then_stands_at_its_epochs():
 def test_metrics_of_several_numbers_are_several_lines():
     pytest.importorskip("matplotlib")
     history = History()
+    history.set_model(make_model())
     for epoch in range(3):
         history.on_epoch_end(epoch, {"loss": 1.0 - epoch / 4, "f1": np.array([0.25, 0.5]) * epoch})
     f1 = history.plot("f1").axes[0].get_lines()

@@ -38,7 +38,7 @@ FLOORS = [
     "array_functions checks variables",
     "backend progress",
     "config",
-    "cuda display naming",
+    "cuda display interrupts naming",
 ]
 FLOOR = {module: len(FLOORS) - i for i, line in enumerate(FLOORS) for module in line.split()}
 
