@@ -74,7 +74,7 @@ WRAPPED = {
 
 
 @parametrize_with_checks(
-    [MLPClassifier(), MLPRegressor(), MLPClassifier((8,), batch_size=512, epochs=150, learning_rate=0.01, l2=1e-4)]
+    [MLPClassifier(), MLPRegressor(), MLPClassifier((8,), batch_size=512, epochs=80, learning_rate=0.01, l2=1e-4)]
 )
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
