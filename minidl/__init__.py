@@ -24,6 +24,7 @@ from minidl import (
     regularizers,
     saving,
     utils,
+    wrappers,
 )
 from minidl.layers import Input
 from minidl.models import Model, Sequential
@@ -50,4 +51,5 @@ __all__ = [
     "regularizers",
     "saving",
     "utils",
+    "wrappers",
 ]

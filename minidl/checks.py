@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -97,17 +98,85 @@ def positive_float(where: str, name: str, value: Any) -> float:
     return number
 
 
+def as_array(name: str, data: Any) -> Array:
+    """data as a NumPy array, in its own dtype, sharing its memory where that can be.
+
+    Arrays with DLPack (torch, JAX, …) or __array__; pandas frames and series of numbers and bools, missing values as
+    NaN; whatever else numpy.asarray takes.
+    Errors: TypeError for memory of a GPU, a sparse matrix, columns that hold no numbers (named), and what its library
+    does not give out; ValueError for rows of several lengths.
+    """
+    if isinstance(data, np.ndarray):
+        return data
+    pandas = sys.modules.get("pandas")  # never imported: a frame cannot exist before someone imported it
+    if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
+        return _pandas_array(name, data)
+    kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+    if hasattr(data, "nnz") and hasattr(data, "toarray"):
+        raise TypeError(f"{name}: sparse matrices are not supported; got {kind}. Pass {name}.toarray().")
+    try:
+        return _exported(data)
+    except _ElsewhereError as error:
+        raise TypeError(
+            f"{name}: the {kind} is not in the CPU's memory (DLPack device type {error}), and the model computes on "
+            f"the CPU. Copy it first: {name}.cpu() of torch, {name}.get() of CuPy."
+        ) from None
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise TypeError(f"{name}: {kind} does not give its numbers out: {error}") from None
+
+
+_HOST_MEMORY = (1, 3, 11, 13)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged
+
+
+class _ElsewhereError(Exception):
+    """The memory is that of another device; the argument is DLPack's device type."""
+
+
+def _exported(data: Any) -> Array:
+    """data's memory by DLPack, or what its __array__ or numpy.asarray makes of it."""
+    if hasattr(data, "__dlpack__") and hasattr(data, "__dlpack_device__"):
+        try:
+            device = int(data.__dlpack_device__()[0])
+        except ValueError as error:  # torch's "meta" tensors
+            raise TypeError(error) from None
+        if device not in _HOST_MEMORY:
+            raise _ElsewhereError(device)
+        try:
+            return np.from_dlpack(data)
+        except (BufferError, RuntimeError, TypeError):
+            if not hasattr(data, "__array__"):
+                raise
+    return np.asarray(data)
+
+
+def _pandas_array(name: str, data: Any) -> Array:
+    """The values of a frame or a series, in their dtype if it is one of NumPy's for all, else in float64."""
+    from pandas.api.types import is_numeric_dtype  # bool and nullable dtypes count as numeric
+
+    columns = [(data.name, data.dtype)] if data.ndim == 1 else list(data.dtypes.items())
+    wrong = [f"{column!r} ({dtype})" for column, dtype in columns if not is_numeric_dtype(dtype)]
+    if wrong:
+        raise TypeError(
+            f"{name}: expected columns of numbers; these are not: {', '.join(wrong)}. Encode them first, for instance "
+            f"with pandas.get_dummies, or leave them out."
+        )
+    dtypes = [dtype for _, dtype in columns]
+    if dtypes and isinstance(dtypes[0], np.dtype) and all(dtype == dtypes[0] for dtype in dtypes):
+        return data.to_numpy()
+    return data.to_numpy(dtype="float64", na_value=np.nan)
+
+
 def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True) -> Array:
     """data as a C-ordered array of dtype: (samples, …), not empty, finite unless check_finite=False.
 
-    Accepts whatever numpy.asarray accepts: arrays, nested lists, anything with __array__.
+    Accepts what as_array accepts. The memory is data's own where the dtype is that already.
     Errors: TypeError if it does not hold real numbers; ValueError if it has no rows, or names the first place
     that holds a NaN or an infinity.
     """
     if data is None:
         raise ValueError(f"{name}: the data are missing. Pass an array with a row for each sample.")
     try:
-        array = np.asarray(data)
+        array = as_array(name, data)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array of numbers with rows of one length; {error}.") from None
     if array.dtype.kind not in "fiub":
@@ -223,7 +292,7 @@ def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], d
         )
     arrays = []
     for name, shape, weight in zip(names, expected, weights, strict=True):
-        array = np.asarray(weight)
+        array = as_array(f"{where}: {name}", weight)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}.")
         if array.shape != shape:

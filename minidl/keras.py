@@ -23,6 +23,7 @@ from minidl import (
     regularizers,
     saving,
     utils,
+    wrappers,
 )
 from minidl.layers import Input
 from minidl.models import Model, Sequential
@@ -48,6 +49,7 @@ __all__ = [
     "regularizers",
     "saving",
     "utils",
+    "wrappers",
 ]
 
 # `import minidl.keras.layers` must find minidl.layers itself, not load a second copy of its classes.

@@ -331,6 +331,12 @@ class Model(Trainer):
             layer_range=layer_range,
         )
 
+    def _repr_html_(self) -> str:
+        """The summary, where a notebook shows the model."""
+        from minidl.summary import html_summary
+
+        return html_summary(self)
+
     @property
     def losses(self) -> list[Any]:
         """The penalties of all regularizers at the present weights."""

@@ -263,6 +263,17 @@ def reset_global_state(seed: int) -> None:
     _global_seed, _global_generator, _torch_generator = seed, None, mt19937(seed)
 
 
+def global_state() -> tuple[Any, ...]:
+    """What reset_global_state replaces, for restore_global_state."""
+    return _global_seed, _global_generator, _torch_generator
+
+
+def restore_global_state(state: tuple[Any, ...]) -> None:
+    """Put back what global_state() returned."""
+    global _global_seed, _global_generator, _torch_generator
+    _global_seed, _global_generator, _torch_generator = state
+
+
 def drop_global_generator() -> None:
     """Drop the global SeedGenerator alone: minidl.random's part of `clear_session`."""
     global _global_generator

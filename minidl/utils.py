@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import random as python_random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,26 @@ def set_random_seed(seed: int) -> None:
     python_random.seed(seed)
     np.random.seed(seed)
     random.reset_global_state(seed)
+
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def random_seed_within(seed: int) -> Iterator[None]:
+    """Inside, all is as after set_random_seed(seed); afterwards the global generators are as they were before.
+
+    Threads enter one at a time, for the generators are those of the whole program.
+    """
+    with _one_at_a_time:
+        before = python_random.getstate(), np.random.get_state(), random.global_state()
+        try:
+            set_random_seed(seed)
+            yield
+        finally:
+            python_random.setstate(before[0])
+            np.random.set_state(before[1])
+            random.restore_global_state(before[2])
 
 
 def clear_session(free_memory: bool = True) -> None:
