@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, losses, ops
+from minidl import config, losses, ops, serialization
 from minidl.backend import Array
 from minidl.checks import finite_float, positive_int
 from minidl.losses import (
@@ -54,6 +54,8 @@ class Metric:
     name: precision, precision_1, … where Keras counts them; dtype: floatx() unless given.
     """
 
+    config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name and dtype
+
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         self.name = name or auto_name(type(self).__name__)
         self.dtype = config.standardize_dtype(dtype)
@@ -70,6 +72,15 @@ class Metric:
     def result(self) -> Any:
         """The value of all batches so far."""
         raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this metric again, by Keras's names."""
+        return {"name": self.name, "dtype": self.dtype, **{name: getattr(self, name) for name in self.config_names}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too."""
+        return cls(**config)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the result."""
@@ -163,6 +174,17 @@ class MeanMetricWrapper(Mean):
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
         super().update_state(self._fn(y_true, y_pred, **self._fn_kwargs), sample_weight)
 
+    def get_config(self) -> dict[str, Any]:
+        found = super().get_config()
+        return found if type(self) is not MeanMetricWrapper else {**found, "fn": serialize(self._fn), **self._fn_kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too, whose function is one of minidl's or handed over."""
+        if "fn" in config:
+            config = {**config, "fn": deserialize(config["fn"])}
+        return cls(**config)
+
 
 # ------------------------------------------------------------------------------------------- accuracies
 
@@ -235,6 +257,8 @@ class BinaryAccuracy(MeanMetricWrapper):
     Source: keras.metrics.BinaryAccuracy.
     """
 
+    config_names = ("threshold",)
+
     def __init__(self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5) -> None:
         if not 0.0 < threshold < 1.0:
             raise ValueError(f"BinaryAccuracy: threshold must be strictly between 0 and 1; got {threshold!r}.")
@@ -259,6 +283,8 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose class is among the k largest outputs. Source: keras.metrics of that name."""
 
+    config_names = ("k",)
+
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("TopKCategoricalAccuracy", "k", k)
         super().__init__(top_k_categorical_accuracy, name, dtype, k=self.k)
@@ -266,6 +292,8 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
+
+    config_names = ("k",)
 
     def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
@@ -289,6 +317,10 @@ class LossMetric(MeanMetricWrapper):
         self.reduced = reduced
         super().__init__(loss if reduced else loss.call, name or loss.name, dtype)
 
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self.loss, name) for name in self.config_names}
+        return {"name": self.name, "dtype": self.dtype, **own}
+
     def add_batch(self, y_true: Array, y_pred: Array, from_logits: bool, sample_weight: Array | None) -> None:
         """Add a batch, y_pred being logits or not whatever the loss was told."""
         if self.reduced:
@@ -300,6 +332,8 @@ class LossMetric(MeanMetricWrapper):
 
 class BinaryCrossentropy(LossMetric):
     """The mean binary cross-entropy. Arguments: as losses.BinaryCrossentropy. Source: keras.metrics."""
+
+    config_names = ("from_logits", "label_smoothing")
 
     def __init__(
         self,
@@ -314,6 +348,8 @@ class BinaryCrossentropy(LossMetric):
 class CategoricalCrossentropy(LossMetric):
     """The mean categorical cross-entropy. Arguments: as losses.CategoricalCrossentropy. Source: keras.metrics."""
 
+    config_names = ("from_logits", "label_smoothing", "axis")
+
     def __init__(
         self,
         name: str = "categorical_crossentropy",
@@ -327,6 +363,8 @@ class CategoricalCrossentropy(LossMetric):
 
 class SparseCategoricalCrossentropy(LossMetric):
     """The mean cross-entropy of class numbers. Arguments: as the loss of that name. Source: keras.metrics."""
+
+    config_names = ("from_logits", "ignore_class", "axis")
 
     def __init__(
         self,
@@ -514,7 +552,11 @@ class _Counts(Metric):
 class _OneCount(_Counts):
     def __init__(self, thresholds: Any = None, name: str | None = None, dtype: str | None = None) -> None:
         found = _thresholds(type(self).__name__, thresholds, 0.5)
+        self.init_thresholds = thresholds
         super().__init__(found, _evenly_spaced(found), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "thresholds": self.init_thresholds}
 
     def result(self) -> Any:
         return self._one_or_all(self.counts[to_snake_case(type(self).__name__)])
@@ -549,8 +591,13 @@ class _Ratio(_Counts):
         name: str | None = None,
         dtype: str | None = None,
     ) -> None:
+        self.init_thresholds = thresholds
         found = _thresholds(type(self).__name__, thresholds, 0.5 if top_k is None else -1e10)
         super().__init__(found, _evenly_spaced(found), name, dtype, top_k=top_k, class_id=class_id)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"thresholds": self.init_thresholds, "top_k": self.top_k, "class_id": self.class_id}
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp = self.counts["true_positives"]
@@ -615,11 +662,28 @@ class AUC(_Counts):
         self.num_thresholds = len(ends)
         self.curve, self.summation_method = str(curve).upper(), str(summation_method).lower()
         self.from_logits = bool(from_logits)
+        self.num_labels = num_labels
+        self._own_thresholds = thresholds is not None
         super().__init__(ends, evenly, name, dtype, multi_label=multi_label, label_weights=label_weights)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = losses.floats(y_pred)
         super().update_state(y_true, ops.sigmoid(y_pred) if self.from_logits else y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        weights = None if self.label_weights is None else [float(weight) for weight in self.label_weights]
+        own = {
+            "num_thresholds": self.num_thresholds,
+            "curve": self.curve,
+            "summation_method": self.summation_method,
+            "multi_label": self.multi_label,
+            "num_labels": self.num_labels,
+            "label_weights": weights,
+            "from_logits": self.from_logits,
+        }
+        if self._own_thresholds:
+            own["thresholds"] = self.thresholds[1:-1]
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp, fp, tn, fn = (self.counts[name] for name in COUNTS)
@@ -651,6 +715,8 @@ class FBetaScore(Metric):
     of all outputs together. beta > 0.
     Errors: ValueError for another average, beta or threshold. Source: keras.metrics.FBetaScore.
     """
+
+    config_names: ClassVar[tuple[str, ...]] = ("average", "beta", "threshold")
 
     def __init__(
         self,
@@ -707,6 +773,8 @@ class FBetaScore(Metric):
 class F1Score(FBetaScore):
     """2 P R / (P + R): FBetaScore with β = 1. Source: keras.metrics.F1Score."""
 
+    config_names: ClassVar[tuple[str, ...]] = ("average", "threshold")
+
     def __init__(
         self,
         average: str | None = None,
@@ -725,6 +793,8 @@ class R2Score(Metric):
     Sums are kept in floatx(), as in Keras. Errors: ValueError for another aggregation or p < 0.
     Source: keras.metrics.R2Score.
     """
+
+    config_names = ("class_aggregation", "num_regressors")
 
     def __init__(
         self,
@@ -789,6 +859,7 @@ _CLASSES: tuple[type[Metric], ...] = (
     MeanAbsolutePercentageError, MeanSquaredLogarithmicError, LogCoshError, RootMeanSquaredError, TruePositives,
     FalsePositives, TrueNegatives, FalseNegatives, Precision, Recall, AUC, FBetaScore, F1Score, R2Score,
 )  # fmt: skip
+_BY_CLASS_NAME = {cls.__name__: cls for cls in _CLASSES}
 _ALIASES: dict[str, type[Metric]] = {
     "bce": BinaryCrossentropy,
     "mse": MeanSquaredError,
@@ -803,7 +874,7 @@ _BY_NAME: dict[str, type[Metric]] = {
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
-_FUNCTIONS: dict[str, Callable[..., Array]] = {
+FUNCTIONS: dict[str, Callable[..., Array]] = {
     function.__name__: function
     for function in (
         binary_accuracy,
@@ -816,13 +887,36 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape
 
 
+def serialize(metric: Any) -> dict[str, Any]:
+    """A metric, or a function of y_true and y_pred, as Keras's dict; `deserialize` and `get` read it back.
+
+    Errors: TypeError for a metric without get_config; ValueError for a lambda.
+    """
+    if inspect.isfunction(metric):
+        return serialization.serialize_function(metric)
+    return serialization.serialize(metric, "keras.metrics")
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The metric, or the function, of a serialize(), Keras's too, or of a name.
+
+    custom_objects: name -> class or function of your own. Errors: ValueError for an unknown name, with the nearest.
+    """
+    if isinstance(config, str) or serialization.is_function(config):
+        known = {**losses.FUNCTIONS, **FUNCTIONS}
+        return serialization.deserialize_function("metric", config, known, custom_objects)
+    return serialization.deserialize("metric", config, _BY_CLASS_NAME, custom_objects)
+
+
 def by_shape(identifier: Any) -> bool:
     """Whether the identifier is "accuracy" or "acc", in any case: which one that is, the labels decide."""
     return isinstance(identifier, str) and identifier.lower() in BY_SHAPE
 
 
 def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = None) -> Metric:
-    """The metric for a name, a class, an instance or a function of y_true and y_pred; a name is also its own.
+    """The metric for a name, a class, an instance, a dict of serialize() or a function of y_true and y_pred.
+
+    A name is also the metric's own.
 
     "accuracy" and "acc" mean BinaryAccuracy for a model with one output, SparseCategoricalAccuracy where the labels
     are (B,) or (B, 1), else CategoricalAccuracy, under that name, as in Keras. label_shape None: as the outputs'.
@@ -830,6 +924,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     Errors: ValueError for an unknown name (with the nearest ones) or anything else.
     Source: keras.src.trainers.compile_utils.get_metric.
     """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
     if isinstance(identifier, Metric):
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Metric):
@@ -844,8 +940,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     if name is not None:
         return LossMetric(losses.get(identifier), name=name)
     name = getattr(identifier, "__name__", "")
-    if name in _FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
-        return MeanMetricWrapper(_FUNCTIONS[name], name=name)
+    if name in FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
+        return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))

@@ -134,6 +134,7 @@ class Dense(Layer):
             "bias_regularizer": serialized(regularizers, self.bias_regularizer),
             "kernel_constraint": serialized(constraints, self.kernel_constraint),
             "bias_constraint": serialized(constraints, self.bias_constraint),
+            "quantization_config": None,
         }
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
