@@ -8,8 +8,9 @@ Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" belo
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
 Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
-cross-entropy · regression losses · hinge losses · divergences · penalties · constraints · update rules · clipping,
-decay and averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
+cross-entropy · regression losses · hinge losses · angles and correlations · divergences · penalties · constraints ·
+update rules · clipping, decay and averages of weights · learning-rate schedules · accuracy · counts, curves and
+scores · means
 """
 
 from __future__ import annotations
@@ -1185,6 +1186,35 @@ def sparse_categorical_crossentropy_from_logits_backward(labels: Array, logits: 
     return categorical_crossentropy_from_logits_backward(one_hot, logits)
 
 
+def categorical_focal_crossentropy(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """losses = −Σ_c α_c (1 − p_c)^γ y_c ln p_c,  p as in categorical_crossentropy;  (..., C), (..., C) -> (...), nats.
+
+    γ = gamma ≥ 0: the larger, the less easy samples count. α = alpha, one number or (C,).
+    Source: Lin et al. 2017, eq. 5, for several classes; keras.losses.categorical_focal_crossentropy.
+    """
+    xp = array_module(y_pred)
+    p = xp.clip(y_pred / y_pred.sum(axis=-1, keepdims=True), epsilon, 1.0 - epsilon)
+    return ((1 - p) ** gamma * alpha * (-y_true * xp.log(p))).sum(axis=-1)
+
+
+def categorical_focal_crossentropy_backward(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """d_y_pred_c = (g_c − Σ_v g_v p_v) / Σ y_pred,  g = α y (γ (1 − p)^(γ−1) ln p − (1 − p)^γ / p);  -> (..., C).
+
+    g is 0 where p was clipped. p = y_pred / Σ y_pred: the sum is the division's own derivative.
+    """
+    xp = array_module(y_pred)
+    total = y_pred.sum(axis=-1, keepdims=True)
+    p = y_pred / total
+    clipped = xp.clip(p, epsilon, 1.0 - epsilon)
+    slope = _power_derivative(1 - clipped, gamma) * xp.log(clipped) * clipped
+    gradient = _of_clipped(alpha * y_true * (slope - (1 - clipped) ** gamma), p, epsilon)
+    return (gradient - (gradient * p).sum(axis=-1, keepdims=True)) / total
+
+
 def _shifted_exponentials(logits: Array) -> tuple[Array, Array, Array]:
     """z − max z, whether each is the (first) maximum, and e^(z − max z) with a 0 in place of the maximum's 1."""
     xp = array_module(logits)
@@ -1342,6 +1372,76 @@ def squared_hinge(y_true: Array, y_pred: Array) -> Array:
 def squared_hinge_backward(y_true: Array, y_pred: Array) -> Array:
     """d_y_pred = −2 y max(1 − y p, 0);  (...), (...) -> (...)."""
     return -2 * y_true * hinge(y_true, y_pred)
+
+
+def categorical_hinge(y_true: Array, y_pred: Array) -> Array:
+    """losses = max(n − s + 1, 0),  n = max_c (1 − y_c) p_c,  s = Σ_c y_c p_c;  (..., C), (..., C) -> (...).
+
+    y one-hot, or −1 and 1. Source: Crammer & Singer 2001; keras.losses.categorical_hinge.
+    """
+    return array_module(y_pred).maximum(_lead_of_the_others(y_true, y_pred) + 1, 0)
+
+
+def categorical_hinge_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = (1 − y) [at the maximum] − y where n − s + 1 ≥ 0, else 0;  (..., C), (..., C) -> (..., C).
+
+    Several maxima share the derivative, as in TensorFlow.
+    """
+    xp = array_module(y_pred)
+    others = (1 - y_true) * y_pred
+    top = others == others.max(axis=-1, keepdims=True)
+    share = (1 - y_true) * top / top.sum(axis=-1, keepdims=True).astype(y_pred.dtype)
+    active = _lead_of_the_others(y_true, y_pred) + 1 >= 0
+    return xp.where(active[..., None], share - y_true, 0)
+
+
+def _lead_of_the_others(y_true: Array, y_pred: Array) -> Array:
+    return ((1 - y_true) * y_pred).max(axis=-1) - (y_true * y_pred).sum(axis=-1)
+
+
+# ---------------------------------------------------------------------------------- angles and correlations
+
+
+def cosine_similarity(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """cosines = Σ_u ŷ_u p̂_u,  ŷ = y / max(‖y‖₂, ε), p̂ likewise;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    The loss is its negative. Source: keras.losses.cosine_similarity, keras.ops.normalize.
+    """
+    return (y_true * _inverse_norm(y_true, (-1,), epsilon) * (y_pred * _inverse_norm(y_pred, (-1,), epsilon))).sum(
+        axis=-1
+    )
+
+
+def cosine_similarity_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = (ŷ − cos · p̂) / ‖p‖₂, and ŷ / ε where ‖p‖₂ < ε;  (..., U), (..., U) -> (..., U)."""
+    xp = array_module(y_pred)
+    inverse = _inverse_norm(y_pred, (-1,), epsilon)
+    y, p = y_true * _inverse_norm(y_true, (-1,), epsilon), y_pred * inverse
+    along = (y * p).sum(axis=-1, keepdims=True) * p
+    return (y - xp.where(inverse < y_pred.dtype.type(1.0 / epsilon), along, 0)) * inverse
+
+
+def pearson_correlation(y_true: Array, y_pred: Array) -> Array:
+    """r = mean of (y − ȳ) / σ_y · (p − p̄) / σ_p over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    NaN where y or p does not vary. Source: Pearson 1895; keras.metrics.pearson_correlation.
+    """
+    y, p = (a - a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (y / y.std(axis=-1, keepdims=True) * (p / p.std(axis=-1, keepdims=True))).mean(axis=-1)
+
+
+def concordance_correlation(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """ρ = 2 cov(y, p) / (σ_y² + σ_p² + (ȳ − p̄)² + ε) over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    1 only for p = y, unlike r. The covariance is the mean of (y − p̄)(p − p̄), as Keras has it, which is the same.
+    Source: Lin 1989; keras.metrics.concordance_correlation.
+    """
+    y_mean, p_mean = (a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    y_var, p_var = ((a - m).var(axis=-1, keepdims=True) for a, m in ((y_true, y_mean), (y_pred, p_mean)))
+    covariance = (y_true - p_mean) * (y_pred - p_mean)
+    norm = y_var + p_var + (y_mean - p_mean) ** 2
+    return (2 * covariance / (norm + y_pred.dtype.type(epsilon))).mean(axis=-1)
 
 
 # ------------------------------------------------------------------------------------------ divergences
@@ -2170,6 +2270,15 @@ def gain_curve(tp: Array, fp: Array, tn: Array, fn: Array) -> tuple[Array, Array
     ratio = divide_no_nan(tp + fn, tn + fp)
     recall_gain = xp.where(tp == 0, 0, 1 - ratio * divide_no_nan(fn, tp))
     return xp.maximum(recall_gain, 0), xp.where(tp == 0, 1, 1 - ratio * divide_no_nan(fp, tp))
+
+
+def best_under_constraint(constrained: Array, dependent: Array, *, at_least: float) -> Any:
+    """The largest of dependent where constrained ≥ at_least, and 0 if that is nowhere;  (T,), (T,) -> ().
+
+    Both at the same T thresholds. Source: keras.metrics.SensitivityAtSpecificity.
+    """
+    xp = array_module(dependent)
+    return xp.where(constrained >= at_least, dependent, 0).max(initial=0)
 
 
 def fbeta_score(tp: Array, fp: Array, fn: Array, *, beta: float, epsilon: float = 1e-7) -> Array:

@@ -136,7 +136,7 @@ def loss_gradient(model: Trainer, y: Array, y_pred: Array, sample_weight: Array 
     """
     predictions, from_logits = loss_inputs(model, model.loss, y_pred)
     arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = model.loss.value_gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
     return model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False)), predictions is not y_pred
 
 
@@ -258,7 +258,10 @@ def metric_results(model: Trainer) -> Logs:
         uses[name] += 1
         key = name if uses[name] == 1 else f"{name}_{uses[name] - 1}"
         result = metric.result()
-        logs[key] = result if np.ndim(result) else float(result)
+        if isinstance(result, dict):
+            logs.update({name: float(value) for name, value in result.items()})
+        else:
+            logs[key] = np.array(result) if np.ndim(result) else float(result)  # type: ignore[assignment]
     return logs
 
 

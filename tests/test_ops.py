@@ -533,7 +533,10 @@ LOSS_ARGUMENTS = {
     "sparse_categorical_crossentropy_from_logits": ("sparse", {}),
     **{name: ("same", {}) for name in ("squared_error", "absolute_error", "absolute_percentage_error", "huber",
                                        "squared_logarithmic_error", "log_cosh", "hinge", "squared_hinge",
-                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy")},
+                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy",
+                                       "categorical_hinge", "cosine_similarity", "pearson_correlation",
+                                       "concordance_correlation")},
+    "categorical_focal_crossentropy": ("same", {"gamma": 2.0, "alpha": 0.25}),
     "sparse_categorical_accuracy": ("sparse", {}),
     "in_top_k": ("sparse", {"k": 2}),
 }  # fmt: skip
@@ -546,6 +549,7 @@ SCORE_ARGUMENTS = {
     "precision_recall_area": ([(5,)] * 3, {}),
     "gain_curve": ([(5,)] * 4, {}),
     "fbeta_score": ([(5,)] * 3, {"beta": 1.0}),
+    "best_under_constraint": ([(5,)] * 2, {"at_least": 0.1}),
     "r2_score": ([(5,)] * 4, {}),
 }
 
