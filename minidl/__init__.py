@@ -26,12 +26,16 @@ from minidl import (
     utils,
     wrappers,
 )
+from minidl.initializers import Initializer
 from minidl.layers import Input
 from minidl.models import Model, Sequential
+from minidl.regularizers import Regularizer
 
 __all__ = [
+    "Initializer",
     "Input",
     "Model",
+    "Regularizer",
     "Sequential",
     "activations",
     "backend",

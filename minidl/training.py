@@ -78,7 +78,7 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     if source is not None:
         activation = source.activation
         assert activation is not None
-        if activation is activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
+        if activation == activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
             raise NotImplementedError(
                 f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
                 f"does not support; end the model in a sigmoid."
