@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config
+from minidl import config
 from minidl.backend import Array
 from minidl.callbacks import Logs
 from minidl.layers import Layer
@@ -78,7 +78,7 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     if source is not None:
         activation = source.activation
         assert activation is not None
-        if activation == activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
+        if activation.name == "softmax" and isinstance(loss, BinaryFocalCrossentropy):
             raise NotImplementedError(
                 f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
                 f"does not support; end the model in a sigmoid."
@@ -100,7 +100,7 @@ def logits_layer(model: Trainer, y_pred: Array) -> Layer | None:
     Keras marks a tensor with the logits under it, and finds them under an Identity or a Dropout at inference too.
     """
     for layer in reversed(model.flat_layers()):
-        if layer.activation in (activations.sigmoid, activations.softmax) and layer.outputs is y_pred:
+        if layer.activation is not None and layer.activation.has_logits and layer.outputs is y_pred:
             return layer
     return None
 

@@ -30,7 +30,7 @@ class _Elementwise(Layer):
         return d_pre_activations
 
     def as_activation(self) -> activations.Activation:
-        """This layer as the activation of another one, Dense(4, ReLU(max_value=6)), written into configs as Keras does."""
+        """This layer as the activation of another, Dense(4, ReLU(max_value=6)), written into configs as Keras does."""
         from minidl.layers import serialize
 
         config = serialize(self)

@@ -68,7 +68,8 @@ def Input(*args: Any, **kwargs: Any) -> InputLayer:
 class Dense(Layer):
     """outputs = activation(inputs @ kernel + bias);  (B, I) @ (I, U) + (U,) -> (B, U).
 
-    units: U. activation: a name, a function of minidl.activations or of a framework, a layer such as ReLU(), or None (linear).
+    units: U. activation: a name, a function of minidl.activations or of a framework, a layer such as ReLU(), or None
+    (linear).
     kernel_regularizer, bias_regularizer: a penalty that is added to the loss; activity_regularizer: see Layer.
     kernel_constraint, bias_constraint: applied after each update. Defaults are Keras's.
     Inputs may have any leading dimensions, (B, …, I). Keras's other arguments (lora, quantization) are refused.
