@@ -349,6 +349,9 @@ class Model(Trainer):
             self.finish_step()
         return outputs
 
+    def _input_dtype(self) -> str:
+        return self._layers[0].dtype if self._layers else self.dtype
+
     def checked_features(self, x: Any, *, check_finite: bool) -> Array:
         """x as an array that fits the model; builds the model if this is its first data."""
         if not self._layers:

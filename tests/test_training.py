@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same, central_differences
 
-from minidl import config, layers, loops, losses, regularizers, training, utils
+from minidl import batches, config, layers, loops, losses, regularizers, training, utils
 from minidl.layers import Activation, ActivityRegularization, Dense, Dropout, Identity, Input, Rescaling
 from minidl.models import Sequential
 from minidl.optimizers import Adam
@@ -535,7 +535,7 @@ def test_evaluate_changes_nothing(rng):
 @pytest.mark.parametrize(("samples", "fraction", "train"), [(10, 0.2, 8), (10, 0.25, 7), (3, 0.5, 1), (7, 0.1, 6)])
 def test_split_validation(samples, fraction, train):
     x = np.arange(samples)
-    (first, *_), (second, *_) = loops.split_validation((x, x, None), fraction)
+    (first, *_), (second, *_) = batches.split_validation((x, x, None), fraction)
     assert first.tolist() == list(range(train))
     assert second.tolist() == list(range(train, samples))
 
