@@ -71,6 +71,7 @@ class Trainer(Layer):
         factor of the data's loss, or a list of one. auto_scale_loss: means something for half floats alone.
         metrics do not see the samples' weights, weighted_metrics do. loss="crossentropy" or "ce", and the metrics
         "accuracy" and "acc", stand for what fits the labels. run_eagerly changes nothing: minidl has no graph.
+        Compiled again, a model keeps the loss, and the metrics, where none are given, as in Keras.
         Errors: ValueError for unknown names; NotImplementedError for arguments that minidl does not support.
         Nothing is changed unless all arguments are right.
         """
@@ -90,14 +91,17 @@ class Trainer(Layer):
         identifiers = [*(metrics or []), *(weighted_metrics or [])]
         resolved = [i if metrics_module.by_shape(i) else metrics_module.get(i) for i in identifiers]
         self.gather_if_frozen_or_thawed()
-        self._optimizer, self._loss = found
-        self._has_loss, self.loss_weight = loss is not None, loss_weight
+        first = not self.compiled
+        self._optimizer = found[0]
+        if first or loss is not None:
+            self._loss, self._has_loss, self.loss_weight = found[1], loss is not None, loss_weight
+        if first or metrics is not None or weighted_metrics is not None:
+            self._metric_identifiers = resolved
+            self._metrics: list[metrics_module.Metric] | None = None
+            self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.jit_compile = jit_compile is True
         self.steps_per_execution = steps_per_execution
         self.has_run = False  # since compile: see random.start_first_fit
-        self._metric_identifiers = resolved
-        self._metrics: list[metrics_module.Metric] | None = None
-        self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.loss_tracker = metrics_module.Mean("loss")
         self._compile_arguments = {
             "loss": loss,

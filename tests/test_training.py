@@ -212,8 +212,8 @@ def test_from_logits_of_a_sigmoid_warns_and_takes_the_logits_all_the_same():
 def test_label_smoothing(rng):
     x, y = data(rng)
     smoothed, by_hand = twins(small_model)
-    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2))
-    by_hand.compile("adam", BCE)
+    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2), metrics=[])
+    by_hand.compile("adam", BCE, metrics=[])
     labels = y.astype(np.float32) * np.float32(0.8) + np.float32(0.1)
     first = smoothed.fit(x, y, shuffle=False, verbose=0, epochs=2)
     second = by_hand.fit(x, labels, shuffle=False, verbose=0, epochs=2)
@@ -516,7 +516,7 @@ def test_evaluate_returns_a_list_a_dict_or_a_number(rng):
     values, named = model.evaluate(x, y, verbose=0), model.evaluate(x, y, return_dict=True, verbose=0)
     assert values == [named["loss"], named["accuracy"]]
     assert list(named) == ["loss", "accuracy"]
-    model.compile("adam", BCE)
+    model.compile("adam", BCE, metrics=[])
     assert model.evaluate(x, y, verbose=0) == named["loss"]
 
 
