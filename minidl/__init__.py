@@ -10,6 +10,7 @@ from minidl import (
     backend,
     callbacks,
     config,
+    constraints,
     datasets,
     initializers,
     keras,
@@ -21,19 +22,26 @@ from minidl import (
     optimizers,
     random,
     regularizers,
+    saving,
     utils,
+    wrappers,
 )
+from minidl.initializers import Initializer
 from minidl.layers import Input
 from minidl.models import Model, Sequential
+from minidl.regularizers import Regularizer
 
 __all__ = [
+    "Initializer",
     "Input",
     "Model",
+    "Regularizer",
     "Sequential",
     "activations",
     "backend",
     "callbacks",
     "config",
+    "constraints",
     "datasets",
     "initializers",
     "keras",
@@ -45,5 +53,7 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
+    "wrappers",
 ]

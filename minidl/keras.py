@@ -10,6 +10,7 @@ from minidl import (
     backend,
     callbacks,
     config,
+    constraints,
     datasets,
     initializers,
     layers,
@@ -20,19 +21,26 @@ from minidl import (
     optimizers,
     random,
     regularizers,
+    saving,
     utils,
+    wrappers,
 )
+from minidl.initializers import Initializer
 from minidl.layers import Input
 from minidl.models import Model, Sequential
+from minidl.regularizers import Regularizer
 
 __all__ = [
+    "Initializer",
     "Input",
     "Model",
+    "Regularizer",
     "Sequential",
     "activations",
     "backend",
     "callbacks",
     "config",
+    "constraints",
     "datasets",
     "initializers",
     "layers",
@@ -43,7 +51,9 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
+    "wrappers",
 ]
 
 # `import minidl.keras.layers` must find minidl.layers itself, not load a second copy of its classes.

@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, losses, ops
+from minidl import config, initializers, losses, ops, serialization
 from minidl.backend import Array
 from minidl.checks import finite_float, positive_int
 from minidl.losses import (
     binary_crossentropy,
     binary_focal_crossentropy,
     categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_hinge,
+    cosine_similarity,
     hinge,
     huber,
     kl_divergence,
@@ -29,11 +32,15 @@ from minidl.losses import (
     squared_hinge,
 )
 from minidl.naming import auto_name, to_snake_case, unknown_name
+from minidl.variables import Variable, variable
 
 __all__ = [
     "binary_crossentropy",
     "binary_focal_crossentropy",
     "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "cosine_similarity",
     "hinge",
     "huber",
     "kl_divergence",
@@ -49,27 +56,98 @@ __all__ = [
 
 
 class Metric:
-    """update_state(…) adds a batch, result() is the value since reset_state(). Source: keras.metrics.Metric.
+    """update_state(…) adds a batch, result() is the value since reset_state(). The base class, also of your own.
 
-    name: precision, precision_1, … where Keras counts them; dtype: floatx() unless given.
+    A metric of your own makes its state with add_variable in __init__, writes to it with assign, assign_add and
+    assign_sub in update_state(y_true, y_pred, sample_weight=None), and returns a number, or a dict of numbers by name,
+    from result(). dtype: floatx() unless given; name: precision, precision_1, … where Keras counts them.
+    Source: keras.metrics.Metric.
     """
 
-    def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
+    _direction: str | None = None  # which values are better, for callbacks: "up", "down", or not known; Keras's name
+    config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name and dtype
+
+    def __init__(self, dtype: str | None = None, name: str | None = None) -> None:
         self.name = name or auto_name(type(self).__name__)
         self.dtype = config.standardize_dtype(dtype)
-        self.reset_state()
+        self._variables: list[Variable] = []
+
+    def add_variable(
+        self,
+        shape: Any,
+        initializer: Any,
+        dtype: str | None = None,
+        aggregation: str = "sum",
+        name: str | None = None,
+    ) -> Variable:
+        """A piece of state of a shape: an array with assign(…), which reset_state() sets to 0.
+
+        initializer: a name, an object or a function of shape and dtype. aggregation is for devices that share the work,
+        of which minidl has one. Errors: RuntimeError before super().__init__().
+        """
+        if not hasattr(self, "_variables"):
+            raise RuntimeError(
+                f"{type(self).__name__}: call super().__init__(name=…) before the metric's variables are made."
+            )
+        made = initializers.get(initializer)
+        if made is None:
+            raise ValueError(f"{self.name}: a variable needs an initializer, such as 'zeros'; got {initializer!r}.")
+        values = np.array(made(tuple(np.atleast_1d(shape).astype(int)) if np.size(shape) else (), dtype=dtype))
+        found = variable(values.astype(config.standardize_dtype(dtype)), f"{self.name}/{name or 'variable'}")
+        self._variables.append(found)
+        return found
+
+    def add_weight(
+        self, shape: Any = (), initializer: Any = None, dtype: str | None = None, name: str | None = None
+    ) -> Variable:
+        """add_variable under its old name."""
+        return self.add_variable(shape, initializer, dtype, name=name)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The state: what add_variable made, then that of metrics that are attributes.
+
+        Of Keras's own metrics these are copies, not to be written to.
+        """
+        found = list(self._variables)
+        for name, values in self.state().items():
+            copy = variable(np.array(values), f"{self.name}/{name}")
+            copy.flags.writeable = False
+            found.append(copy)
+        return found + [variable for metric in self._parts() for variable in metric.variables]
+
+    def state(self) -> dict[str, Array]:
+        """The numbers that update_state adds to and reset_state sets to 0, beside variables of add_variable."""
+        return {}
+
+    def _parts(self) -> list[Metric]:
+        return [value for value in vars(self).values() if isinstance(value, Metric)]
 
     def reset_state(self) -> None:
         """Forget all batches."""
-        raise NotImplementedError
+        for found in self._variables:
+            found[...] = 0
+        for metric in self._parts():
+            metric.reset_state()
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight=None)."
+        )
 
     def result(self) -> Any:
         """The value of all batches so far."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define result(), the value of all batches so far.")
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this metric again, by Keras's names."""
+        return {"name": self.name, "dtype": self.dtype, **{name: getattr(self, name) for name in self.config_names}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too."""
+        return cls(**config)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the result."""
@@ -105,7 +183,11 @@ class Sum(Metric):
     """Σ w·value of all values since reset_state(). Source: keras.metrics.Sum."""
 
     def __init__(self, name: str = "sum", dtype: str | None = None) -> None:
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        Sum.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {"total": self.total}
 
     def reset_state(self) -> None:
         self.total = np.dtype(self.dtype).type(0)
@@ -127,7 +209,11 @@ class Mean(Metric):
     """
 
     def __init__(self, name: str = "mean", dtype: str | None = None) -> None:
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        Mean.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {"total": self.total, "count": self.count}
 
     def reset_state(self) -> None:
         self.total = self.count = np.dtype(self.dtype).type(0)
@@ -162,6 +248,17 @@ class MeanMetricWrapper(Mean):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
         super().update_state(self._fn(y_true, y_pred, **self._fn_kwargs), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        found = super().get_config()
+        return found if type(self) is not MeanMetricWrapper else {**found, "fn": serialize(self._fn), **self._fn_kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too, whose function is one of minidl's or handed over."""
+        if "fn" in config:
+            config = {**config, "fn": deserialize(config["fn"])}
+        return cls(**config)
 
 
 # ------------------------------------------------------------------------------------------- accuracies
@@ -225,6 +322,8 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> A
 class Accuracy(MeanMetricWrapper):
     """The fraction of y_pred that equals y_true exactly: of class numbers. Source: keras.metrics.Accuracy."""
 
+    _direction = "up"
+
     def __init__(self, name: str = "accuracy", dtype: str | None = None) -> None:
         super().__init__(accuracy, name, dtype)
 
@@ -234,6 +333,9 @@ class BinaryAccuracy(MeanMetricWrapper):
 
     Source: keras.metrics.BinaryAccuracy.
     """
+
+    _direction = "up"
+    config_names = ("threshold",)
 
     def __init__(self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5) -> None:
         if not 0.0 < threshold < 1.0:
@@ -245,12 +347,16 @@ class BinaryAccuracy(MeanMetricWrapper):
 class CategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose largest output is of the label's class. Source: keras.metrics of that name."""
 
+    _direction = "up"
+
     def __init__(self, name: str = "categorical_accuracy", dtype: str | None = None) -> None:
         super().__init__(categorical_accuracy, name, dtype)
 
 
 class SparseCategoricalAccuracy(MeanMetricWrapper):
     """CategoricalAccuracy for labels that are class numbers. Source: keras.metrics.SparseCategoricalAccuracy."""
+
+    _direction = "up"
 
     def __init__(self, name: str = "sparse_categorical_accuracy", dtype: str | None = None) -> None:
         super().__init__(sparse_categorical_accuracy, name, dtype)
@@ -259,6 +365,9 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose class is among the k largest outputs. Source: keras.metrics of that name."""
 
+    _direction = "up"
+    config_names = ("k",)
+
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("TopKCategoricalAccuracy", "k", k)
         super().__init__(top_k_categorical_accuracy, name, dtype, k=self.k)
@@ -266,6 +375,9 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
+
+    _direction = "up"
+    config_names = ("k",)
 
     def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
@@ -282,12 +394,18 @@ class LossMetric(MeanMetricWrapper):
     Of a model that ends in a sigmoid or softmax, a cross-entropy is computed from the logits, as the loss is.
     """
 
+    _direction = "down"
+
     def __init__(
         self, loss: losses.Loss, name: str | None = None, dtype: str | None = None, *, reduced: bool = False
     ) -> None:
         self.loss = loss
         self.reduced = reduced
         super().__init__(loss if reduced else loss.call, name or loss.name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self.loss, name) for name in self.config_names}
+        return {"name": self.name, "dtype": self.dtype, **own}
 
     def add_batch(self, y_true: Array, y_pred: Array, from_logits: bool, sample_weight: Array | None) -> None:
         """Add a batch, y_pred being logits or not whatever the loss was told."""
@@ -301,6 +419,8 @@ class LossMetric(MeanMetricWrapper):
 class BinaryCrossentropy(LossMetric):
     """The mean binary cross-entropy. Arguments: as losses.BinaryCrossentropy. Source: keras.metrics."""
 
+    config_names = ("from_logits", "label_smoothing")
+
     def __init__(
         self,
         name: str = "binary_crossentropy",
@@ -313,6 +433,8 @@ class BinaryCrossentropy(LossMetric):
 
 class CategoricalCrossentropy(LossMetric):
     """The mean categorical cross-entropy. Arguments: as losses.CategoricalCrossentropy. Source: keras.metrics."""
+
+    config_names = ("from_logits", "label_smoothing", "axis")
 
     def __init__(
         self,
@@ -328,6 +450,8 @@ class CategoricalCrossentropy(LossMetric):
 class SparseCategoricalCrossentropy(LossMetric):
     """The mean cross-entropy of class numbers. Arguments: as the loss of that name. Source: keras.metrics."""
 
+    config_names = ("from_logits", "ignore_class", "axis")
+
     def __init__(
         self,
         name: str = "sparse_categorical_crossentropy",
@@ -337,6 +461,16 @@ class SparseCategoricalCrossentropy(LossMetric):
         axis: int = -1,
     ) -> None:
         super().__init__(losses.SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis), name, dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """Add a batch. What ignore_class ignores counts in the mean as 0, unless there are weights, as in Keras."""
+        ignored = self.loss.ignore_class  # type: ignore[attr-defined]
+        if sample_weight is not None and ignored is not None:
+            numbers = np.asarray(y_true)
+            numbers = numbers[..., 0] if numbers.ndim == np.ndim(y_pred) else numbers
+            weights, counted = same_rank(np.asarray(sample_weight, self.dtype), numbers != ignored)
+            sample_weight = weights * counted
+        super().update_state(y_true, y_pred, sample_weight)
 
 
 class _PlainLossMetric(LossMetric):
@@ -370,6 +504,12 @@ class SquaredHinge(_PlainLossMetric):
     """The mean squared hinge loss. Source: keras.metrics.SquaredHinge."""
 
     loss_class = losses.SquaredHinge
+
+
+class CategoricalHinge(_PlainLossMetric):
+    """The mean categorical hinge loss. Source: keras.metrics.CategoricalHinge."""
+
+    loss_class = losses.CategoricalHinge
 
 
 class MeanSquaredError(_PlainLossMetric):
@@ -406,6 +546,8 @@ class LogCoshError(LossMetric):
 class RootMeanSquaredError(Mean):
     """√(Σ w(y − p)² / Σ w) over samples and units. Source: keras.metrics.RootMeanSquaredError."""
 
+    _direction = "down"
+
     def __init__(self, name: str = "root_mean_squared_error", dtype: str | None = None) -> None:
         super().__init__(name, dtype)
 
@@ -416,6 +558,62 @@ class RootMeanSquaredError(Mean):
 
     def result(self) -> Any:
         return np.sqrt(super().result())
+
+
+# -------------------------------------------------------------------------------- angles and correlations
+
+
+def _along_last(where: str, axis: Any, y_true: Any, y_pred: Any) -> tuple[Array, ...]:
+    """Both with the axis or axes last, as one. Errors: ValueError for other shapes."""
+    axes = (axis,) if np.ndim(axis) == 0 else tuple(axis)
+    arrays = _labels_and_predictions(where, y_true, y_pred)
+    moved = [np.moveaxis(a, axes, range(-len(axes), 0)) for a in arrays]
+    return tuple(a.reshape(*a.shape[: a.ndim - len(axes)], -1) for a in moved)
+
+
+def _cosine(y_true: Any, y_pred: Any, axis: int = -1) -> Array:
+    return ops.cosine_similarity(*_along_last("cosine_similarity", axis, y_true, y_pred), epsilon=config.epsilon())
+
+
+def pearson_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
+    """The correlation of y_true and y_pred along an axis or axes;  (B, U), (B, U) -> (B,). Source: keras.metrics."""
+    return ops.pearson_correlation(*_along_last("pearson_correlation", axis, y_true, y_pred))
+
+
+def concordance_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
+    """Lin's concordance of both along an axis or axes;  (B, U), (B, U) -> (B,). Source: keras.metrics."""
+    arrays = _along_last("concordance_correlation", axis, y_true, y_pred)
+    return ops.concordance_correlation(*arrays, epsilon=config.epsilon())
+
+
+class CosineSimilarity(MeanMetricWrapper):
+    """The mean cosine of the angle between y and p, of which the loss is the negative. Source: keras.metrics."""
+
+    config_names = ("axis",)  # which Keras forgets to write, and reads
+
+    def __init__(self, name: str = "cosine_similarity", dtype: str | None = None, axis: int = -1) -> None:
+        self.axis = axis
+        super().__init__(_cosine, name, dtype, axis=axis)
+
+
+class PearsonCorrelation(MeanMetricWrapper):
+    """The mean correlation of y and p, along an axis or several. Source: keras.metrics.PearsonCorrelation."""
+
+    config_names = ("axis",)
+
+    def __init__(self, name: str = "pearson_correlation", dtype: str | None = None, axis: Any = -1) -> None:
+        self.axis = axis
+        super().__init__(pearson_correlation, name, dtype, axis=axis)
+
+
+class ConcordanceCorrelation(MeanMetricWrapper):
+    """The mean concordance of y and p, along an axis or several. Source: keras.metrics.ConcordanceCorrelation."""
+
+    config_names = ("axis",)
+
+    def __init__(self, name: str = "concordance_correlation", dtype: str | None = None, axis: Any = -1) -> None:
+        self.axis = axis
+        super().__init__(concordance_correlation, name, dtype, axis=axis)
 
 
 # ------------------------------------------------------------------------------------ counts at thresholds
@@ -466,7 +664,11 @@ class _Counts(Metric):
         self.class_id = class_id
         self.multi_label = multi_label
         self.label_weights = None if label_weights is None else np.asarray(label_weights, self._kept_in)
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        _Counts.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return self.counts
 
     @property
     def thresholds(self) -> list[float]:
@@ -514,7 +716,11 @@ class _Counts(Metric):
 class _OneCount(_Counts):
     def __init__(self, thresholds: Any = None, name: str | None = None, dtype: str | None = None) -> None:
         found = _thresholds(type(self).__name__, thresholds, 0.5)
+        self.init_thresholds = thresholds
         super().__init__(found, _evenly_spaced(found), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "thresholds": self.init_thresholds}
 
     def result(self) -> Any:
         return self._one_or_all(self.counts[to_snake_case(type(self).__name__)])
@@ -539,6 +745,8 @@ class FalseNegatives(_OneCount):
 class _Ratio(_Counts):
     """tp / (tp + another count), 0 where both are 0."""
 
+    _direction = "up"
+
     other: ClassVar[str]
 
     def __init__(
@@ -549,8 +757,13 @@ class _Ratio(_Counts):
         name: str | None = None,
         dtype: str | None = None,
     ) -> None:
+        self.init_thresholds = thresholds
         found = _thresholds(type(self).__name__, thresholds, 0.5 if top_k is None else -1e10)
         super().__init__(found, _evenly_spaced(found), name, dtype, top_k=top_k, class_id=class_id)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"thresholds": self.init_thresholds, "top_k": self.top_k, "class_id": self.class_id}
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp = self.counts["true_positives"]
@@ -581,6 +794,8 @@ class AUC(_Counts):
     mean of the areas of each output, weighted by label_weights. from_logits: y_pred holds logits.
     Errors: ValueError for fewer than two thresholds, an unknown curve or method. Source: keras.metrics.AUC.
     """
+
+    _direction = "up"
 
     def __init__(
         self,
@@ -615,11 +830,28 @@ class AUC(_Counts):
         self.num_thresholds = len(ends)
         self.curve, self.summation_method = str(curve).upper(), str(summation_method).lower()
         self.from_logits = bool(from_logits)
+        self.num_labels = num_labels
+        self._own_thresholds = thresholds is not None
         super().__init__(ends, evenly, name, dtype, multi_label=multi_label, label_weights=label_weights)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = losses.floats(y_pred)
         super().update_state(y_true, ops.sigmoid(y_pred) if self.from_logits else y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        weights = None if self.label_weights is None else [float(weight) for weight in self.label_weights]
+        own = {
+            "num_thresholds": self.num_thresholds,
+            "curve": self.curve,
+            "summation_method": self.summation_method,
+            "multi_label": self.multi_label,
+            "num_labels": self.num_labels,
+            "label_weights": weights,
+            "from_logits": self.from_logits,
+        }
+        if self._own_thresholds:
+            own["thresholds"] = self.thresholds[1:-1]
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp, fp, tn, fn = (self.counts[name] for name in COUNTS)
@@ -640,6 +872,119 @@ class AUC(_Counts):
         return ops.divide_no_nan((area * self.label_weights).sum(), self.label_weights.sum())[()]
 
 
+class _BestAtConstraint(_Counts):
+    """The best of one rate over num_thresholds thresholds in [0, 1] at which another is at least a value; 0 if none.
+
+    num_thresholds: evenly spaced, or for 1 that at 0.5. class_id: only this output is looked at.
+    Errors: ValueError for a value outside [0, 1].
+    """
+
+    constraint: ClassVar[str]  # the argument's name, which is that of the rate that it limits
+    rate: ClassVar[str]
+    config_names: ClassVar[tuple[str, ...]] = ("num_thresholds", "class_id")
+
+    def __init__(
+        self, value: float, num_thresholds: int, class_id: int | None, name: str | None, dtype: str | None
+    ) -> None:
+        where = type(self).__name__
+        if not 0.0 <= finite_float(where, self.constraint, value) <= 1.0:
+            raise ValueError(f"{where}: {self.constraint} must lie in [0, 1]; got {value!r}.")
+        self.num_thresholds = positive_int(where, "num_thresholds", num_thresholds)
+        setattr(self, self.constraint, value)
+        inner = [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
+        thresholds = [0.5] if num_thresholds == 1 else [0.0, *inner, 1.0]
+        super().__init__(thresholds, num_thresholds > 1, name, dtype, class_id=class_id)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), self.constraint: getattr(self, self.constraint)}
+
+    def rates(self, name: str) -> Array:
+        """Sensitivity (which is recall), specificity or precision at each threshold."""
+        tp, fp, tn, fn = (self.counts[count] for count in COUNTS)
+        hits, misses = {"specificity": (tn, fp), "precision": (tp, fp)}.get(name, (tp, fn))
+        return ops.divide_no_nan(hits, hits + misses)
+
+    def result(self) -> Any:
+        limit = getattr(self, self.constraint)
+        return ops.best_under_constraint(self.rates(self.constraint), self.rates(self.rate), at_least=limit)
+
+
+class SensitivityAtSpecificity(_BestAtConstraint):
+    """The best sensitivity at a specificity of at least specificity. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.SensitivityAtSpecificity.
+    """
+
+    constraint, rate = "specificity", "sensitivity"
+
+    def __init__(
+        self,
+        specificity: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(specificity, num_thresholds, class_id, name, dtype)
+
+
+class SpecificityAtSensitivity(_BestAtConstraint):
+    """The best specificity at a sensitivity of at least sensitivity. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.SpecificityAtSensitivity.
+    """
+
+    constraint, rate = "sensitivity", "specificity"
+
+    def __init__(
+        self,
+        sensitivity: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(sensitivity, num_thresholds, class_id, name, dtype)
+
+
+class PrecisionAtRecall(_BestAtConstraint):
+    """The best precision at a recall of at least recall. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.PrecisionAtRecall.
+    """
+
+    constraint, rate = "recall", "precision"
+
+    def __init__(
+        self,
+        recall: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(recall, num_thresholds, class_id, name, dtype)
+
+
+class RecallAtPrecision(_BestAtConstraint):
+    """The best recall at a precision of at least precision. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.RecallAtPrecision.
+    """
+
+    constraint, rate = "precision", "recall"
+
+    def __init__(
+        self,
+        precision: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(precision, num_thresholds, class_id, name, dtype)
+
+
 # --------------------------------------------------------------------------------------------- scores
 
 
@@ -651,6 +996,9 @@ class FBetaScore(Metric):
     of all outputs together. beta > 0.
     Errors: ValueError for another average, beta or threshold. Source: keras.metrics.FBetaScore.
     """
+
+    _direction = "up"
+    config_names: ClassVar[tuple[str, ...]] = ("average", "beta", "threshold")
 
     def __init__(
         self,
@@ -668,7 +1016,12 @@ class FBetaScore(Metric):
         if threshold is not None and not (isinstance(threshold, float) and 0.0 < threshold <= 1.0):
             raise ValueError(f"{where}: threshold must be a float in (0, 1], or None; got {threshold!r}.")
         self.average, self.beta, self.threshold = average, beta, threshold
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        FBetaScore.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        names = ("true_positives", "false_positives", "false_negatives", "positives")
+        return {name: getattr(self, name) for name in names}
 
     def reset_state(self) -> None:
         zero = np.zeros((), self.dtype)
@@ -707,6 +1060,8 @@ class FBetaScore(Metric):
 class F1Score(FBetaScore):
     """2 P R / (P + R): FBetaScore with β = 1. Source: keras.metrics.F1Score."""
 
+    config_names: ClassVar[tuple[str, ...]] = ("average", "threshold")
+
     def __init__(
         self,
         average: str | None = None,
@@ -726,6 +1081,9 @@ class R2Score(Metric):
     Source: keras.metrics.R2Score.
     """
 
+    _direction = "up"
+    config_names = ("class_aggregation", "num_regressors")
+
     def __init__(
         self,
         class_aggregation: str | None = "uniform_average",
@@ -742,7 +1100,11 @@ class R2Score(Metric):
             raise ValueError(f"R2Score: num_regressors must be at least 0; got {num_regressors!r}.")
         self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
         self._kept_in = config.floatx()
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        R2Score.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in ("sum", "squared_sum", "total_mse", "count", "num_samples")}
 
     def reset_state(self) -> None:
         zero = np.zeros((), self._kept_in)
@@ -788,7 +1150,10 @@ _CLASSES: tuple[type[Metric], ...] = (
     SparseCategoricalCrossentropy, KLDivergence, Poisson, Hinge, SquaredHinge, MeanSquaredError, MeanAbsoluteError,
     MeanAbsolutePercentageError, MeanSquaredLogarithmicError, LogCoshError, RootMeanSquaredError, TruePositives,
     FalsePositives, TrueNegatives, FalseNegatives, Precision, Recall, AUC, FBetaScore, F1Score, R2Score,
+    CategoricalHinge, CosineSimilarity, PearsonCorrelation, ConcordanceCorrelation, SensitivityAtSpecificity,
+    SpecificityAtSensitivity, PrecisionAtRecall, RecallAtPrecision,
 )  # fmt: skip
+_BY_CLASS_NAME = {cls.__name__: cls for cls in _CLASSES}
 _ALIASES: dict[str, type[Metric]] = {
     "bce": BinaryCrossentropy,
     "mse": MeanSquaredError,
@@ -796,14 +1161,17 @@ _ALIASES: dict[str, type[Metric]] = {
     "mape": MeanAbsolutePercentageError,
     "msle": MeanSquaredLogarithmicError,
 }
-_WITHOUT_NAME = ("Mean", "Sum", "MeanMetricWrapper")  # need values or a function: no metrics of y_true and y_pred
+_WITHOUT_NAME = (  # need values, a function or a limit
+    "Mean", "Sum", "MeanMetricWrapper", "SensitivityAtSpecificity", "SpecificityAtSensitivity", "PrecisionAtRecall",
+    "RecallAtPrecision",
+)  # fmt: skip
 _BY_NAME: dict[str, type[Metric]] = {
     **{cls.__name__: cls for cls in _CLASSES if cls.__name__ not in _WITHOUT_NAME},
     **{to_snake_case(cls.__name__): cls for cls in _CLASSES if cls.__name__ not in _WITHOUT_NAME},
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
-_FUNCTIONS: dict[str, Callable[..., Array]] = {
+FUNCTIONS: dict[str, Callable[..., Array]] = {
     function.__name__: function
     for function in (
         binary_accuracy,
@@ -811,9 +1179,32 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
         sparse_categorical_accuracy,
         top_k_categorical_accuracy,
         sparse_top_k_categorical_accuracy,
+        pearson_correlation,
+        concordance_correlation,
     )
 }
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape
+
+
+def serialize(metric: Any) -> dict[str, Any]:
+    """A metric, or a function of y_true and y_pred, as Keras's dict; `deserialize` and `get` read it back.
+
+    Errors: TypeError for a metric without get_config; ValueError for a lambda.
+    """
+    if inspect.isfunction(metric):
+        return serialization.serialize_function(metric)
+    return serialization.serialize(metric, "keras.metrics")
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The metric, or the function, of a serialize(), Keras's too, or of a name.
+
+    custom_objects: name -> class or function of your own. Errors: ValueError for an unknown name, with the nearest.
+    """
+    if isinstance(config, str) or serialization.is_function(config):
+        known = {**losses.FUNCTIONS, **FUNCTIONS}
+        return serialization.deserialize_function("metric", config, known, custom_objects)
+    return serialization.deserialize("metric", config, _BY_CLASS_NAME, custom_objects)
 
 
 def by_shape(identifier: Any) -> bool:
@@ -822,7 +1213,9 @@ def by_shape(identifier: Any) -> bool:
 
 
 def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = None) -> Metric:
-    """The metric for a name, a class, an instance or a function of y_true and y_pred; a name is also its own.
+    """The metric for a name, a class, an instance, a dict of serialize() or a function of y_true and y_pred.
+
+    A name is also the metric's own.
 
     "accuracy" and "acc" mean BinaryAccuracy for a model with one output, SparseCategoricalAccuracy where the labels
     are (B,) or (B, 1), else CategoricalAccuracy, under that name, as in Keras. label_shape None: as the outputs'.
@@ -830,6 +1223,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     Errors: ValueError for an unknown name (with the nearest ones) or anything else.
     Source: keras.src.trainers.compile_utils.get_metric.
     """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
     if isinstance(identifier, Metric):
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Metric):
@@ -844,8 +1239,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     if name is not None:
         return LossMetric(losses.get(identifier), name=name)
     name = getattr(identifier, "__name__", "")
-    if name in _FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
-        return MeanMetricWrapper(_FUNCTIONS[name], name=name)
+    if name in FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
+        return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))

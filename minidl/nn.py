@@ -1,5 +1,39 @@
 """Activation functions under TensorFlow's names, so that `import minidl as tf` serves `tf.nn.relu`."""
 
-from minidl.activations import relu, sigmoid, softmax, tanh
+import dataclasses
 
-__all__ = ["relu", "sigmoid", "softmax", "tanh"]
+from minidl import activations
+from minidl.activations import (
+    elu,
+    gelu,
+    log_softmax,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    swish,
+    tanh,
+)
+
+__all__ = [
+    "elu",
+    "gelu",
+    "leaky_relu",
+    "log_softmax",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
+
+leaky_relu = dataclasses.replace(activations.leaky_relu, renamed=(("alpha", "negative_slope"),))  # TensorFlow's name

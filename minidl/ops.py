@@ -7,20 +7,25 @@ A gradient of the loss L with respect to a quantity q is called d_q = ∂L/∂q 
 Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" below is Keras 3.15 on its
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
-Contents: dense · activations · dropout · binary cross-entropy · categorical cross-entropy · regression losses ·
-hinge losses · divergences · penalties · update rules · clipping, decay and averages of weights · learning-rate
-schedules · accuracy · counts, curves and scores · means
+Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
+cross-entropy · regression losses · hinge losses · angles and correlations · divergences · penalties · constraints ·
+update rules · clipping, decay and averages of weights · learning-rate schedules · accuracy · counts, curves and
+scores · means
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl import array_functions, checks
 from minidl.backend import Array, array_module
+
+Axis = int | tuple[int, ...] | None
 
 # ------------------------------------------------------------------------------------------------ dense
 
@@ -71,7 +76,7 @@ def dense_gradients(
 
 
 # ------------------------------------------------------------------------------------------ activations
-# Each backward needs only the outputs: these five derivatives are all functions of the function's own value.
+# backward takes the outputs where the derivative is a function of the function's own value, else the inputs.
 
 
 def linear(inputs: Array, *, out: Array | None = None) -> Array:
@@ -87,17 +92,118 @@ def linear_backward(d_outputs: Array, outputs: Array, *, out: Array | None = Non
     return linear(d_outputs, out=out)
 
 
-def relu(inputs: Array, *, out: Array | None = None) -> Array:
-    """outputs = max(inputs, 0);  (...) -> (...). Source: Nair & Hinton 2010; keras.activations.relu."""
-    return array_module(inputs).maximum(inputs, 0, out=out)
+def _result(values: Array, out: Array | None) -> Array:
+    """values, written to out where that is given."""
+    if out is None:
+        return values
+    out[...] = values
+    return out
 
 
-def relu_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
-    """d_inputs = d_outputs where outputs > 0, else 0;  (...), (...) -> (...).
+def _scalar(value: float, like: Array) -> Any:
+    """value in the dtype of an array: to compare with its elements."""
+    return like.dtype.type(value)
 
-    The derivative at 0, where there is none, is taken as 0, as TensorFlow's ReluGrad takes it.
+
+def _float32(value: float) -> float:
+    """value as TensorFlow takes an operation's attribute: rounded to float32."""
+    return float(np.float32(value))
+
+
+def relu(
+    inputs: Array,
+    *,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
+    out: Array | None = None,
+) -> Array:
+    """outputs = max(inputs, 0), or with arguments f(x) of x = inputs;  (...) -> (...).
+
+        f(x) = min(x, m) where x > t, s (x − t) where x ≤ t
+
+    s = negative_slope ≥ 0, m = max_value ≥ 0 or None (no limit), t = threshold. Where x > t but x < 0 < m, it is cut
+    to 0. m and the t that is compared are rounded to float32 first, as keras.ops.cast does, also for float64 inputs.
+    Source: Nair & Hinton 2010; keras.activations.relu.
     """
-    return array_module(d_outputs).multiply(d_outputs, outputs > 0, out=out)
+    xp = array_module(inputs)
+    if not negative_slope and max_value is None and not threshold:
+        return xp.maximum(inputs, 0, out=out)
+    if max_value is None and not threshold:
+        return leaky_relu(inputs, negative_slope=negative_slope, out=out)
+    above = xp.where(inputs > _scalar(_float32(threshold), inputs), inputs, 0) if threshold else xp.maximum(inputs, 0)
+    if max_value is not None:
+        above = xp.clip(above, 0, _scalar(_float32(max_value), inputs))
+    if negative_slope:
+        above = above - negative_slope * xp.maximum(threshold - inputs, 0)
+    return _result(above, out)
+
+
+def relu_backward(
+    d_outputs: Array,
+    inputs: Array,
+    *,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
+    out: Array | None = None,
+) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else 0; with arguments d_outputs · f′(x);  (...), (...) -> (...).
+
+        f′(x) = 1 where x > t, up to x = m, s where x < t, else 0
+
+    The outputs do for the inputs where no argument is given. The derivative at 0, where there is none, is taken as 0,
+    as TensorFlow's ReluGrad takes it. At x = m it is 1, as its clip has it, but for m = 6 and t = 0 it is 0, as its
+    ReLU6 has it; at x = t the slope is that of neither side, 0, but s for m = None and t = 0.
+    """
+    xp = array_module(d_outputs)
+    if not negative_slope and max_value is None and not threshold:
+        return xp.multiply(d_outputs, inputs > 0, out=out)
+    if max_value is None and not threshold:
+        return leaky_relu_backward(d_outputs, inputs, negative_slope=negative_slope, out=out)
+    through = inputs > _scalar(_float32(threshold), inputs)
+    if max_value is not None:
+        limit = _scalar(_float32(max_value), inputs)
+        through &= (inputs < limit) if max_value == 6 and not threshold else (inputs >= 0) & (inputs <= limit)
+    gradient = xp.where(through, d_outputs, 0)
+    if negative_slope:
+        gradient = gradient + xp.where(threshold - inputs > 0, negative_slope * d_outputs, 0)
+    return _result(gradient, out)
+
+
+def leaky_relu(inputs: Array, *, negative_slope: float = 0.2, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > 0, else s · inputs;  (...) -> (...).
+
+    s = negative_slope, rounded to float32 first, also for float64 inputs, as TensorFlow's operation takes it.
+    Source: Maas, Hannun & Ng 2013; keras.activations.leaky_relu.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > 0, inputs, inputs * _float32(negative_slope)), out)
+
+
+def leaky_relu_backward(
+    d_outputs: Array, inputs: Array, *, negative_slope: float = 0.2, out: Array | None = None
+) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else s · d_outputs;  (...), (...) -> (...). At 0 it is s."""
+    xp = array_module(d_outputs)
+    return _result(xp.where(inputs > 0, d_outputs, d_outputs * _float32(negative_slope)), out)
+
+
+def elu(inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > 0, else α (e^inputs − 1);  (...) -> (...). Source: Clevert et al. 2016."""
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > 0, inputs, alpha * xp.expm1(xp.minimum(inputs, 0))), out)
+
+
+def elu_backward(d_outputs: Array, inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where inputs > 0, else d_outputs · α ((e^inputs − 1) + 1);  (...), (...) -> (...).
+
+    The 1 is added to the rounded e^x − 1, as TensorFlow's EluGrad does from the outputs: the derivative is 0 where
+    these have become −1, below x = −17 in float32, and −37 in float64. At 0 it is α.
+    """
+    xp = array_module(d_outputs)
+    slope = alpha * (xp.expm1(xp.minimum(inputs, 0)) + 1)
+    return _result(xp.where(inputs > 0, d_outputs, d_outputs * slope), out)
 
 
 def sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
@@ -126,22 +232,427 @@ def tanh_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None)
     return array_module(d_outputs).multiply(d_outputs, 1 - outputs * outputs, out=out)
 
 
-def softmax(inputs: Array, *, out: Array | None = None) -> Array:
-    """outputs_u = e^(inputs_u) / Σ_v e^(inputs_v) over the last axis;  (..., U) -> (..., U), rows sum to 1.
+def softmax(inputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """outputs_u = e^(inputs_u) / Σ_v e^(inputs_v) over an axis;  (..., U) -> (..., U), rows sum to 1.
 
+    axis: the axis, several as a tuple, or None for all.
     The row's maximum is subtracted first: the quotient does not change and no exponential overflows.
     Source: Goodfellow et al. 2016, eq. 6.29; keras.activations.softmax.
     """
     xp = array_module(inputs)
-    exponentials = xp.exp(inputs - inputs.max(axis=-1, keepdims=True))
-    return xp.divide(exponentials, exponentials.sum(axis=-1, keepdims=True), out=out)
+    exponentials = xp.exp(inputs - inputs.max(axis=axis, keepdims=True))
+    return xp.divide(exponentials, exponentials.sum(axis=axis, keepdims=True), out=out)
 
 
-def softmax_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+def softmax_backward(d_outputs: Array, outputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
     """d_inputs_u = outputs_u · (d_outputs_u − Σ_v d_outputs_v · outputs_v);  (..., U), (..., U) -> (..., U)."""
     xp = array_module(d_outputs)
-    mean_gradient = (d_outputs * outputs).sum(axis=-1, keepdims=True)
+    mean_gradient = (d_outputs * outputs).sum(axis=axis, keepdims=True)
     return xp.multiply(outputs, d_outputs - mean_gradient, out=out)
+
+
+def prelu(inputs: Array, alpha: Array) -> Array:
+    """outputs = max(inputs, 0) − α max(−inputs, 0);  (...), α = alpha broadcast over it -> (...).
+
+    A ReLU with a learned slope below 0. Source: He et al. 2015, eq. 1; keras.layers.PReLU.call.
+    """
+    return relu(inputs) - alpha * relu(-inputs)
+
+
+def prelu_backward(d_outputs: Array, inputs: Array, alpha: Array) -> Array:
+    """d_inputs = d_outputs where inputs > 0, α d_outputs where inputs < 0, 0 at 0;  (...) -> (...)."""
+    return d_outputs * (inputs > 0) + alpha * d_outputs * (inputs < 0)
+
+
+def prelu_gradient(d_outputs: Array, inputs: Array, *, axes: tuple[int, ...]) -> Array:
+    """d_alpha = −Σ d_outputs · max(−inputs, 0) over axes, along which α is shared; these keep size 1."""
+    return -(d_outputs * relu(-inputs)).sum(axis=axes, keepdims=True)
+
+
+def log_softmax(inputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """outputs_u = inputs_u − ln Σ_v e^(inputs_v) over an axis;  (..., U) -> (..., U), ≤ 0.
+
+    The row's maximum is subtracted first, as in softmax. Source: keras.activations.log_softmax.
+    """
+    xp = array_module(inputs)
+    shifted = inputs - inputs.max(axis=axis, keepdims=True)
+    return xp.subtract(shifted, xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True)), out=out)
+
+
+def log_softmax_backward(d_outputs: Array, outputs: Array, *, axis: Axis = -1, out: Array | None = None) -> Array:
+    """d_inputs_u = d_outputs_u − e^(outputs_u) Σ_v d_outputs_v;  (..., U), (..., U) -> (..., U)."""
+    xp = array_module(d_outputs)
+    return xp.subtract(d_outputs, d_outputs.sum(axis=axis, keepdims=True) * xp.exp(outputs), out=out)
+
+
+def sparsemax(inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """outputs = max(z − τ, 0) of z = inputs along an axis;  (..., U) -> (..., U).
+
+        S_j = z_(1) + … + z_(j),  support: the j with z_(j) > (S_j − 1) / j, k of them
+        τ = (Σ_(j in support) S_j − 1) / k
+
+    z_(1) ≥ z_(2) ≥ …: z sorted. This is Keras's τ. The paper's is (S_k − 1) / k, with which the outputs sum to 1; the
+    two are the same for k = 1 only, so Keras's outputs are too small where several classes share, and so are these.
+    Source: keras.activations.sparsemax; Martins & Astudillo 2016, algorithm 1.
+    """
+    xp = array_module(inputs)
+    threshold, *_ = _sparsemax_threshold(inputs, axis)
+    return xp.maximum(inputs - threshold, 0, out=out)
+
+
+def sparsemax_backward(d_outputs: Array, inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """d_inputs = g − Σ g · ∂τ/∂z,  g = d_outputs where z ≥ τ, else 0;  (..., U), (..., U) -> (..., U).
+
+    ∂τ/∂z_(i) = (number of j ≥ i in the support) / k.
+    """
+    xp = array_module(inputs)
+    threshold, order, support, count = _sparsemax_threshold(inputs, axis)
+    passed = xp.where(inputs - threshold >= 0, d_outputs, 0)
+    shares = xp.flip(xp.cumsum(xp.flip(support, axis), axis=axis), axis).astype(inputs.dtype) / count
+    slopes = xp.take_along_axis(shares, xp.argsort(order, axis=axis), axis=axis)  # back in the inputs' order
+    return xp.subtract(passed, passed.sum(axis=axis, keepdims=True) * slopes, out=out)
+
+
+def _sparsemax_threshold(inputs: Array, axis: int) -> tuple[Array, Array, Array, Array]:
+    """τ, the places of the sorted inputs, whether each of these is in the support, and how many are."""
+    xp = array_module(inputs)
+    order = xp.argsort(-inputs, axis=axis, kind="stable")
+    ordered = xp.take_along_axis(inputs, order, axis=axis)
+    sums = xp.cumsum(ordered, axis=axis)
+    ranks = xp.arange(1, inputs.shape[axis] + 1, dtype=inputs.dtype)
+    ranks = ranks.reshape([-1 if i == axis % inputs.ndim else 1 for i in range(inputs.ndim)])
+    support = ordered - (sums - 1) / ranks > 0
+    count = support.sum(axis=axis, keepdims=True).astype(inputs.dtype)
+    return (xp.where(support, sums, 0).sum(axis=axis, keepdims=True) - 1) / count, order, support, count
+
+
+def relu6(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs, 0), 6);  (...) -> (...). Source: Krizhevsky 2010; keras.activations.relu6."""
+    return array_module(inputs).clip(inputs, 0, 6, out=out)
+
+
+def relu6_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where 0 < outputs < 6, else 0;  (...), (...) -> (...). At 0 and at 6 it is 0."""
+    return array_module(d_outputs).multiply(d_outputs, (outputs > 0) & (outputs < 6), out=out)
+
+
+def celu(inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """outputs = max(x, 0) + α (e^(min(x, 0)/α) − 1);  (...) -> (...), x = inputs. Source: Barron 2017."""
+    xp = array_module(inputs)
+    return xp.add(xp.maximum(inputs, 0), alpha * xp.expm1(xp.minimum(inputs, 0) / alpha), out=out)
+
+
+def celu_backward(d_outputs: Array, inputs: Array, *, alpha: float = 1.0, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · ([x ≥ 0] + [x ≤ 0] e^(x/α));  (...), (...) -> (...), x = inputs.
+
+    At 0 it is 2, where the true derivative is 1: TensorFlow's maximum and minimum both pass it on there.
+    """
+    xp = array_module(d_outputs)
+    below = xp.where(inputs <= 0, xp.exp(xp.minimum(inputs, 0) / alpha), 0)
+    return xp.multiply(d_outputs, below + (inputs >= 0), out=out)
+
+
+_SELU_SCALE, _SELU_SCALE_ALPHA = 1.0507009873554804934193349852946, 1.7580993408473768599402175208123
+
+
+def selu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = λ inputs where inputs > 0, else λα (e^inputs − 1);  (...) -> (...).
+
+    λ = 1.0507…, λα = 1.7580…: with them a mean of 0 and a variance of 1 stay from layer to layer.
+    Source: Klambauer et al. 2017; keras.activations.selu.
+    """
+    xp = array_module(inputs)
+    below = _SELU_SCALE_ALPHA * xp.expm1(xp.minimum(inputs, 0))
+    return _result(xp.where(inputs > 0, _SELU_SCALE * inputs, below), out)
+
+
+def selu_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · λ where outputs ≥ 0, else d_outputs · (outputs + λα);  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    slope = xp.where(outputs < 0, outputs + _scalar(_SELU_SCALE_ALPHA, outputs), _scalar(_SELU_SCALE, outputs))
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def softplus(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = ln(1 + e^inputs) = max(inputs, 0) + ln(1 + e^(−|inputs|));  (...) -> (...).
+
+    Source: Dugas et al. 2001; keras.activations.softplus.
+    """
+    xp = array_module(inputs)
+    return xp.add(xp.maximum(inputs, 0), xp.log1p(xp.exp(-xp.abs(inputs))), out=out)
+
+
+def softplus_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · sigmoid(inputs);  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(inputs), out=out)
+
+
+def log_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = ln sigmoid(inputs) = −softplus(−inputs);  (...) -> (...). Source: keras.activations.log_sigmoid."""
+    return array_module(inputs).negative(softplus(-inputs), out=out)
+
+
+def log_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · sigmoid(−inputs);  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(-inputs), out=out)
+
+
+def softsign(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs / (1 + |inputs|);  (...) -> (...). Source: Bergstra et al. 2009; keras.activations.softsign."""
+    xp = array_module(inputs)
+    return xp.divide(inputs, 1 + xp.abs(inputs), out=out)
+
+
+def softsign_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / (1 + |inputs|)²;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    denominator = 1 + xp.abs(inputs)
+    return xp.divide(d_outputs / denominator, denominator, out=out)
+
+
+def squareplus(inputs: Array, *, b: float = 4, out: Array | None = None) -> Array:
+    """outputs = (x + √(x² + b)) / 2;  (...) -> (...), x = inputs, b ≥ 0.
+
+    Where x < 0 it is computed as b / (√(x² + b) − x) / 2, which does not cancel.
+    Source: Barron 2021; keras.activations.squareplus.
+    """
+    xp = array_module(inputs)
+    root = xp.hypot(inputs, _scalar(b**0.5, inputs))
+    denominator = xp.where(inputs < 0, root - inputs, 1)
+    return _result(xp.where(inputs < 0, b / denominator, inputs + root) / 2, out)
+
+
+def squareplus_backward(d_outputs: Array, inputs: Array, *, b: float = 4, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · squareplus(x) / √(x² + b);  (...), (...) -> (...). The same as (1 + x/√(x² + b)) / 2."""
+    xp = array_module(d_outputs)
+    slope = squareplus(inputs, b=b) / xp.hypot(inputs, _scalar(b**0.5, inputs))
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def soft_shrink(inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """outputs = x − t where x > t, x + t where x < −t, else 0;  (...) -> (...), x = inputs, t = threshold.
+
+    Source: Donoho 1995; keras.activations.soft_shrink.
+    """
+    xp = array_module(inputs)
+    t = _scalar(threshold, inputs)
+    below = xp.where(inputs < -t, inputs + t, 0)
+    return _result(xp.where(inputs > t, inputs - t, below), out)
+
+
+def soft_shrink_backward(d_outputs: Array, inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where x > t or x < −t, else 0;  (...), (...) -> (...)."""
+    t = _scalar(threshold, inputs)
+    return array_module(d_outputs).multiply(d_outputs, (inputs > t) | (inputs < -t), out=out)
+
+
+def hard_shrink(inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """outputs = x where |x| > t, else 0;  (...) -> (...), x = inputs, t = threshold.
+
+    Source: Donoho & Johnstone 1994; keras.activations.hard_shrink.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(xp.abs(inputs) > _scalar(threshold, inputs), inputs, 0), out)
+
+
+def hard_shrink_backward(d_outputs: Array, inputs: Array, *, threshold: float = 0.5, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where |x| > t, else 0;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, xp.abs(inputs) > _scalar(threshold, inputs), out=out)
+
+
+def tanh_shrink(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs − tanh(inputs);  (...) -> (...). Source: keras.activations.tanh_shrink."""
+    xp = array_module(inputs)
+    return xp.subtract(inputs, xp.tanh(inputs), out=out)
+
+
+def tanh_shrink_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · tanh²(inputs);  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, xp.square(xp.tanh(inputs)), out=out)
+
+
+def threshold(inputs: Array, *, threshold: float, default_value: float, out: Array | None = None) -> Array:
+    """outputs = inputs where inputs > threshold, else default_value;  (...) -> (...).
+
+    Source: keras.activations.threshold.
+    """
+    xp = array_module(inputs)
+    return _result(xp.where(inputs > _scalar(threshold, inputs), inputs, _scalar(default_value, inputs)), out)
+
+
+def threshold_backward(
+    d_outputs: Array, inputs: Array, *, threshold: float, default_value: float, out: Array | None = None
+) -> Array:
+    """d_inputs = d_outputs where inputs > threshold, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, inputs > _scalar(threshold, inputs), out=out)
+
+
+def sparse_plus(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = 0 where x ≤ −1, (x + 1)² / 4 where −1 < x < 1, x where x ≥ 1;  (...) -> (...), x = inputs.
+
+    Source: Blondel, Martins & Niculae 2019; keras.activations.sparse_plus.
+    """
+    xp = array_module(inputs)
+    bend = xp.square(xp.clip(inputs, -1, 1) + 1) / 4
+    return _result(xp.where(inputs < 1, bend, inputs), out)
+
+
+def sparse_plus_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (x + 1) / 2, x cut to [−1, 1];  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    return xp.multiply(d_outputs, (xp.clip(inputs, -1, 1) + 1) / 2, out=out)
+
+
+def sparse_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = (x + 1) / 2, x = inputs cut to [−1, 1];  (...) -> (...), in [0, 1].
+
+    Source: Blondel, Martins & Niculae 2019; keras.activations.sparse_sigmoid.
+    """
+    xp = array_module(inputs)
+    return xp.multiply(xp.clip(inputs, -1, 1) + 1, 0.5, out=out)
+
+
+def sparse_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / 2 where −1 < inputs < 1, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs / 2, (inputs > -1) & (inputs < 1), out=out)
+
+
+def silu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs · sigmoid(inputs);  (...) -> (...). Source: Elfwing et al. 2018; keras.activations.silu."""
+    return array_module(inputs).multiply(inputs, sigmoid(inputs), out=out)
+
+
+def silu_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · σ (1 + x (1 − σ)),  σ = sigmoid(x), x = inputs;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, sigmoid(inputs) * (1 + inputs * sigmoid(-inputs)), out=out)
+
+
+_GELU_FACTOR, _GELU_CUBIC, _GELU_ROOT = math.sqrt(2 / math.pi), _float32(0.044715), _float32(math.sqrt(0.5))
+_FAR = 40.0
+
+
+def gelu(inputs: Array, *, approximate: bool = False, out: Array | None = None) -> Array:
+    """outputs = x Φ(x), Φ the normal distribution function;  (...) -> (...), x = inputs.
+
+        Φ(x) = ½ erfc(−c x);  approximate: ½ (1 + tanh u) = sigmoid(2u),  u = √(2/π) (x + k x³)
+
+    c = 1/√2 and k = 0.044715, rounded to float32 for float64 inputs too, as TensorFlow casts them.
+    Source: Hendrycks & Gimpel 2016; keras.activations.gelu.
+    """
+    return array_module(inputs).multiply(inputs, _normal_share(inputs, approximate), out=out)
+
+
+def gelu_backward(d_outputs: Array, inputs: Array, *, approximate: bool = False, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (Φ(x) + x Φ′(x));  (...), (...) -> (...).
+
+    Φ′(x) = c e^(−(c x)²) / √π;  approximate: Φ(x) Φ(−x) 2u′,  u′ = √(2/π) (1 + 3 k x²)
+    """
+    xp = array_module(d_outputs)
+    near = xp.clip(inputs, -_FAR, _FAR)  # beyond, Φ′ is 0 in float64 too
+    share = _normal_share(inputs, approximate)
+    if approximate:
+        inner = _GELU_FACTOR * (1 + 3 * _GELU_CUBIC * near * near)
+        density = share * _normal_share(-inputs, True) * (2 * inner)
+    else:
+        density = xp.exp(-xp.square(_GELU_ROOT * near)) * (_GELU_ROOT / math.sqrt(math.pi))
+    return xp.multiply(d_outputs, share + near * density, out=out)
+
+
+def _normal_share(x: Array, approximate: bool) -> Array:
+    """Φ(x), or what gelu takes for it: without a difference that could cancel."""
+    xp = array_module(x)
+    if approximate:
+        near = xp.clip(x, -_FAR, _FAR)
+        return sigmoid(2 * _GELU_FACTOR * (near + _GELU_CUBIC * near * near * near))
+    half = x.astype(np.float64) * -_GELU_ROOT
+    if xp is np:  # NumPy has none of its own
+        tail = np.fromiter(map(math.erfc, half.ravel().tolist()), np.float64, half.size).reshape(half.shape)
+    else:
+        tail = importlib.import_module("cupyx.scipy.special").erfc(half)
+    return (tail / 2).astype(x.dtype)
+
+
+def mish(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = x tanh(softplus(x));  (...) -> (...), x = inputs. Source: Misra 2019; keras.activations.mish."""
+    xp = array_module(inputs)
+    return xp.multiply(inputs, xp.tanh(softplus(inputs)), out=out)
+
+
+def mish_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (t + x (1 − t²) σ(x)),  t = tanh(softplus(x)), x = inputs;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    t = xp.tanh(softplus(inputs))
+    return xp.multiply(d_outputs, t + inputs * ((1 - t * t) * sigmoid(inputs)), out=out)
+
+
+def glu(inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """outputs = a · sigmoid(b) of the halves a and b of the inputs along an axis;  (..., 2U) -> (..., U).
+
+    Errors: ValueError for an odd size. Source: Dauphin et al. 2017; keras.activations.glu.
+    """
+    xp = array_module(inputs)
+    if inputs.shape[axis] % 2:
+        raise ValueError(f"glu: the size along axis {axis} must be even, to be halved; got shape {inputs.shape}.")
+    a, b = xp.split(inputs, 2, axis=axis)
+    return xp.multiply(a, sigmoid(b), out=out)
+
+
+def glu_backward(d_outputs: Array, inputs: Array, *, axis: int = -1, out: Array | None = None) -> Array:
+    """d_a = d_outputs · σ, d_b = d_outputs · a σ (1 − σ),  σ = sigmoid(b);  (..., U), (..., 2U) -> (..., 2U)."""
+    xp = array_module(d_outputs)
+    a, b = xp.split(inputs, 2, axis=axis)
+    gate = sigmoid(b)
+    return xp.concatenate([d_outputs * gate, d_outputs * a * (gate * sigmoid(-b))], axis=axis, out=out)
+
+
+def exponential(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = e^inputs, infinite beyond the dtype's range;  (...) -> (...). Source: keras.activations.exponential."""
+    with np.errstate(over="ignore"):
+        return array_module(inputs).exp(inputs, out=out)
+
+
+def exponential_backward(d_outputs: Array, outputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · outputs;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, outputs, out=out)
+
+
+def hard_sigmoid(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs + 3, 0), 6) / 6;  (...) -> (...), in [0, 1].
+
+    Source: Courbariaux, Bengio & David 2015, with other constants; keras.activations.hard_sigmoid.
+    """
+    xp = array_module(inputs)
+    return xp.divide(xp.clip(inputs + 3, 0, 6), 6, out=out)
+
+
+def hard_sigmoid_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs / 6 where 0 < inputs + 3 < 6, else 0;  (...), (...) -> (...)."""
+    shifted = inputs + 3
+    return array_module(d_outputs).multiply(d_outputs / 6, (shifted > 0) & (shifted < 6), out=out)
+
+
+def hard_silu(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = inputs · hard_sigmoid(inputs);  (...) -> (...). Source: Howard et al. 2019."""
+    return array_module(inputs).multiply(inputs, hard_sigmoid(inputs), out=out)
+
+
+def hard_silu_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs · (h + x h′),  h = hard_sigmoid(x), x = inputs;  (...), (...) -> (...)."""
+    xp = array_module(d_outputs)
+    slope = hard_sigmoid(inputs) + hard_sigmoid_backward(inputs, inputs)
+    return xp.multiply(d_outputs, slope, out=out)
+
+
+def hard_tanh(inputs: Array, *, out: Array | None = None) -> Array:
+    """outputs = min(max(inputs, −1), 1);  (...) -> (...). Source: Collobert 2004; keras.activations.hard_tanh."""
+    return array_module(inputs).clip(inputs, -1, 1, out=out)
+
+
+def hard_tanh_backward(d_outputs: Array, inputs: Array, *, out: Array | None = None) -> Array:
+    """d_inputs = d_outputs where −1 ≤ inputs ≤ 1, else 0;  (...), (...) -> (...)."""
+    return array_module(d_outputs).multiply(d_outputs, (inputs >= -1) & (inputs <= 1), out=out)
 
 
 # ---------------------------------------------------------------------------------------------- dropout
@@ -168,6 +679,304 @@ def dropout(inputs: Array, mask: Array, *, rate: float, out: Array | None = None
 def dropout_backward(d_outputs: Array, mask: Array, *, rate: float, out: Array | None = None) -> Array:
     """d_inputs = d_outputs / (1 − rate) where mask, else 0;  the forward's own mask: (...), (...) -> (...)."""
     return dropout(d_outputs, mask, rate=rate, out=out)
+
+
+def alpha_dropout(inputs: Array, mask: Array, *, rate: float) -> Array:
+    """outputs = a (inputs where mask, else α′) + b;  inputs (...), mask (...) of bool or broadcast to it -> (...).
+
+        α′ = −1.7580993…                       the value at which a SELU saturates: −scale · alpha
+        a = ((1 − rate)(1 + rate α′²))^(−1/2),  b = −a α′ rate
+
+    a and b give the outputs the inputs' mean and variance, where these are 0 and 1: what a SELU keeps.
+    Errors: ZeroDivisionError for rate 1, as in Keras.
+    Source: Klambauer et al. 2017, §"New dropout technique"; keras.layers.AlphaDropout.call.
+    """
+    if rate == 1.0:
+        raise ZeroDivisionError("AlphaDropout: rate 1 keeps nothing, and no scale gives that a variance; take less.")
+    kept = mask.astype(inputs.dtype)
+    a = _alpha_dropout_scale(rate)
+    b = -a * _SELU_SATURATION * rate
+    return a * (inputs * kept + _SELU_SATURATION * (1 - kept)) + b
+
+
+def alpha_dropout_backward(d_outputs: Array, mask: Array, *, rate: float) -> Array:
+    """d_inputs = a d_outputs where mask, else 0;  the forward's own mask: (...), (...) -> (...)."""
+    return d_outputs * _alpha_dropout_scale(rate) * mask
+
+
+_SELU_SATURATION = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
+
+
+def _alpha_dropout_scale(rate: float) -> float:
+    return float(((1 - rate) * (1 + rate * _SELU_SATURATION**2)) ** -0.5)
+
+
+# ------------------------------------------------------------------------------------------------ noise
+
+
+def gaussian_noise(inputs: Array, noise: Array) -> Array:
+    """outputs = inputs + noise, noise normal with mean 0;  (...), (...) -> (...). Its d_inputs are the d_outputs.
+
+    Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"; keras.layers.GaussianNoise.
+    """
+    return inputs + noise
+
+
+def gaussian_dropout(inputs: Array, noise: Array) -> Array:
+    """outputs = inputs · noise, noise normal with mean 1 and variance rate / (1 − rate);  (...), (...) -> (...).
+
+    Source: Srivastava et al. 2014, §10; keras.layers.GaussianDropout.
+    """
+    return inputs * noise
+
+
+def gaussian_dropout_backward(d_outputs: Array, noise: Array) -> Array:
+    """d_inputs = d_outputs · noise, the forward's own;  (...), (...) -> (...)."""
+    return d_outputs * noise
+
+
+# ---------------------------------------------------------------------------------------- normalization
+# axes: those that the statistics are taken over: of a batch normalization all but the features', of a layer
+# normalization the features'. Statistics and parameters have the inputs' rank, with size 1 where they are shared.
+
+
+def moments(inputs: Array, *, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """mean = Σ inputs / n and variance = Σ (inputs − mean)² / n over axes, which keep size 1.
+
+    The variance of the n values themselves, not an estimate of another's. Source: tf.nn.moments.
+    """
+    mean = inputs.mean(axis=axes, keepdims=True)
+    return mean, ((inputs - mean) ** 2).mean(axis=axes, keepdims=True)
+
+
+def normalization(
+    inputs: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    *,
+    epsilon: float,
+) -> Array:
+    """outputs = γ (inputs − μ) / √(σ² + ε) + β, computed as inputs · s + (β − μ s) with s = γ / √(σ² + ε).
+
+    μ = mean, σ² = variance, γ = gamma or 1, β = beta or 0, each broadcast over the inputs; ε = epsilon.
+    Source: Ioffe & Szegedy 2015, algorithm 1 (of a batch); Ba et al. 2016, eq. 4 (of a layer);
+    tf.nn.batch_normalization and keras.ops.layer_normalization, for the order of the operations.
+    """
+    scale = _inverse_deviation(variance, epsilon)
+    if gamma is not None:
+        scale = scale * gamma
+    shift = -mean * scale
+    if beta is not None:
+        shift = shift + beta
+    return inputs * scale + shift
+
+
+def normalization_backward(
+    d_outputs: Array,
+    inputs: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array | None = None,
+    *,
+    epsilon: float,
+    axes: tuple[int, ...],
+) -> Array:
+    """d_inputs = (g − ḡ − x̂ · mean(g x̂)) / √(σ² + ε),  g = γ d_outputs, x̂ = (inputs − μ) / √(σ² + ε).
+
+    ḡ and mean(…) are taken over axes: the inputs also act through μ and σ², which are moments(inputs, axes=axes).
+    Source: Ioffe & Szegedy 2015, §3.
+    """
+    inverse = _inverse_deviation(variance, epsilon)
+    normalized = (inputs - mean) * inverse
+    g = d_outputs if gamma is None else d_outputs * gamma
+    through_variance = normalized * (g * normalized).mean(axis=axes, keepdims=True)
+    return inverse * (g - g.mean(axis=axes, keepdims=True) - through_variance)
+
+
+def fixed_normalization_backward(
+    d_outputs: Array, variance: Array, gamma: Array | None = None, *, epsilon: float
+) -> Array:
+    """d_inputs = γ d_outputs / √(σ² + ε): of a normalization by statistics that are given, as at inference."""
+    scale = _inverse_deviation(variance, epsilon)
+    return d_outputs * (scale if gamma is None else scale * gamma)
+
+
+def normalization_gradients(
+    d_outputs: Array, inputs: Array, mean: Array, variance: Array, *, epsilon: float, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """d_gamma = Σ d_outputs · x̂ and d_beta = Σ d_outputs over axes, along which γ and β are shared.
+
+    x̂ = (inputs − μ) / √(σ² + ε). Here axes are those of the parameters: what γ and β do not have is summed away.
+    """
+    normalized = (inputs - mean) * _inverse_deviation(variance, epsilon)
+    return (d_outputs * normalized).sum(axis=axes), d_outputs.sum(axis=axes)
+
+
+def moving_average(average: Array, value: Array, *, momentum: float) -> Array:
+    """average · momentum + value · (1 − momentum): the moving mean or variance after a batch's;  (...), (...) -> (...).
+
+    Source: keras.layers.BatchNormalization.call.
+    """
+    return average * momentum + value * (1.0 - momentum)
+
+
+def renormalization(
+    mean: Array,
+    variance: Array,
+    moving_mean: Array,
+    moving_deviation: Array,
+    *,
+    epsilon: float,
+    rmin: float | None = None,
+    rmax: float | None = None,
+    dmax: float | None = None,
+) -> tuple[Array, Array]:
+    """r = σ / σ′ in [rmin, rmax] and d = (μ − μ′) / σ′ in [−dmax, dmax]: x̂ r + d is by moving statistics;  all (U,).
+
+    μ = mean and σ = √(variance + ε) of the batch; μ′ = moving_mean, σ′ = max(moving_deviation, √ε).
+    Both are taken as constants in backward.
+    Source: Ioffe 2017, algorithm 1; keras.layers.BatchNormalization with renorm=True.
+    """
+    xp = array_module(variance)
+    moving = xp.maximum(moving_deviation, xp.sqrt(_scalar(_float32(epsilon), variance)))
+    r = deviation(variance, epsilon=epsilon) / moving
+    d = (mean - moving_mean) / moving
+    r = r if rmin is None else xp.maximum(r, rmin)
+    r = r if rmax is None else xp.minimum(r, rmax)
+    return r, d if dmax is None else xp.clip(d, -dmax, dmax)
+
+
+def deviation(variance: Array, *, epsilon: float) -> Array:
+    """σ = √(variance + ε);  (...) -> (...)."""
+    return array_module(variance).sqrt(variance + epsilon)
+
+
+def _inverse_deviation(variance: Array, epsilon: float) -> Array:
+    return 1 / deviation(variance, epsilon=epsilon)
+
+
+def mean_square(inputs: Array, *, axes: tuple[int, ...]) -> Array:
+    """Σ inputs² / n over axes, which keep size 1."""
+    return (inputs * inputs).mean(axis=axes, keepdims=True)
+
+
+def rms_normalization(inputs: Array, square: Array, gamma: Array | None = None, *, epsilon: float) -> Array:
+    """outputs = inputs / √(q + ε) · γ,  q = square: mean_square(inputs);  (...) -> (...), γ broadcast over it.
+
+    Source: Zhang & Sennrich 2019, eq. 4; keras.ops.rms_normalization.
+    """
+    outputs = inputs * _inverse_deviation(square, epsilon)
+    return outputs if gamma is None else outputs * gamma
+
+
+def rms_normalization_backward(
+    d_outputs: Array,
+    inputs: Array,
+    square: Array,
+    gamma: Array | None = None,
+    *,
+    epsilon: float,
+    axes: tuple[int, ...],
+    center: Array | float = 0.0,
+) -> Array:
+    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes.
+
+    center: where q is a variance, its mean μ; the x̂ before the mean(…) is then that of inputs − μ.
+    """
+    inverse = _inverse_deviation(square, epsilon)
+    g = d_outputs if gamma is None else d_outputs * gamma
+    along = (g * (inputs * inverse)).mean(axis=axes, keepdims=True)
+    return inverse * (g - (inputs - center) * inverse * along)
+
+
+def unit_normalization(inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12) -> Array:
+    """outputs = inputs · min(1 / ‖inputs‖, 1 / ε), the norm over axes;  (...) -> (...): of length 1, or 0.
+
+    Source: keras.ops.normalize.
+    """
+    return inputs * _inverse_norm(inputs, axes, epsilon)
+
+
+def unit_normalization_backward(
+    d_outputs: Array, inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12
+) -> Array:
+    """d_inputs = r (d_outputs − u Σ d_outputs u),  r = 1 / ‖inputs‖, u = inputs r;  below ε it is d_outputs / ε."""
+    xp = array_module(inputs)
+    inverse = _inverse_norm(inputs, axes, epsilon)
+    unit = inputs * inverse
+    along = unit * (d_outputs * unit).sum(axis=axes, keepdims=True)
+    return inverse * xp.where(inverse < 1.0 / epsilon, d_outputs - along, d_outputs)
+
+
+def _inverse_norm(inputs: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    xp = array_module(inputs)
+    square = (inputs * inputs).sum(axis=axes, keepdims=True)
+    with np.errstate(divide="ignore"):
+        return xp.minimum(1 / xp.sqrt(square), 1.0 / epsilon)
+
+
+# ------------------------------------------------------------------------------------------- rescaling
+
+
+def rescale(inputs: Array, scale: Array, offset: Array) -> Array:
+    """outputs = inputs · scale + offset, both broadcast over the inputs;  (...) -> (...)."""
+    return inputs * scale + offset
+
+
+def rescale_backward(d_outputs: Array, scale: Array) -> Array:
+    """d_inputs = d_outputs · scale;  (...) -> (...)."""
+    return d_outputs * scale
+
+
+def standardize(inputs: Array, mean: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """outputs = (inputs − μ) / max(√σ², ε),  μ = mean, σ² = variance, broadcast over the inputs;  (...) -> (...).
+
+    Source: keras.layers.Normalization.call.
+    """
+    return (inputs - mean) / _deviation(variance, epsilon)
+
+
+def standardize_backward(d_outputs: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_inputs = d_outputs / max(√σ², ε);  (...) -> (...)."""
+    return d_outputs / _deviation(variance, epsilon)
+
+
+def unstandardize(inputs: Array, mean: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """outputs = μ + inputs · max(√σ², ε): the inverse of standardize;  (...) -> (...).
+
+    Source: keras.layers.Normalization.call with invert=True.
+    """
+    return mean + inputs * _deviation(variance, epsilon)
+
+
+def unstandardize_backward(d_outputs: Array, variance: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_inputs = d_outputs · max(√σ², ε);  (...) -> (...)."""
+    return d_outputs * _deviation(variance, epsilon)
+
+
+def _deviation(variance: Array, epsilon: float) -> Array:
+    xp = array_module(variance)
+    return xp.maximum(xp.sqrt(variance), epsilon)
+
+
+def pooled_moments(
+    mean: Array, variance: Array, other_mean: Array, other_variance: Array, *, other_weight: float
+) -> tuple[Array, Array]:
+    """The mean and variance of two sets of values together, from those of each;  four of (...) -> (...), (...).
+
+    other_weight: the second set's share of all values, w:
+
+        μ ← μ (1 − w) + μ′ w
+        σ² ← (σ² + (μ_before − μ)²)(1 − w) + (σ′² + (μ′ − μ)²) w
+
+    Source: keras.layers.Normalization.adapt, batch by batch.
+    """
+    weight = 1.0 - other_weight
+    pooled = mean * weight + other_mean * other_weight
+    within = (variance + (mean - pooled) ** 2) * weight
+    return pooled, within + (other_variance + (other_mean - pooled) ** 2) * other_weight
 
 
 # --------------------------------------------------------------------------------- binary cross-entropy
@@ -377,6 +1186,35 @@ def sparse_categorical_crossentropy_from_logits_backward(labels: Array, logits: 
     return categorical_crossentropy_from_logits_backward(one_hot, logits)
 
 
+def categorical_focal_crossentropy(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """losses = −Σ_c α_c (1 − p_c)^γ y_c ln p_c,  p as in categorical_crossentropy;  (..., C), (..., C) -> (...), nats.
+
+    γ = gamma ≥ 0: the larger, the less easy samples count. α = alpha, one number or (C,).
+    Source: Lin et al. 2017, eq. 5, for several classes; keras.losses.categorical_focal_crossentropy.
+    """
+    xp = array_module(y_pred)
+    p = xp.clip(y_pred / y_pred.sum(axis=-1, keepdims=True), epsilon, 1.0 - epsilon)
+    return ((1 - p) ** gamma * alpha * (-y_true * xp.log(p))).sum(axis=-1)
+
+
+def categorical_focal_crossentropy_backward(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """d_y_pred_c = (g_c − Σ_v g_v p_v) / Σ y_pred,  g = α y (γ (1 − p)^(γ−1) ln p − (1 − p)^γ / p);  -> (..., C).
+
+    g is 0 where p was clipped. p = y_pred / Σ y_pred: the sum is the division's own derivative.
+    """
+    xp = array_module(y_pred)
+    total = y_pred.sum(axis=-1, keepdims=True)
+    p = y_pred / total
+    clipped = xp.clip(p, epsilon, 1.0 - epsilon)
+    slope = _power_derivative(1 - clipped, gamma) * xp.log(clipped) * clipped
+    gradient = _of_clipped(alpha * y_true * (slope - (1 - clipped) ** gamma), p, epsilon)
+    return (gradient - (gradient * p).sum(axis=-1, keepdims=True)) / total
+
+
 def _shifted_exponentials(logits: Array) -> tuple[Array, Array, Array]:
     """z − max z, whether each is the (first) maximum, and e^(z − max z) with a 0 in place of the maximum's 1."""
     xp = array_module(logits)
@@ -536,6 +1374,76 @@ def squared_hinge_backward(y_true: Array, y_pred: Array) -> Array:
     return -2 * y_true * hinge(y_true, y_pred)
 
 
+def categorical_hinge(y_true: Array, y_pred: Array) -> Array:
+    """losses = max(n − s + 1, 0),  n = max_c (1 − y_c) p_c,  s = Σ_c y_c p_c;  (..., C), (..., C) -> (...).
+
+    y one-hot, or −1 and 1. Source: Crammer & Singer 2001; keras.losses.categorical_hinge.
+    """
+    return array_module(y_pred).maximum(_lead_of_the_others(y_true, y_pred) + 1, 0)
+
+
+def categorical_hinge_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = (1 − y) [at the maximum] − y where n − s + 1 ≥ 0, else 0;  (..., C), (..., C) -> (..., C).
+
+    Several maxima share the derivative, as in TensorFlow.
+    """
+    xp = array_module(y_pred)
+    others = (1 - y_true) * y_pred
+    top = others == others.max(axis=-1, keepdims=True)
+    share = (1 - y_true) * top / top.sum(axis=-1, keepdims=True).astype(y_pred.dtype)
+    active = _lead_of_the_others(y_true, y_pred) + 1 >= 0
+    return xp.where(active[..., None], share - y_true, 0)
+
+
+def _lead_of_the_others(y_true: Array, y_pred: Array) -> Array:
+    return ((1 - y_true) * y_pred).max(axis=-1) - (y_true * y_pred).sum(axis=-1)
+
+
+# ---------------------------------------------------------------------------------- angles and correlations
+
+
+def cosine_similarity(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """cosines = Σ_u ŷ_u p̂_u,  ŷ = y / max(‖y‖₂, ε), p̂ likewise;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    The loss is its negative. Source: keras.losses.cosine_similarity, keras.ops.normalize.
+    """
+    return (y_true * _inverse_norm(y_true, (-1,), epsilon) * (y_pred * _inverse_norm(y_pred, (-1,), epsilon))).sum(
+        axis=-1
+    )
+
+
+def cosine_similarity_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = (ŷ − cos · p̂) / ‖p‖₂, and ŷ / ε where ‖p‖₂ < ε;  (..., U), (..., U) -> (..., U)."""
+    xp = array_module(y_pred)
+    inverse = _inverse_norm(y_pred, (-1,), epsilon)
+    y, p = y_true * _inverse_norm(y_true, (-1,), epsilon), y_pred * inverse
+    along = (y * p).sum(axis=-1, keepdims=True) * p
+    return (y - xp.where(inverse < y_pred.dtype.type(1.0 / epsilon), along, 0)) * inverse
+
+
+def pearson_correlation(y_true: Array, y_pred: Array) -> Array:
+    """r = mean of (y − ȳ) / σ_y · (p − p̄) / σ_p over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    NaN where y or p does not vary. Source: Pearson 1895; keras.metrics.pearson_correlation.
+    """
+    y, p = (a - a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (y / y.std(axis=-1, keepdims=True) * (p / p.std(axis=-1, keepdims=True))).mean(axis=-1)
+
+
+def concordance_correlation(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """ρ = 2 cov(y, p) / (σ_y² + σ_p² + (ȳ − p̄)² + ε) over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    1 only for p = y, unlike r. The covariance is the mean of (y − p̄)(p − p̄), as Keras has it, which is the same.
+    Source: Lin 1989; keras.metrics.concordance_correlation.
+    """
+    y_mean, p_mean = (a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    y_var, p_var = ((a - m).var(axis=-1, keepdims=True) for a, m in ((y_true, y_mean), (y_pred, p_mean)))
+    covariance = (y_true - p_mean) * (y_pred - p_mean)
+    norm = y_var + p_var + (y_mean - p_mean) ** 2
+    return (2 * covariance / (norm + y_pred.dtype.type(epsilon))).mean(axis=-1)
+
+
 # ------------------------------------------------------------------------------------------ divergences
 
 
@@ -605,6 +1513,102 @@ def l2_gradient(weights: Array, *, l2: float, out: Array | None = None) -> Array
     return array_module(weights).multiply(weights, weights.dtype.type(2 * l2), out=out)
 
 
+def orthogonal_penalty(weights: Array, *, factor: float, mode: str = "rows") -> Array:
+    """penalty = factor · ½ Σ_(i≠j) |n_i · n_j| / (N (N − 1) / 2),  n_i = w_i / ‖w_i‖;  (I, U) -> ().
+
+    w_i: the N rows (mode "rows") or columns ("columns") of the weights. A mean over the pairs: 0 where all are at right
+    angles, factor where all are parallel. A norm below 10⁻¹² counts as 10⁻¹².
+    Errors: ValueError unless there are two axes, and two rows or columns.
+    Source: keras.regularizers.OrthogonalRegularizer.
+    """
+    unit, _, pairs = _unit_rows(weights, mode)
+    products = unit @ unit.T
+    xp = array_module(weights)
+    others = products * (1 - xp.eye(len(products), dtype=products.dtype))
+    return weights.dtype.type(factor * 0.5) * xp.abs(others).sum() / weights.dtype.type(pairs)
+
+
+def orthogonal_gradient(weights: Array, *, factor: float, mode: str = "rows", out: Array | None = None) -> Array:
+    """d_w_i = (d_i − (d_i · n_i) n_i) / ‖w_i‖,  d_i = factor Σ_(j≠i) sign(n_i · n_j) n_j / pairs;  (I, U) -> (I, U).
+
+    d_i is the gradient of the unit vector n_i; what of it points along n_i does not turn w_i. sign(0) = 0.
+    """
+    unit, inverse, pairs = _unit_rows(weights, mode)
+    xp = array_module(weights)
+    signs = xp.sign(unit @ unit.T) * (1 - xp.eye(len(unit), dtype=unit.dtype))
+    d_unit = (signs @ unit) * weights.dtype.type(factor / pairs)
+    free = inverse < 1e12  # a norm that is held at 1e-12 does not change with the weights
+    along = (d_unit * unit).sum(axis=1, keepdims=True)
+    gradient = (d_unit - xp.where(free, along * unit, 0)) * inverse
+    return _result(gradient if mode == "rows" else gradient.T, out)
+
+
+def _unit_rows(weights: Array, mode: str) -> tuple[Array, Array, float]:
+    """The rows, or columns as rows, of norm 1; one over their norms; and how many pairs they make."""
+    if weights.ndim != 2:
+        raise ValueError(f"orthogonal_penalty: expected weights of two axes; got shape {weights.shape}.")
+    rows = weights if mode == "rows" else weights.T
+    if len(rows) < 2:
+        raise ValueError(
+            f"orthogonal_penalty: mode {mode!r} needs at least two {mode}, to be at right angles; got shape "
+            f"{weights.shape}. (Keras divides by the number of pairs, and returns a NaN.)"
+        )
+    xp = array_module(weights)
+    squares = xp.square(rows).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        inverse = xp.minimum(1 / xp.sqrt(squares), weights.dtype.type(1e12))
+    return rows * inverse, inverse, len(rows) * (len(rows) - 1) / 2
+
+
+# ------------------------------------------------------------------------------------------ constraints
+
+
+def max_norm(weights: Array, *, max_value: float, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w · min(n, max_value) / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of at most max_value.
+
+    The ε shrinks a norm within the bound too, by one part in n / ε. Source: Srebro & Shraibman 2005;
+    keras.constraints.MaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    return weights * (xp.clip(norms, 0, weights.dtype.type(max_value)) / (weights.dtype.type(epsilon) + norms))
+
+
+def non_negative(weights: Array) -> Array:
+    """max(w, 0);  (...) -> (...). Source: keras.constraints.NonNeg."""
+    return array_module(weights).maximum(weights, 0)
+
+
+def unit_norm(weights: Array, *, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of 1; 0 stays 0. Source: keras.constraints.UnitNorm."""
+    return weights / (weights.dtype.type(epsilon) + _norms(weights, axis))
+
+
+def min_max_norm(
+    weights: Array,
+    *,
+    min_value: float = 0.0,
+    max_value: float = 1.0,
+    rate: float = 1.0,
+    axis: Axis = 0,
+    epsilon: float = 1e-7,
+) -> Array:
+    """w · (r c + (1 − r) n) / (ε + n),  n = √Σw² along axis, c = n cut to [min_value, max_value];  (...) -> (...).
+
+    r = rate in [0, 1]: the share of the way to c that each call goes. Source: keras.constraints.MinMaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    kind = weights.dtype.type
+    desired = kind(rate) * xp.clip(norms, kind(min_value), kind(max_value)) + kind(1 - rate) * norms
+    return weights * (desired / (kind(epsilon) + norms))
+
+
+def _norms(weights: Array, axis: Axis) -> Array:
+    xp = array_module(weights)
+    return xp.sqrt(xp.square(weights).sum(axis=axis, keepdims=True))
+
+
 # ------------------------------------------------------------------------------------------ update rules
 # In float64 two kinds of constants differ: one that Keras passes through keras.ops.cast is rounded to float32 first,
 # one that it multiplies a tensor by is not. np.float32(…) below marks the first kind; see adam_alpha.
@@ -648,6 +1652,7 @@ def adam_step(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-7,
+    work: Sequence[Array] | None = None,
 ) -> None:
     """One Adam update; writes param, m and v in place, only reads grad.
 
@@ -658,7 +1663,7 @@ def adam_step(
 
     θ = param, g = grad, η = learning_rate, t = step (1-based, per batch), ε̂ = epsilon.
     Shapes: all equal. dtype: one float type, in which α is computed too, as Keras does.
-    Units: η in those of param, v in those of grad², ε̂ in those of grad.
+    Units: η in those of param, v in those of grad², ε̂ in those of grad. work: two arrays like param, overwritten.
     Errors: ValueError if step < 1, or a shape or dtype differs.
     Source: Kingma & Ba 2015, the ε̂ form before §2.1 (not Algorithm 1's ε); keras.optimizers.Adam.update_step.
     """
@@ -668,9 +1673,19 @@ def adam_step(
     xp = array_module(param)
     dtype = param.dtype.type
     alpha = adam_alpha(dtype, step=step, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
-    m += (grad - m) * dtype(1.0 - beta_1)
-    v += (xp.square(grad) - v) * dtype(1.0 - beta_2)
-    param -= (m * alpha) / (xp.sqrt(v) + dtype(epsilon))
+    change, root = work or (xp.empty_like(param), xp.empty_like(param))
+    xp.subtract(grad, m, out=change)
+    change *= dtype(1.0 - beta_1)
+    m += change
+    xp.square(grad, out=change)
+    change -= v
+    change *= dtype(1.0 - beta_2)
+    v += change
+    xp.sqrt(v, out=root)
+    root += dtype(epsilon)
+    xp.multiply(m, alpha, out=change)
+    change /= root
+    param -= change
 
 
 def sgd_momentum_step(
@@ -971,6 +1986,17 @@ def moving_average_step(average: Array, param: Array, *, momentum: float) -> Non
     average[...] = average * mu + param * (average.dtype.type(1) - mu)
 
 
+def swap_by_sums(a: Array, b: Array) -> None:
+    """a, b ← b, a by a ← a + b; b ← a − b; a ← a − b; writes both in place;  (...), (...).
+
+    Each of the three rounds, so a swap and another back leave a, b off by up to the rounding of a + b.
+    Source: keras.callbacks.SwapEMAWeights on TensorFlow, which so makes no third variable.
+    """
+    a += b
+    array_module(a, b).subtract(a, b, out=b)
+    a -= b
+
+
 # --------------------------------------------------------------------------------- learning-rate schedules
 # η of a step, counted from 0, over batches. All in float32, also for float64 models, since Keras's schedules make
 # float32 tensors of their arguments. Powers, logarithms and cosines are computed in double and rounded once.
@@ -1244,6 +2270,15 @@ def gain_curve(tp: Array, fp: Array, tn: Array, fn: Array) -> tuple[Array, Array
     ratio = divide_no_nan(tp + fn, tn + fp)
     recall_gain = xp.where(tp == 0, 0, 1 - ratio * divide_no_nan(fn, tp))
     return xp.maximum(recall_gain, 0), xp.where(tp == 0, 1, 1 - ratio * divide_no_nan(fp, tp))
+
+
+def best_under_constraint(constrained: Array, dependent: Array, *, at_least: float) -> Any:
+    """The largest of dependent where constrained ≥ at_least, and 0 if that is nowhere;  (T,), (T,) -> ().
+
+    Both at the same T thresholds. Source: keras.metrics.SensitivityAtSpecificity.
+    """
+    xp = array_module(dependent)
+    return xp.where(constrained >= at_least, dependent, 0).max(initial=0)
 
 
 def fbeta_score(tp: Array, fp: Array, fn: Array, *, beta: float, epsilon: float = 1e-7) -> Array:

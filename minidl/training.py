@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config
+from minidl import config
 from minidl.backend import Array
 from minidl.callbacks import Logs
 from minidl.layers import Layer
@@ -32,7 +32,7 @@ def train_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None, 
     y_pred = training_forward(model, x)
     loss = total_loss(model, y, y_pred, sample_weight)
     if check_finite and not math.isfinite(loss):
-        raise _diverged(model, loss)
+        raise diverged(model, loss)
     backward(model, y, y_pred, sample_weight)
     add_penalty_gradients(model)
     model.optimizer.apply(model.arena)
@@ -72,12 +72,13 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     ops.binary_crossentropy_from_logits. It finds none where the loss is computed in another dtype. Keras on JAX and
     torch does not do so, and clips: the "jax" and "torch" random streams follow it.
     """
-    last = model.flat_layers()[-1]
     recovers = loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
     uncast = loss is not model.loss or loss.dtype == model.dtype  # metrics compute in the outputs' dtype
-    activation = last.activation
-    if recovers and uncast and activation in (activations.sigmoid, activations.softmax):
-        if activation is activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
+    source = logits_layer(model, y_pred) if recovers and uncast else None
+    if source is not None:
+        activation = source.activation
+        assert activation is not None
+        if activation.name == "softmax" and isinstance(loss, BinaryFocalCrossentropy):
             raise NotImplementedError(
                 f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
                 f"does not support; end the model in a sigmoid."
@@ -89,23 +90,28 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
                 f"the two.",
                 stacklevel=2,
             )
-        return last.pre_activations, True
+        return source.pre_activations, True
     return y_pred, loss.from_logits
+
+
+def logits_layer(model: Trainer, y_pred: Array) -> Layer | None:
+    """The layer whose sigmoid or softmax made y_pred, the last one but for layers that only passed it on; or None.
+
+    Keras marks a tensor with the logits under it, and finds them under an Identity or a Dropout at inference too.
+    """
+    for layer in reversed(model.flat_layers()):
+        if layer.activation is not None and layer.activation.has_logits and layer.outputs is y_pred:
+            return layer
+    return None
 
 
 def total_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
     """The data's loss plus the penalties of all activity regularizers, then of all parameters', a scalar.
 
-    Of a loss with reduction None it is the mean of the samples' losses, which Keras reports; it trains on their sum.
-    Errors: ValueError for reduction None and a penalty: there is no single loss to add it to.
+    Errors: ValueError for a loss with reduction None and a penalty: there is no single loss to add it to.
     """
-    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
-    y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
-    each = np.ndim(loss) > 0
-    loss = loss.mean() if each else loss
-    added = penalties(model)
-    if each and added:
+    loss, added = data_loss(model, y, y_pred, sample_weight), penalties(model)
+    if added and model.loss.reduction in (None, "none"):
         raise ValueError(
             f"{model.loss.name}: with reduction={model.loss.reduction!r} there is a loss for each sample, and none to "
             f"add the {len(added)} penalties of {model.name!r} to; set another reduction."
@@ -113,6 +119,27 @@ def total_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | N
     for penalty in added:
         loss = loss + penalty
     return loss
+
+
+def data_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> Any:
+    """The data's loss, a scalar; with reduction None the mean of the samples', which Keras reports."""
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
+    loss = loss if model.loss_weight is None else loss * model.loss_weight
+    return loss.mean() if np.ndim(loss) else loss
+
+
+def loss_gradient(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | None) -> tuple[Array, bool]:
+    """The gradient of the data's loss, scaled as the optimizer asks; and whether it is that of the last layer's logits.
+
+    With reduction None, of the sum of the samples' losses, on which Keras trains.
+    """
+    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
+    arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
+    gradient = model.loss.value_gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = gradient if model.loss_weight is None else gradient * model.loss_weight
+    return model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False)), predictions is not y_pred
 
 
 def penalties(model: Trainer) -> list[Any]:
@@ -143,18 +170,18 @@ def backward(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | Non
 
     Penalties on outputs are counted here; those on parameters come after it, in add_penalty_gradients.
     """
-    predictions, from_logits = loss_inputs(model, model.loss, y_pred)
-    arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
-    gradient = model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False))
-    *below, last = model.flat_layers()
-    if predictions is not y_pred:  # the loss is one of logits: it enters below the last activation
-        if last.activity_regularizer is not None:
-            gradient += last.activation_gradient(activity_gradient(model, last))
-        gradient = last.backward_from_pre_activations(gradient)
-    else:
-        below.append(last)
-    for layer in reversed(below):
+    gradient, of_logits = loss_gradient(model, y, y_pred, sample_weight)
+    layers = model.flat_layers()
+    if of_logits:  # it enters below the last activation
+        source = logits_layer(model, y_pred)
+        assert source is not None
+        at = layers.index(source)
+        penalized = [layer for layer in layers[at:] if layer.activity_regularizer is not None]
+        if penalized:  # those after it passed its outputs on, so that all penalties are on these
+            gradient += source.activation_gradient(sum(activity_gradient(model, layer) for layer in penalized))
+        gradient = source.backward_from_pre_activations(gradient)
+        layers = layers[:at]
+    for layer in reversed(layers):
         if layer.activity_regularizer is not None:
             gradient = gradient + activity_gradient(model, layer)
         gradient = layer.backward(gradient)
@@ -177,11 +204,22 @@ def add_penalty_gradients(model: Trainer) -> None:
 
 
 def apply_constraints(model: Trainer) -> None:
-    """Put each constrained parameter back to where it may be."""
+    """Put each constrained parameter back to where it may be.
+
+    After every batch, also where the optimizer only accumulated gradients, and after its average of the weights: as
+    keras.optimizers.Optimizer.apply. Errors: ValueError for a constraint that returns another shape.
+    """
     for layer in model.flat_layers():
         if layer.trainable:
             for name, constraint in layer.constraints.items():
-                layer.parameters[name][...] = constraint(layer.parameters[name])
+                parameter = layer.parameters[name]
+                constrained = constraint(parameter)
+                if np.shape(constrained) != parameter.shape:
+                    raise ValueError(
+                        f"{layer.name}: the constraint on {name} must return weights of the shape {parameter.shape}; "
+                        f"got {np.shape(constrained)}."
+                    )
+                parameter[...] = constrained
 
 
 def finish_step(model: Trainer) -> None:
@@ -222,7 +260,10 @@ def metric_results(model: Trainer) -> Logs:
         uses[name] += 1
         key = name if uses[name] == 1 else f"{name}_{uses[name] - 1}"
         result = metric.result()
-        logs[key] = result if np.ndim(result) else float(result)
+        if isinstance(result, dict):
+            logs.update({name: float(value) for name, value in result.items()})
+        else:
+            logs[key] = np.array(result) if np.ndim(result) else float(result)  # type: ignore[assignment]
     return logs
 
 
@@ -242,7 +283,8 @@ def by_name(logs: Logs) -> Logs:
     return dict(sorted(logs.items()))
 
 
-def _diverged(model: Trainer, loss: Any) -> FloatingPointError:
+def diverged(model: Trainer, loss: Any) -> FloatingPointError:
+    """The error for a loss that is not finite."""
     return FloatingPointError(
         f"{model.name}: the loss became {loss} at step {model.optimizer.iterations + 1}. The weights are those "
         f"before this step. Usual causes: a learning rate that is too high (now "

@@ -9,12 +9,13 @@ from helpers import assert_close, assert_gradients_close, assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import ops
+from minidl import activations, ops
 
 EPS = np.finfo(np.float64).eps
 EPS32 = np.float32(1e-7)  # Keras's clip in float32
 DTYPES = ["float32", "float64"]
-ACTIVATIONS = ["linear", "relu", "sigmoid", "tanh", "softmax"]
+SCALARS = {"threshold": {"threshold": 0.5, "default_value": 2.0}}
+ACTIVATIONS = sorted({a.name: a for a in vars(activations).values() if isinstance(a, activations.Activation)})
 
 
 def frozen(array):
@@ -43,19 +44,45 @@ def test_dense_backward(rng):
     assert_gradients_close(f, inputs, ops.dense_backward(d_outputs, kernel), what="d_inputs", **bounds)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_backward(rng, name):
-    forward, backward = getattr(ops, name), getattr(ops, f"{name}_backward")
-    inputs, d_outputs = rng.normal(size=(6, 5), scale=2), rng.normal(size=(6, 5))
-    inputs[np.abs(inputs) < 0.01] = 0.5  # relu has no derivative at 0, and h is 1e-5
+KINKS = (-6, -3, -1, -0.5, 0, 0.5, 1, 3, 6)  # of all activations and arguments below
+WITH_ARGUMENTS = [(name, SCALARS.get(name, {})) for name in ACTIVATIONS] + [
+    ("relu", {"negative_slope": 0.25, "max_value": 1.0, "threshold": -1.0}),
+    ("relu", {"negative_slope": 0.25, "threshold": 0.5}),
+    ("relu", {"max_value": 6.0}),
+    ("relu", {"negative_slope": 0.25}),
+    ("leaky_relu", {"negative_slope": 0.5}),
+    ("elu", {"alpha": 0.7}),
+    ("celu", {"alpha": 0.7}),
+    ("gelu", {"approximate": True}),
+    ("squareplus", {"b": 1.5}),
+    ("soft_shrink", {"threshold": 1.0}),
+    ("hard_shrink", {"threshold": 1.0}),
+    ("softmax", {"axis": 0}),
+    ("softmax", {"axis": (0, 1)}),
+    ("log_softmax", {"axis": None}),
+    ("sparsemax", {"axis": 0}),
+    ("glu", {"axis": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "scalars"), WITH_ARGUMENTS, ids=[f"{n}-{'-'.join(s)}" for n, s in WITH_ARGUMENTS])
+def test_activation_backward(rng, name, scalars):
+    activation = getattr(activations, name).with_arguments(**scalars)
+    inputs = rng.normal(size=(6, 6), scale=2)
+    for kink in KINKS:
+        inputs[np.abs(inputs - kink) < 0.01] = kink + 0.2  # no derivative there, and h is 1e-5
+    outputs = activation.forward(inputs)
+    d_outputs = rng.normal(size=outputs.shape)
 
     def f():
-        return (d_outputs * forward(inputs)).sum()
+        return (d_outputs * activation.forward(inputs)).sum()
 
-    # |f‴| ≤ 2 Σ_u |d_outputs_u|: |σ‴| ≤ 1/8, |tanh‴| ≤ 2, |∂³ softmax_v/∂z_u³| ≤ 1/8 for each of the 5 v.
-    # Rounded: 30 terms of at most 3·4, a few times each and in the sum's 30 partial sums: 30·12·40.
-    d_inputs = backward(d_outputs, forward(inputs))
-    assert_gradients_close(f, inputs, d_inputs, third_derivative=2 * 5 * 3, scale=14_400)
+    # |f‴| ≤ 4 Σ_u |d_outputs_u|: |σ‴| ≤ 1/8, |tanh‴| ≤ 2, |∂³ softmax_v/∂z_u³| ≤ 1/8 for each v, |gelu‴| ≤ 3,
+    # |(α e^(x/α))‴| ≤ 1/α² ≤ 2.1, |elu‴| < 1, |selu‴| < 1.8, |squareplus‴| ≤ 0.43/b; e^x: below e^8 = 3000.
+    # Rounded: 36 terms of at most 3·8, a few times each and in the sum's 36 partial sums: 36·24·40; e^x: 3000 for 8.
+    d_inputs = activation.gradient(d_outputs, inputs, outputs)
+    large = 400 if name == "exponential" else 1
+    assert_gradients_close(f, inputs, d_inputs, third_derivative=4 * 6 * 3 * large, scale=35_000 * large)
 
 
 def test_dropout_backward(rng):
@@ -114,6 +141,41 @@ def test_binary_crossentropy_from_logits_backward(rng):
     # |ℓ‴| = |σ″| ≤ 0.1, times |d_losses| < 3; 30 terms below 3·12, about 36 roundings each
     d_logits = d_losses * ops.binary_crossentropy_from_logits_backward(y_true, logits)
     assert_gradients_close(f, logits, d_logits, third_derivative=0.3, scale=30 * 36 * 36)
+
+
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonal_gradient(rng, mode):
+    weights = rng.normal(size=(4, 3))
+    weights /= np.linalg.norm(weights, axis=0 if mode == "columns" else 1, keepdims=True) / 1.5
+
+    # A unit vector's third derivative is at most 15/‖w‖³, and an element is in at most 3 products, counted twice, of 3
+    # pairs or more: 15 · 3 · 0.3 / 3. Rounded: 16 products of 4 numbers below 1, a few times each.
+    assert_gradients_close(
+        lambda: ops.orthogonal_penalty(weights, factor=0.3, mode=mode),
+        weights,
+        ops.orthogonal_gradient(weights, factor=0.3, mode=mode),
+        third_derivative=5,
+        scale=16 * 4 * 4,
+    )
+
+
+def test_orthogonal_penalty_in_closed_form():
+    """Two vectors at 60°, one at a right angle to both: |cos| = ½, 0, 0; the mean of the three pairs is 1/6."""
+    weights = np.array([[2.0, 0.0, 0.0], [0.5, 0.5 * math.sqrt(3), 0.0], [0.0, 0.0, 7.0]])
+    for mode, matrix in (("rows", weights), ("columns", np.ascontiguousarray(weights.T))):
+        assert_close(ops.orthogonal_penalty(matrix, factor=0.6, mode=mode), np.float64(0.1), atol=20 * EPS)
+    assert_same(ops.orthogonal_penalty(np.eye(3), factor=0.6), np.float64(0))
+    assert_same(ops.orthogonal_gradient(np.zeros((3, 2)), factor=0.6), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonal_penalty_needs_a_pair_and_two_axes(mode):
+    one = np.ones((1, 3)) if mode == "rows" else np.ones((3, 1))
+    for function in (ops.orthogonal_penalty, ops.orthogonal_gradient):
+        with pytest.raises(ValueError, match=f"'{mode}' needs at least two {mode}"):
+            function(one, factor=1.0, mode=mode)
+        with pytest.raises(ValueError, match=r"two axes; got shape \(3,\)"):
+            function(np.ones(3), factor=1.0, mode=mode)
 
 
 @pytest.mark.parametrize("name", ["l1", "l2"])
@@ -471,7 +533,10 @@ LOSS_ARGUMENTS = {
     "sparse_categorical_crossentropy_from_logits": ("sparse", {}),
     **{name: ("same", {}) for name in ("squared_error", "absolute_error", "absolute_percentage_error", "huber",
                                        "squared_logarithmic_error", "log_cosh", "hinge", "squared_hinge",
-                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy")},
+                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy",
+                                       "categorical_hinge", "cosine_similarity", "pearson_correlation",
+                                       "concordance_correlation")},
+    "categorical_focal_crossentropy": ("same", {"gamma": 2.0, "alpha": 0.25}),
     "sparse_categorical_accuracy": ("sparse", {}),
     "in_top_k": ("sparse", {"k": 2}),
 }  # fmt: skip
@@ -484,7 +549,38 @@ SCORE_ARGUMENTS = {
     "precision_recall_area": ([(5,)] * 3, {}),
     "gain_curve": ([(5,)] * 4, {}),
     "fbeta_score": ([(5,)] * 3, {"beta": 1.0}),
+    "best_under_constraint": ([(5,)] * 2, {"at_least": 0.1}),
     "r2_score": ([(5,)] * 4, {}),
+}
+
+# shapes of the arrays, which are in (0, 1), and the scalars; a boolean array is a mask
+LAYER_ARGUMENTS = {
+    "prelu": ([(5, 3), (3,)], {}),
+    "prelu_backward": ([(5, 3), (5, 3), (3,)], {}),
+    "prelu_gradient": ([(5, 3), (5, 3)], {"axes": (0,)}),
+    "gaussian_noise": ([(5, 3)] * 2, {}),
+    "gaussian_dropout": ([(5, 3)] * 2, {}),
+    "gaussian_dropout_backward": ([(5, 3)] * 2, {}),
+    "moments": ([(5, 3)], {"axes": (0,)}),
+    "normalization": ([(5, 3), (1, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_backward": ([(5, 3), (5, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "fixed_normalization_backward": ([(5, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
+    "normalization_gradients": ([(5, 3), (5, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "renormalization": ([(3,)] * 4, {"epsilon": 0.1, "rmin": 0.5, "rmax": 2.0, "dmax": 0.1}),
+    "deviation": ([(3,)], {"epsilon": 0.1}),
+    "moving_average": ([(3,)] * 2, {"momentum": 0.9}),
+    "mean_square": ([(5, 3)], {"axes": (1,)}),
+    "rms_normalization": ([(5, 3), (5, 1), (3,)], {"epsilon": 0.1}),
+    "rms_normalization_backward": ([(5, 3), (5, 3), (5, 1), (3,)], {"epsilon": 0.1, "axes": (1,)}),
+    "unit_normalization": ([(5, 3)], {"axes": (1,)}),
+    "unit_normalization_backward": ([(5, 3)] * 2, {"axes": (1,)}),
+    "rescale": ([(5, 3), (3,), (3,)], {}),
+    "rescale_backward": ([(5, 3), (3,)], {}),
+    "standardize": ([(5, 3), (3,), (3,)], {}),
+    "standardize_backward": ([(5, 3), (3,)], {}),
+    "unstandardize": ([(5, 3), (3,), (3,)], {}),
+    "unstandardize_backward": ([(5, 3), (3,)], {}),
+    "pooled_moments": ([(3,)] * 4, {"other_weight": 0.3}),
 }
 
 
@@ -505,17 +601,20 @@ def arguments_of(name, dtype):
     if name == "dense_gradients":
         return (draw(5, 3), draw(5, 4)), {}
     if name in ACTIVATIONS:
-        return (draw(5, 3),), {}
+        return (draw(5, 4),), SCALARS.get(name, {})
     if name.removesuffix("_backward") in ACTIVATIONS:
-        return (draw(5, 3), frozen(getattr(ops, name.removesuffix("_backward"))(draw(5, 3)))), {}
-    if name.startswith("dropout"):
+        activation, inputs = getattr(activations, name.removesuffix("_backward")), draw(5, 4)
+        outputs = frozen(activation.forward(inputs, **SCALARS.get(activation.name, {})))
+        d_outputs = frozen(rng.normal(size=outputs.shape).astype(dtype))
+        return (d_outputs, inputs if activation.needs_inputs else outputs), SCALARS.get(activation.name, {})
+    if name.startswith(("dropout", "alpha_dropout")):
         return (draw(5, 3), frozen(rng.random((5, 3)) < 0.6)), {"rate": 0.4}
     if name in LOSS_ARGUMENTS or name.removesuffix("_backward") in LOSS_ARGUMENTS:
         kind, scalars = LOSS_ARGUMENTS[name.removesuffix("_backward")]
         labels = frozen(rng.integers(0, 3, 5)) if kind == "sparse" else probability(5, 3)
         return (labels, draw(5, 3) if "logits" in name else probability(5, 3)), scalars
-    if name in SCORE_ARGUMENTS:
-        arrays, scalars = SCORE_ARGUMENTS[name]
+    if name in SCORE_ARGUMENTS | LAYER_ARGUMENTS:
+        arrays, scalars = (SCORE_ARGUMENTS | LAYER_ARGUMENTS)[name]
         return tuple(probability(*shape) for shape in arrays), scalars
     if name.startswith("binary_crossentropy_from_logits"):
         return (probability(5, 3), draw(5, 3)), {}
@@ -523,6 +622,10 @@ def arguments_of(name, dtype):
         return (probability(5, 3), probability(5, 3)), {}
     if name[:2] in ("l1", "l2"):
         return (draw(4, 3),), {name[:2]: 0.1}
+    if name.startswith("orthogonal_"):
+        return (draw(4, 3),), {"factor": 0.1}
+    if name in ("max_norm", "min_max_norm", "unit_norm", "non_negative"):
+        return (draw(4, 3),), {"max_value": 0.7} if name.startswith("m") else {}
     if name.startswith("clip_by_"):
         return (draw(4, 3),), {{"value": "clipvalue", "norm": "clipnorm"}.get(name[8:], "global_clipnorm"): 0.5}
     if name == "mean_gradient":
@@ -533,14 +636,15 @@ def arguments_of(name, dtype):
     return (draw(5), probability(5)), {}
 
 
-# the steps write to their arguments, adam_alpha and the schedules have none that are arrays: they have their own tests
+# the steps and swap_by_sums write to their arguments, adam_alpha and the schedules have none that are arrays: these
+# have tests of their own
 FUNCTIONS = sorted(
     name
     for name, value in vars(ops).items()
     if callable(value)
     and getattr(value, "__module__", "") == "minidl.ops"
     and not name.startswith("_")
-    and not name.endswith(("_step", "_alpha", "_decay", "_restarts"))
+    and not name.endswith(("_step", "_alpha", "_decay", "_restarts", "swap_by_sums"))
     and name not in ("reduce_losses_backward", "confusion_counts", "confusion_counts_evenly")  # float64
 )
 WITH_OUT = [name for name in FUNCTIONS if "out" in (getattr(ops, name).__kwdefaults__ or ())]
@@ -574,7 +678,7 @@ def test_out_is_written_in_place_with_the_same_bits(name, dtype):
     assert_same(out, expected)
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_OUT if not n.startswith("dense")])
+@pytest.mark.parametrize("name", [n for n in WITH_OUT if not n.startswith(("dense", "glu"))])
 def test_out_may_be_the_first_input(name):
     arrays, scalars = arguments_of(name, "float64")
     expected = np.array(getattr(ops, name)(*arrays, **scalars))

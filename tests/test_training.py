@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same, central_differences
 
-from minidl import config, layers, loops, losses, regularizers, training, utils
-from minidl.layers import Dense, Dropout, Input
+from minidl import batches, config, layers, loops, losses, regularizers, training, utils
+from minidl.layers import Activation, ActivityRegularization, Dense, Dropout, Identity, Input, Rescaling
 from minidl.models import Sequential
 from minidl.optimizers import Adam
 
@@ -168,12 +168,12 @@ def test_a_saturated_wrong_sigmoid_has_the_loss_of_its_logit():
     assert model.get_weights()[0] < before  # a gradient of 1, not 0
 
 
-@pytest.mark.parametrize("top", ["linear", "dropout"])
+@pytest.mark.parametrize("top", ["linear", "rescaling"])
 def test_any_other_end_gives_clipped_probabilities(top):
     if top == "linear":
         model = one_unit("linear", kernel=1.0)
     else:
-        model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), Dropout(0.0)])
+        model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), Rescaling(1.0)])
         model.compile("adam", BCE)
         model.set_weights([[[50.0]], [0.0]])
     clipped = float(-np.log(np.float32(1) - np.float32(1 - 1e-7)))
@@ -181,6 +181,16 @@ def test_any_other_end_gives_clipped_probabilities(top):
     before = model.arena.theta.copy()
     model.fit([[1.0]], [0], verbose=0)
     assert_same(model.arena.theta, before)  # the clip's gradient is 0
+
+
+@pytest.mark.parametrize("top", [Identity(), Dropout(0.0), ActivityRegularization(), Activation("linear")])
+def test_a_sigmoid_under_layers_that_pass_it_on_has_the_loss_of_its_logit(top):
+    model = Sequential([Input((1,)), Dense(1, activation="sigmoid"), top])
+    model.compile("adam", BCE)
+    model.set_weights([[[50.0]], [0.0]])
+    assert model.evaluate([[1.0]], [0], verbose=0) == 50.0
+    model.fit([[1.0]], [0], verbose=0)
+    assert model.get_weights()[0] < 50.0  # a gradient of 1, not 0
 
 
 def test_from_logits(rng):
@@ -202,8 +212,8 @@ def test_from_logits_of_a_sigmoid_warns_and_takes_the_logits_all_the_same():
 def test_label_smoothing(rng):
     x, y = data(rng)
     smoothed, by_hand = twins(small_model)
-    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2))
-    by_hand.compile("adam", BCE)
+    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2), metrics=[])
+    by_hand.compile("adam", BCE, metrics=[])
     labels = y.astype(np.float32) * np.float32(0.8) + np.float32(0.1)
     first = smoothed.fit(x, y, shuffle=False, verbose=0, epochs=2)
     second = by_hand.fit(x, labels, shuffle=False, verbose=0, epochs=2)
@@ -506,7 +516,7 @@ def test_evaluate_returns_a_list_a_dict_or_a_number(rng):
     values, named = model.evaluate(x, y, verbose=0), model.evaluate(x, y, return_dict=True, verbose=0)
     assert values == [named["loss"], named["accuracy"]]
     assert list(named) == ["loss", "accuracy"]
-    model.compile("adam", BCE)
+    model.compile("adam", BCE, metrics=[])
     assert model.evaluate(x, y, verbose=0) == named["loss"]
 
 
@@ -525,7 +535,7 @@ def test_evaluate_changes_nothing(rng):
 @pytest.mark.parametrize(("samples", "fraction", "train"), [(10, 0.2, 8), (10, 0.25, 7), (3, 0.5, 1), (7, 0.1, 6)])
 def test_split_validation(samples, fraction, train):
     x = np.arange(samples)
-    (first, *_), (second, *_) = loops.split_validation((x, x, None), fraction)
+    (first, *_), (second, *_) = batches.split_validation((x, x, None), fraction)
     assert first.tolist() == list(range(train))
     assert second.tolist() == list(range(train, samples))
 

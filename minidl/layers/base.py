@@ -34,7 +34,7 @@ class Layer:
     # Of a layer that ends in an activation: a loss of logits is computed below it. See training.loss_inputs.
     activation: Activation | None = None
     pre_activations: Array
-    outputs: Array
+    outputs: Any = None  # of the last forward
 
     activity: Array  # the outputs of the last forward, where activity_regularizer is set
 
@@ -71,6 +71,7 @@ class Layer:
         self._variables: dict[str, Variable] = {}
         self._trainable = bool(trainable)
         self.built = False
+        self._build_shape: Shape | None = None
         self.scope = ""
         self.output_shape: Any = None  # once in a model that is built
         self._ends: tuple[Chain, Chain] | None = None
@@ -79,8 +80,9 @@ class Layer:
 
     def build(self, input_shape: Shape) -> None:
         """Make the parameters, their grads and the state for inputs of this shape, (None, …, features)."""
-        self.built = True
         self.output_shape = self.compute_output_shape(input_shape)
+        self._build_shape = input_shape
+        self.built = True
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape of the outputs for inputs of this shape."""
@@ -125,6 +127,10 @@ class Layer:
             found["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         return found
 
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The shape that the layer was built for, {"input_shape": (None, 4)}; None if it was not, or need not be."""
+        return None if self._build_shape is None else {"input_shape": self._build_shape}
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
         """The layer of a get_config(), Keras's too."""
@@ -144,6 +150,7 @@ class Layer:
 
         Errors: ValueError if the initializer gives another shape, or values that are not finite.
         """
+        checks.take_scalars(f"{self.name}/{name}", shape)
         where = f"{self.name}: the {name} initializer"
         (array,) = checks.same_shapes(where, [name], [shape], self.dtype, [initializer(shape, dtype=self.dtype)])
         if trainable:
