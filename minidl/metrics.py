@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import config, initializers, losses, ops, serialization
 from minidl.backend import Array
-from minidl.checks import finite_float, positive_int
+from minidl.checks import finite_float, positive_int, refuse_unsupported
 from minidl.losses import (
     binary_crossentropy,
     binary_focal_crossentropy,
@@ -310,13 +310,14 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Array:
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Array:
     """1 where y_true's class is among the k largest, else 0;  (B, C), (B, C) -> (B,). Source: keras.metrics."""
     y_true, y_pred = _labels_and_predictions("top_k_categorical_accuracy", y_true, y_pred)
-    return ops.in_top_k(y_true.argmax(axis=-1), y_pred, k=k)
+    return ops.in_top_k(y_true.argmax(axis=-1), y_pred, k=k).astype(config.floatx())
 
 
-def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Array:
+def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Array:
     """1 where class y_true is among the k largest, else 0;  (B,), (B, C) -> (B,). Source: keras.metrics."""
+    refuse_unsupported("sparse_top_k_categorical_accuracy", from_sorted_ids=(from_sorted_ids, False))
     numbers, y_pred = _class_numbers("sparse_top_k_categorical_accuracy", y_true, y_pred)
-    return ops.in_top_k(numbers.astype(np.int64), y_pred, k=k)
+    return ops.in_top_k(numbers.astype(np.int64), y_pred, k=k).astype(config.floatx())
 
 
 class Accuracy(MeanMetricWrapper):
@@ -379,7 +380,14 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     _direction = "up"
     config_names = ("k",)
 
-    def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        k: int = 5,
+        name: str = "sparse_top_k_categorical_accuracy",
+        dtype: str | None = None,
+        from_sorted_ids: bool = False,
+    ) -> None:
+        refuse_unsupported("SparseTopKCategoricalAccuracy", from_sorted_ids=(from_sorted_ids, False))
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=self.k)
 
@@ -1024,7 +1032,7 @@ class FBetaScore(Metric):
         return {name: getattr(self, name) for name in names}
 
     def reset_state(self) -> None:
-        zero = np.zeros((), self.dtype)
+        zero = np.zeros(np.shape(getattr(self, "true_positives", 0)), self.dtype)  # once updated, of the outputs' shape
         self.true_positives = self.false_positives = self.false_negatives = self.positives = zero
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -1107,7 +1115,7 @@ class R2Score(Metric):
         return {name: getattr(self, name) for name in ("sum", "squared_sum", "total_mse", "count", "num_samples")}
 
     def reset_state(self) -> None:
-        zero = np.zeros((), self._kept_in)
+        zero = np.zeros(np.shape(getattr(self, "sum", 0)), self._kept_in)  # once updated, of the outputs' shape
         self.sum = self.squared_sum = self.total_mse = self.count = zero
         self.num_samples = 0
 

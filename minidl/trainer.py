@@ -387,7 +387,7 @@ class Trainer(Layer):
         self.has_run = True
         epochs = batches.Epochs(data, steps, self.steps_per_execution)
         logs = loops.evaluate(self, epochs, verbose=verbose, callbacks=callbacks)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict(
         self,
@@ -447,7 +447,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.train_step(self, *data, check_finite=check_finite)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def test_on_batch(
         self,
@@ -464,7 +464,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.test_step(self, *data)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, …, features) -> (B, …, units)."""
