@@ -21,6 +21,7 @@ from minidl import (
     optimizers,
     random,
     regularizers,
+    saving,
     utils,
 )
 from minidl.layers import Input
@@ -45,5 +46,6 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import config, ops
+from minidl import config, ops, serialization
 from minidl.backend import Array
 from minidl.naming import unknown_name
 
@@ -132,12 +132,7 @@ def serialize(activation: Activation) -> Any:
     Errors: ValueError for one with arguments, which Keras writes no better.
     """
     if activation.name not in _BY_NAME:
-        return {
-            "module": "builtins",
-            "class_name": "function",
-            "config": activation.name,
-            "registered_name": "function",
-        }
+        return serialization.function_config(activation.name)
     if activation.forward is not _BY_NAME[activation.name].forward:
         raise ValueError(
             f"The activation {activation.name!r} has other arguments or another forward than Keras's of that name, and "
@@ -168,6 +163,9 @@ def get(identifier: Any) -> Activation:
     if isinstance(identifier, dict) and identifier.get("class_name") == "function":
         identifier = identifier.get("config")
     if isinstance(identifier, str):
+        own = serialization.get_registered_object(identifier)
+        if isinstance(own, Activation):
+            return own
         if identifier not in _BY_NAME:
             raise ValueError(unknown_name("activation", identifier, _BY_NAME))
         return _BY_NAME[identifier]

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minidl.backend import Array
+
+_budgets: list[int] = []  # of the at_most_scalars() that are open: how many scalars may still be made
+
+
+@contextlib.contextmanager
+def at_most_scalars(count: int) -> Iterator[None]:
+    """Inside, weights of so many scalars may be made in all: what a file holds, whatever sizes it declares."""
+    _budgets.append(count)
+    try:
+        yield
+    finally:
+        _budgets.pop()
+
+
+def take_scalars(where: str, shape: tuple[int, ...]) -> None:
+    """Count the scalars of a weight before it is made. Errors: ValueError beyond at_most_scalars()."""
+    if _budgets:
+        _budgets[-1] -= math.prod(shape)
+        if _budgets[-1] < 0:
+            raise ValueError(f"{where}: a weight of shape {shape} is larger than what the file holds.")
 
 
 def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:

@@ -30,14 +30,14 @@ def set_floatx(value: str) -> None:
 
 
 def standardize_dtype(dtype: object) -> str:
-    """The name of a supported float type; None means floatx().
+    """The name of a supported float type; None means floatx(). dtype may be Keras's dict of a DTypePolicy.
 
     Raises: ValueError if dtype is not one of "float32" and "float64".
     """
     if dtype is None:
         return _floatx
-    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":  # as layers write it into their config
-        dtype = dtype.get("config", {}).get("name")
+    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy" and isinstance(dtype.get("config"), dict):
+        dtype = dtype["config"].get("name")
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:

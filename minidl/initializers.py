@@ -341,11 +341,13 @@ def serialize(initializer: Initializer) -> dict[str, Any]:
     return serialization.serialize(initializer, "keras.initializers")
 
 
-def deserialize(config: dict[str, Any]) -> Initializer:
-    """The initializer of a {"class_name", "config"} dict. Raises: ValueError for another dict or name."""
-    if "class_name" not in config:
-        raise ValueError(f"An initializer's dict needs the keys 'class_name' and 'config'; got {config!r}.")
-    return _class(config["class_name"]).from_config(config.get("config") or {})
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Initializer:
+    """The initializer of a serialize(), Keras's too; custom_objects: class name -> class of your own ones.
+
+    Raises: ValueError for another dict or an unknown name.
+    """
+    found: Initializer = serialization.deserialize("initializer", config, _CLASSES, custom_objects)
+    return found
 
 
 def get(identifier: Any) -> Callable[..., Array] | None:

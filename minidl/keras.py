@@ -20,6 +20,7 @@ from minidl import (
     optimizers,
     random,
     regularizers,
+    saving,
     utils,
 )
 from minidl.layers import Input
@@ -43,6 +44,7 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
 ]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, ops
+from minidl import config, ops, serialization
 from minidl.backend import Array, array_module
 from minidl.checks import finite_float, refuse_unsupported
 from minidl.naming import to_snake_case, unknown_name
@@ -27,6 +27,7 @@ class Loss:
     from_logits: bool = False
     sparse: ClassVar[bool] = False  # labels are class numbers, (B,) or (B, 1)
     averages: ClassVar[bool] = True  # ℓ_b is the mean of the elements along axis; else the formula sums itself
+    config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name, reduction and dtype
     axis: int = -1
 
     def __init__(
@@ -61,6 +62,17 @@ class Loss:
     def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
         """Where y_true cannot be this loss's labels, and what they must be."""
         return None
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this loss again, by Keras's names; dtype, which Keras forgets, if not floatx()."""
+        found = {"name": self.name, "reduction": self.reduction}
+        found |= {name: getattr(self, name) for name in self.config_names}
+        return found if self.dtype == config.floatx() else {**found, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Loss:
+        """The loss of a get_config(), Keras's too."""
+        return cls(**config)
 
     # What is made of it.
 
@@ -191,6 +203,8 @@ class BinaryCrossentropy(Loss):
     Source: keras.losses.BinaryCrossentropy.
     """
 
+    config_names: ClassVar[tuple[str, ...]] = ("from_logits", "label_smoothing", "axis")
+
     def __init__(
         self,
         from_logits: bool = False,
@@ -233,6 +247,8 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
     gamma ≥ 0: γ. apply_class_balancing: weighted further by α (alpha in [0, 1]) where y = 1, 1 − α where y = 0.
     The others and the errors: as BinaryCrossentropy. Source: keras.losses.BinaryFocalCrossentropy.
     """
+
+    config_names = (*BinaryCrossentropy.config_names, "apply_class_balancing", "alpha", "gamma")
 
     def __init__(
         self,
@@ -280,6 +296,8 @@ class CategoricalCrossentropy(Loss):
     """
 
     averages = False
+
+    config_names = ("from_logits", "label_smoothing", "axis")
 
     def __init__(
         self,
@@ -333,6 +351,9 @@ class SparseCategoricalCrossentropy(Loss):
 
     sparse = True
     averages = False
+
+    config_names = ("from_logits", "ignore_class")
+    ignore_class = None
 
     def __init__(
         self,
@@ -436,6 +457,8 @@ class Huber(_Plain):
     """
 
     formula = "huber"
+
+    config_names = ("delta",)  # which Keras forgets to write, and reads
 
     def __init__(
         self,
@@ -632,6 +655,12 @@ _BY_NAME = {
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
+_CLASSES = {cls.__name__: cls for cls in _BY_FUNCTION.values()}
+FUNCTIONS = {
+    **{name: globals()[name] for name in _BY_FUNCTION},
+    **{alias: globals()[to_snake_case(cls.__name__)] for alias, cls in _ALIASES.items()},
+    **{alias.upper(): globals()[to_snake_case(cls.__name__)] for alias, cls in _ALIASES.items()},
+}
 BY_SHAPE = ("crossentropy", "ce")  # the cross-entropy that fits the labels' shape
 
 
@@ -659,11 +688,35 @@ def function_name(identifier: Any) -> str | None:
     return name if name in _BY_FUNCTION and library in ("keras", "minidl") else None
 
 
+def serialize(loss: Any) -> dict[str, Any]:
+    """A loss, or a loss function, as Keras's dict; `deserialize` and `get` read it back.
+
+    Errors: TypeError for a loss without get_config; ValueError for a lambda.
+    """
+    return (
+        serialization.serialize_function(loss)
+        if inspect.isfunction(loss)
+        else serialization.serialize(loss, "keras.losses")
+    )
+
+
+def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The loss, or the loss function, of a serialize(), Keras's too, or of a name.
+
+    custom_objects: name -> class or function of your own. Errors: ValueError for an unknown name, with the nearest.
+    """
+    if isinstance(name, str) or serialization.is_function(name):
+        return serialization.deserialize_function("loss", name, FUNCTIONS, custom_objects)
+    return serialization.deserialize("loss", name, _CLASSES, custom_objects)
+
+
 def get(identifier: Any) -> Loss:
-    """The loss for a name, a class, an instance, or a function of such a name (ours or Keras's).
+    """The loss for a name, a class, an instance, a dict of serialize(), or a function of such a name (ours or Keras's).
 
     Errors: ValueError for None, an unknown name (with the nearest ones) or anything else.
     """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
     if isinstance(identifier, Loss):
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Loss):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, losses, ops
+from minidl import config, losses, ops, serialization
 from minidl.backend import Array
 from minidl.checks import finite_float, positive_int
 from minidl.losses import (
@@ -55,6 +55,7 @@ class Metric:
     """
 
     _direction: str | None = None  # which values are better, for callbacks: "up", "down", or not known; Keras's name
+    config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name and dtype
 
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         self.name = name or auto_name(type(self).__name__)
@@ -72,6 +73,15 @@ class Metric:
     def result(self) -> Any:
         """The value of all batches so far."""
         raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this metric again, by Keras's names."""
+        return {"name": self.name, "dtype": self.dtype, **{name: getattr(self, name) for name in self.config_names}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too."""
+        return cls(**config)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the result."""
@@ -165,6 +175,17 @@ class MeanMetricWrapper(Mean):
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
         super().update_state(self._fn(y_true, y_pred, **self._fn_kwargs), sample_weight)
 
+    def get_config(self) -> dict[str, Any]:
+        found = super().get_config()
+        return found if type(self) is not MeanMetricWrapper else {**found, "fn": serialize(self._fn), **self._fn_kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric of a get_config(), Keras's too, whose function is one of minidl's or handed over."""
+        if "fn" in config:
+            config = {**config, "fn": deserialize(config["fn"])}
+        return cls(**config)
+
 
 # ------------------------------------------------------------------------------------------- accuracies
 
@@ -240,6 +261,7 @@ class BinaryAccuracy(MeanMetricWrapper):
     """
 
     _direction = "up"
+    config_names = ("threshold",)
 
     def __init__(self, name: str = "binary_accuracy", dtype: str | None = None, threshold: float = 0.5) -> None:
         if not 0.0 < threshold < 1.0:
@@ -270,6 +292,7 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
     """The fraction of samples whose class is among the k largest outputs. Source: keras.metrics of that name."""
 
     _direction = "up"
+    config_names = ("k",)
 
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("TopKCategoricalAccuracy", "k", k)
@@ -280,6 +303,7 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
 
     _direction = "up"
+    config_names = ("k",)
 
     def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
@@ -305,6 +329,10 @@ class LossMetric(MeanMetricWrapper):
         self.reduced = reduced
         super().__init__(loss if reduced else loss.call, name or loss.name, dtype)
 
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self.loss, name) for name in self.config_names}
+        return {"name": self.name, "dtype": self.dtype, **own}
+
     def add_batch(self, y_true: Array, y_pred: Array, from_logits: bool, sample_weight: Array | None) -> None:
         """Add a batch, y_pred being logits or not whatever the loss was told."""
         if self.reduced:
@@ -316,6 +344,8 @@ class LossMetric(MeanMetricWrapper):
 
 class BinaryCrossentropy(LossMetric):
     """The mean binary cross-entropy. Arguments: as losses.BinaryCrossentropy. Source: keras.metrics."""
+
+    config_names = ("from_logits", "label_smoothing")
 
     def __init__(
         self,
@@ -330,6 +360,8 @@ class BinaryCrossentropy(LossMetric):
 class CategoricalCrossentropy(LossMetric):
     """The mean categorical cross-entropy. Arguments: as losses.CategoricalCrossentropy. Source: keras.metrics."""
 
+    config_names = ("from_logits", "label_smoothing", "axis")
+
     def __init__(
         self,
         name: str = "categorical_crossentropy",
@@ -343,6 +375,8 @@ class CategoricalCrossentropy(LossMetric):
 
 class SparseCategoricalCrossentropy(LossMetric):
     """The mean cross-entropy of class numbers. Arguments: as the loss of that name. Source: keras.metrics."""
+
+    config_names = ("from_logits", "ignore_class", "axis")
 
     def __init__(
         self,
@@ -532,7 +566,11 @@ class _Counts(Metric):
 class _OneCount(_Counts):
     def __init__(self, thresholds: Any = None, name: str | None = None, dtype: str | None = None) -> None:
         found = _thresholds(type(self).__name__, thresholds, 0.5)
+        self.init_thresholds = thresholds
         super().__init__(found, _evenly_spaced(found), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "thresholds": self.init_thresholds}
 
     def result(self) -> Any:
         return self._one_or_all(self.counts[to_snake_case(type(self).__name__)])
@@ -569,8 +607,13 @@ class _Ratio(_Counts):
         name: str | None = None,
         dtype: str | None = None,
     ) -> None:
+        self.init_thresholds = thresholds
         found = _thresholds(type(self).__name__, thresholds, 0.5 if top_k is None else -1e10)
         super().__init__(found, _evenly_spaced(found), name, dtype, top_k=top_k, class_id=class_id)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"thresholds": self.init_thresholds, "top_k": self.top_k, "class_id": self.class_id}
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp = self.counts["true_positives"]
@@ -637,11 +680,28 @@ class AUC(_Counts):
         self.num_thresholds = len(ends)
         self.curve, self.summation_method = str(curve).upper(), str(summation_method).lower()
         self.from_logits = bool(from_logits)
+        self.num_labels = num_labels
+        self._own_thresholds = thresholds is not None
         super().__init__(ends, evenly, name, dtype, multi_label=multi_label, label_weights=label_weights)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = losses.floats(y_pred)
         super().update_state(y_true, ops.sigmoid(y_pred) if self.from_logits else y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        weights = None if self.label_weights is None else [float(weight) for weight in self.label_weights]
+        own = {
+            "num_thresholds": self.num_thresholds,
+            "curve": self.curve,
+            "summation_method": self.summation_method,
+            "multi_label": self.multi_label,
+            "num_labels": self.num_labels,
+            "label_weights": weights,
+            "from_logits": self.from_logits,
+        }
+        if self._own_thresholds:
+            own["thresholds"] = self.thresholds[1:-1]
+        return {**super().get_config(), **own}
 
     def result(self) -> Any:
         tp, fp, tn, fn = (self.counts[name] for name in COUNTS)
@@ -675,6 +735,7 @@ class FBetaScore(Metric):
     """
 
     _direction = "up"
+    config_names: ClassVar[tuple[str, ...]] = ("average", "beta", "threshold")
 
     def __init__(
         self,
@@ -731,6 +792,8 @@ class FBetaScore(Metric):
 class F1Score(FBetaScore):
     """2 P R / (P + R): FBetaScore with β = 1. Source: keras.metrics.F1Score."""
 
+    config_names: ClassVar[tuple[str, ...]] = ("average", "threshold")
+
     def __init__(
         self,
         average: str | None = None,
@@ -751,6 +814,7 @@ class R2Score(Metric):
     """
 
     _direction = "up"
+    config_names = ("class_aggregation", "num_regressors")
 
     def __init__(
         self,
@@ -815,6 +879,7 @@ _CLASSES: tuple[type[Metric], ...] = (
     MeanAbsolutePercentageError, MeanSquaredLogarithmicError, LogCoshError, RootMeanSquaredError, TruePositives,
     FalsePositives, TrueNegatives, FalseNegatives, Precision, Recall, AUC, FBetaScore, F1Score, R2Score,
 )  # fmt: skip
+_BY_CLASS_NAME = {cls.__name__: cls for cls in _CLASSES}
 _ALIASES: dict[str, type[Metric]] = {
     "bce": BinaryCrossentropy,
     "mse": MeanSquaredError,
@@ -829,7 +894,7 @@ _BY_NAME: dict[str, type[Metric]] = {
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
-_FUNCTIONS: dict[str, Callable[..., Array]] = {
+FUNCTIONS: dict[str, Callable[..., Array]] = {
     function.__name__: function
     for function in (
         binary_accuracy,
@@ -842,13 +907,36 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape
 
 
+def serialize(metric: Any) -> dict[str, Any]:
+    """A metric, or a function of y_true and y_pred, as Keras's dict; `deserialize` and `get` read it back.
+
+    Errors: TypeError for a metric without get_config; ValueError for a lambda.
+    """
+    if inspect.isfunction(metric):
+        return serialization.serialize_function(metric)
+    return serialization.serialize(metric, "keras.metrics")
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The metric, or the function, of a serialize(), Keras's too, or of a name.
+
+    custom_objects: name -> class or function of your own. Errors: ValueError for an unknown name, with the nearest.
+    """
+    if isinstance(config, str) or serialization.is_function(config):
+        known = {**losses.FUNCTIONS, **FUNCTIONS}
+        return serialization.deserialize_function("metric", config, known, custom_objects)
+    return serialization.deserialize("metric", config, _BY_CLASS_NAME, custom_objects)
+
+
 def by_shape(identifier: Any) -> bool:
     """Whether the identifier is "accuracy" or "acc", in any case: which one that is, the labels decide."""
     return isinstance(identifier, str) and identifier.lower() in BY_SHAPE
 
 
 def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = None) -> Metric:
-    """The metric for a name, a class, an instance or a function of y_true and y_pred; a name is also its own.
+    """The metric for a name, a class, an instance, a dict of serialize() or a function of y_true and y_pred.
+
+    A name is also the metric's own.
 
     "accuracy" and "acc" mean BinaryAccuracy for a model with one output, SparseCategoricalAccuracy where the labels
     are (B,) or (B, 1), else CategoricalAccuracy, under that name, as in Keras. label_shape None: as the outputs'.
@@ -856,6 +944,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     Errors: ValueError for an unknown name (with the nearest ones) or anything else.
     Source: keras.src.trainers.compile_utils.get_metric.
     """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
     if isinstance(identifier, Metric):
         return identifier
     if inspect.isclass(identifier) and issubclass(identifier, Metric):
@@ -870,8 +960,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     if name is not None:
         return LossMetric(losses.get(identifier), name=name)
     name = getattr(identifier, "__name__", "")
-    if name in _FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
-        return MeanMetricWrapper(_FUNCTIONS[name], name=name)
+    if name in FUNCTIONS and (getattr(identifier, "__module__", None) or "").startswith("keras."):
+        return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import checks, config
+from minidl import checks, config, saving
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_shape
 from minidl.random import SeedGenerator
+from minidl.saving import load_model, save_model
+from minidl.saving.objects import (
+    MODELS,
+    custom_objects_of,
+    deserialize_layer,
+    deserialize_model,
+    serialize_layer,
+    serialize_model,
+)
 from minidl.trainer import Trainer
 from minidl.training import forward
 from minidl.variables import Variable
+
+__all__ = ["Functional", "Model", "Sequential", "clone_model", "load_model", "model_from_json", "save_model"]
 
 
 class Model(Trainer):
@@ -23,6 +36,8 @@ class Model(Trainer):
     arena, and the layers' are views of it.
     Errors: NotImplementedError for a class of one's own derived from Model, with a call(): minidl has no autograd.
     """
+
+    keras_module: ClassVar[str] = "keras"  # where Keras has the class
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is Model:
@@ -338,6 +353,39 @@ class Model(Trainer):
             self.build((None, *array.shape[1:]))
         return array
 
+    # -------------------------------------------------------------------------------- JSON and files
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The shape that the model is built for, as Keras writes it."""
+        return {"input_shape": list(self.input_shape)} if self.built else None
+
+    def to_json(self, **kwargs: Any) -> str:
+        """The architecture, and what compile was given, as JSON that Keras reads too; kwargs: json.dumps's.
+
+        Errors: TypeError or ValueError for what cannot be written, such as a lambda.
+        """
+        return json.dumps(serialize_model(self), **kwargs)
+
+    def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
+        """Write the model to a .keras file; see saving.save_model."""
+        saving.save_model(self, filepath, overwrite, zipped, **kwargs)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, max_shard_size: Any = None) -> None:
+        """Write the weights to a .weights.h5 or .safetensors file; see saving.save_weights."""
+        saving.save_weights(self, filepath, overwrite, max_shard_size)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Take over the weights of a file; see saving.load_weights."""
+        saving.load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the bytes of a file, and the classes and functions of the user's own, by reference."""
+        return saving.from_bytes, (saving.to_bytes(self), custom_objects_of(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self)] = saving.from_bytes(saving.to_bytes(self), custom_objects_of(self))
+        return copied
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, layers={len(self._layers)}, built={self.built}>"
 
@@ -357,6 +405,23 @@ class Sequential(Model):
         self._build_if_known()
         if not trainable:
             self.trainable = False
+
+    def get_config(self) -> dict[str, Any]:
+        given = [] if self._input is None else [self._input]
+        found = {**super().get_config(), "layers": [serialize_layer(layer) for layer in (*given, *self._layers)]}
+        return {**found, "build_input_shape": list(self.input_shape)} if self.built else found
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The model of a get_config(), Keras's too, with weights drawn anew. Errors: ValueError."""
+        if not isinstance(config.get("layers"), list) or "name" not in config:
+            raise ValueError(f"The config of a Sequential has a name and layers; got the keys {sorted(config)}.")
+        with saving.CustomObjectScope(custom_objects):
+            found = cls([deserialize_layer(layer) for layer in config["layers"]], name=config["name"])
+        shape = config.get("build_input_shape")
+        if shape and not found.built:
+            found.build(tuple(shape))
+        return found
 
     def add(self, layer: Layer, rebuild: bool = True) -> None:
         """Put a layer on top. Errors: TypeError for anything else; ValueError for a name that is taken."""
@@ -421,6 +486,8 @@ class Functional(Model):
     Errors: TypeError for other inputs and outputs; ValueError if outputs do not stem from inputs.
     """
 
+    keras_module = "keras.src.models.functional"
+
     def __init__(
         self,
         inputs: Any = None,
@@ -453,3 +520,140 @@ class Functional(Model):
         """The layers in order, the Input first."""
         assert self._input is not None
         return [self._input, *self._layers]
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        return {"input_shape": None}
+
+    def get_config(self) -> dict[str, Any]:
+        """As Keras writes it: each layer with the tensor that it was called on."""
+        written: list[dict[str, Any]] = []
+        shape: Shape = ()
+        for layer in self.layers:
+            called_on = []
+            if written:
+                history = [written[-1]["name"], 0, 0]
+                tensor = {"shape": list(shape), "dtype": self.dtype, "keras_history": history}
+                called_on = [{"args": [{"class_name": "__keras_tensor__", "config": tensor}], "kwargs": {}}]
+            written.append({**serialize_layer(layer), "name": layer.name, "inbound_nodes": called_on})
+            shape = layer.output_shape
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "layers": written,
+            "input_layers": [written[0]["name"], 0, 0],
+            "output_layers": [written[-1]["name"], 0, 0],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The model of a get_config(), Keras's too, with weights drawn anew.
+
+        Errors: ValueError for anything but a chain of layers, each called once on the one before.
+        """
+        layers = _chain(config)
+        with saving.CustomObjectScope(custom_objects):
+            first, *others = [deserialize_layer(layer) for layer in layers]
+        outputs: Any = first
+        for layer in others:
+            outputs = layer(outputs)
+        return cls(first, outputs, name=config["name"])
+
+
+def _chain(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers of a Functional's config from the first to the last. Errors: ValueError if they are no chain."""
+    layers = config.get("layers")
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
+        raise ValueError("The config of a Model has a list of layers.")
+    ends = [_only(config.get(key)) for key in ("input_layers", "output_layers")]
+    after: dict[Any, dict[str, Any]] = {}
+    for layer in layers:
+        nodes = layer.get("inbound_nodes")
+        source = None
+        if nodes:
+            if len(nodes) > 1 or len(nodes[0].get("args", [])) != 1 or any(nodes[0].get("kwargs", {}).values()):
+                raise _no_chain(f"layer {layer.get('name')!r} is called more than once, or with more than its inputs")
+            tensor = nodes[0]["args"][0]
+            if not isinstance(tensor, dict) or tensor.get("class_name") != "__keras_tensor__":
+                raise _no_chain(f"layer {layer.get('name')!r} is called on several inputs")
+            source = tensor["config"]["keras_history"][0]
+        if source in after:
+            raise _no_chain(f"{source!r} goes into several layers" if source else "there are several Inputs")
+        after[source] = layer
+    found = [after.get(None, {})]
+    while len(found) < len(layers) and found[-1].get("name") in after:
+        found.append(after[found[-1]["name"]])
+    if len(found) < len(layers) or [found[0].get("name"), found[-1].get("name")] != ends:
+        raise _no_chain("its layers do not follow each other from its input to its output")
+    return found
+
+
+def _only(ends: Any) -> Any:
+    """The name of the one input or output, which Keras writes as [name, 0, 0], or as a list of one such."""
+    if isinstance(ends, list) and len(ends) == 1:
+        (ends,) = ends
+    if not isinstance(ends, list) or len(ends) != 3 or not isinstance(ends[0], str):
+        raise _no_chain("it has several inputs or outputs")
+    return ends[0]
+
+
+def _no_chain(reason: str) -> ValueError:
+    return ValueError(f"The model is no chain of layers, which is all that minidl trains: {reason}.")
+
+
+def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The model of a to_json(), Keras's too, with weights drawn anew; compiled, if it was.
+
+    custom_objects: name -> class or function of your own. Errors: ValueError.
+    """
+    config = json.loads(json_string)
+    if not isinstance(config, dict):
+        raise ValueError(f"model_from_json: the JSON of a model is a dict; got {type(config).__name__}.")
+    return deserialize_model(config, custom_objects)
+
+
+def clone_model(
+    model: Any,
+    input_tensors: Any = None,
+    clone_function: Callable[[Layer], Layer] | None = None,
+    call_function: Any = None,
+    recursive: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """A model of the same layers with weights drawn anew, compiled as this one is; objects without a seed draw one.
+
+    clone_function: layer -> the layer to stand in its place; None makes one from its config. recursive: also for the
+    layers of models within it. Errors: NotImplementedError for input_tensors and call_function.
+    Source: keras.models.clone_model.
+    """
+    checks.refuse_unknown("clone_model", kwargs, ["clone_function", "recursive"])
+    checks.refuse_unsupported("clone_model", input_tensors=(input_tensors, None), call_function=(call_function, None))
+    if not isinstance(model, Model):
+        raise ValueError(f"clone_model: expected a model; got {model!r}.")
+    if clone_function is not None and not callable(clone_function):
+        raise ValueError(f"clone_model: clone_function must be a function of a layer; got {clone_function!r}.")
+
+    def cloned(layer: Layer) -> Layer:
+        if recursive and isinstance(layer, Model):
+            return clone_model(layer, clone_function=clone_function, recursive=True)
+        return (clone_function or _from_own_config)(layer)
+
+    given = [] if model._input is None else [_from_own_config(model._input)]
+    with saving.CustomObjectScope(custom_objects_of(model)):
+        layers = [cloned(layer) for layer in model._layers]
+        if isinstance(model, Functional):
+            outputs: Any = given[0]
+            for layer in layers:
+                outputs = layer(outputs)
+            found: Any = Functional(given[0], outputs, name=model.name)
+        else:
+            found = Sequential([*given, *layers], name=model.name, trainable=model.trainable)
+        if model.compiled:
+            found.compile_from_config(model.get_compile_config())
+    return found
+
+
+def _from_own_config(layer: Layer) -> Layer:
+    return type(layer).from_config(layer.get_config())
+
+
+MODELS.update({"Sequential": Sequential, "Functional": Functional, "Model": Functional})

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, ops, schedules
+from minidl import config, ops, schedules, serialization
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.checks import finite_float, positive_float, positive_int, refuse_unknown
@@ -251,6 +251,34 @@ class Optimizer:
             self.learning_rate = float(state["learning_rate"])
         for name in (*self.slots, *self.scalars):
             getattr(self, name)[...] = state[name]
+
+    def check_variables(self, values: list[Array]) -> None:
+        """Raise ValueError unless values can be this optimizer's `variables`."""
+        own = self.variables
+        if [np.shape(value) for value in values] != [variable.shape for variable in own]:
+            raise ValueError(
+                f"{self.name}: expected variables of the shapes {[variable.shape for variable in own]}; got "
+                f"{[np.shape(value) for value in values]}."
+            )
+        if np.asarray(values[0]).dtype.kind not in "iu" or not 0 <= int(values[0]) < 2**63:
+            raise ValueError(f"{self.name}: the number of steps must be a non-negative integer; got {values[0]!r}.")
+        if not isinstance(self._learning_rate, LearningRateSchedule):
+            self._number("learning_rate", float(values[1]))
+
+    def load_own_variables(self, values: list[Array]) -> None:
+        """Go on from the `variables` of an optimizer of the same arguments, Keras's too. Errors: as check_variables."""
+        self.check_variables(values)
+        first = 1
+        if not isinstance(self._learning_rate, LearningRateSchedule):
+            self.learning_rate, first = float(values[1]), 2
+        self._batches = int(values[0])
+        for variable, value in zip(self.variables[first:], values[first:], strict=True):
+            variable[...] = value
+
+    @property
+    def learning_rate_argument(self) -> Any:
+        """The learning rate as it was given: a number, as rounded to floatx(), or a schedule."""
+        return self._learning_rate
 
     # ------------------------------------------------------------------------------------- steps
 
@@ -636,12 +664,7 @@ def get(identifier: Any) -> Optimizer:
 
 def serialize(optimizer: Optimizer) -> dict[str, Any]:
     """The optimizer as Keras's dict: its class and its arguments."""
-    return {
-        "module": "keras.optimizers",
-        "class_name": type(optimizer).__name__,
-        "config": optimizer.get_config(),
-        "registered_name": None,
-    }
+    return serialization.serialize(optimizer, "keras.optimizers")
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Optimizer:
@@ -649,10 +672,6 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Op
 
     Errors: ValueError for an unknown class, with the nearest names, or another form of config.
     """
-    if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
-        raise ValueError(f"An optimizer's config has a class_name and a config; got {config!r}.")
-    name = config["class_name"]
-    found = (custom_objects or {}).get(name) or _BY_NAME.get(str(name).lower())
-    if found is None:
-        raise ValueError(unknown_name("optimizer", name, _BY_NAME))
-    return found.from_config(config["config"], custom_objects)
+    if isinstance(config, dict) and str(config.get("class_name")).lower() in _BY_NAME:
+        config = {**config, "class_name": config["class_name"].lower()}
+    return serialization.deserialize("optimizer", config, _BY_NAME, custom_objects)

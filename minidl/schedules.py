@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl import ops
+from minidl import ops, serialization
 from minidl.checks import finite_float, non_negative_int, positive_float
-from minidl.naming import unknown_name
 
 
 class LearningRateSchedule:
@@ -215,12 +214,7 @@ _BY_NAME: dict[str, type[LearningRateSchedule]] = {
 
 def serialize(learning_rate_schedule: LearningRateSchedule) -> dict[str, Any]:
     """The schedule as Keras's dict: its class and its arguments."""
-    return {
-        "module": "keras.optimizers.schedules",
-        "class_name": type(learning_rate_schedule).__name__,
-        "config": learning_rate_schedule.get_config(),
-        "registered_name": None,
-    }
+    return serialization.serialize(learning_rate_schedule, "keras.optimizers.schedules")
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> LearningRateSchedule:
@@ -228,9 +222,4 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Le
 
     Errors: ValueError for an unknown class, with the nearest names, or another form of config.
     """
-    known = {**_BY_NAME, **(custom_objects or {})}
-    if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
-        raise ValueError(f"A learning-rate schedule's config has a class_name and a config; got {config!r}.")
-    if config["class_name"] not in known:
-        raise ValueError(unknown_name("learning-rate schedule", config["class_name"], known))
-    return known[config["class_name"]].from_config(config["config"])
+    return serialization.deserialize("learning-rate schedule", config, _BY_NAME, custom_objects)

@@ -89,6 +89,40 @@ class Trainer(Layer):
         self._metrics: list[metrics_module.Metric] | None = None
         self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.loss_tracker = metrics_module.Mean("loss")
+        self._compile_arguments = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "run_eagerly": bool(run_eagerly),
+            "steps_per_execution": steps_per_execution,
+        }
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What compile was called with, as Keras's dict; {} before. The optimizer is as it is now, without its state.
+
+        Errors: TypeError or ValueError for an object that cannot be written, such as a lambda.
+        """
+        if not self.compiled:
+            return {}
+        found = {"optimizer": optimizers_module.serialize(self.optimizer)}
+        for name, value in self._compile_arguments.items():
+            found[name] = _serialized_argument(value)
+        return {**found, "jit_compile": self.jit_compile}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """compile with what get_compile_config returned, Keras's too. Errors: as compile's."""
+        arguments = dict(config)
+        if isinstance(arguments.get("optimizer"), dict):
+            arguments["optimizer"] = optimizers_module.deserialize(arguments["optimizer"])
+        if isinstance(arguments.get("loss"), dict):
+            arguments["loss"] = losses_module.deserialize(arguments["loss"])
+        for name in ("metrics", "weighted_metrics"):
+            if isinstance(arguments.get(name), list):
+                arguments[name] = [_metric_argument(entry) for entry in arguments[name]]
+        self.compile(**arguments)
+        if self.built:
+            self.optimizer.build(self.arena)
 
     @property
     def compiled(self) -> bool:
@@ -296,6 +330,25 @@ class Trainer(Layer):
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, features) -> (B, units)."""
         return self.forward(self.checked_features(x, check_finite=check_finite), training=False)
+
+
+def _serialized_argument(value: Any) -> Any:
+    """An argument of compile as Keras writes it; a class stands for an instance of its defaults."""
+    if isinstance(value, (list, tuple)):
+        return [_serialized_argument(entry) for entry in value]
+    if isinstance(value, type):
+        value = value()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return (losses_module if isinstance(value, losses_module.Loss) else metrics_module).serialize(value)
+
+
+def _metric_argument(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    if config.get("module") == "keras.losses":
+        return losses_module.deserialize(config)
+    return metrics_module.deserialize(config)
 
 
 def _batch_size(where: str, value: int | None) -> int:

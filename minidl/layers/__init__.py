@@ -69,13 +69,12 @@ for _name in __all__:
 
 def serialize(layer: Layer) -> dict[str, Any]:
     """The layer as Keras's dict: its class, its arguments, and the shape that it was built for; not its weights."""
-    cls = type(layer)
-    known, module = _CLASSES.get(cls.__name__, (None, ""))
+    _, module = _CLASSES.get(type(layer).__name__, (None, ""))
     found = serialization.serialize(layer, module)
-    if known is not cls:  # one of somebody's own: deserialize needs it in custom_objects
-        found |= {"module": cls.__module__, "registered_name": cls.__name__}
     build_config = layer.get_build_config()
-    return found if build_config is None else found | {"build_config": build_config}
+    if build_config is not None:
+        found["build_config"] = build_config
+    return found
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:

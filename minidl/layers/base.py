@@ -150,6 +150,7 @@ class Layer:
 
         Errors: ValueError if the initializer gives another shape, or values that are not finite.
         """
+        checks.take_scalars(f"{self.name}/{name}", shape)
         where = f"{self.name}: the {name} initializer"
         (array,) = checks.same_shapes(where, [name], [shape], self.dtype, [initializer(shape, dtype=self.dtype)])
         if trainable:
