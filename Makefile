@@ -29,9 +29,10 @@ bench: $(VENV)/.stamp-bench  ## run the benchmarks; tables in benchmarks/README.
 	$(python) -m pytest benchmarks --benchmark-only --benchmark-json=.benchmarks/latest.json $(ARGS)
 	$(if $(ARGS),,$(python) benchmarks/report.py .benchmarks/latest.json)
 
-docs: $(VENV)/.stamp-plot  ## make the figures of the README and of docs/ again
+docs: $(VENV)/.stamp-docs  ## make the figures of the README and of docs/ again, and the notebook
 	$(python) -m minidl demo --out docs/demo
 	$(python) docs/randomness.py
+	$(python) docs/notebook.py
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from minidl import plots, random
-from minidl.plots import BLUE, GREEN, GREY, LIGHT, ORANGE
+from minidl.display import BLUE, GREEN, GREY, LIGHT, ORANGE
 
 SEED, COUNTER, BLOCK, WORD = 7, 3, 2, 1  # the worked example of the page: position 4·2 + 1 = 9
 RATE, SHAPE, STEPS = 0.8, (5, 3), range(1, 7)

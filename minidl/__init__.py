@@ -10,6 +10,7 @@ from minidl import (
     backend,
     callbacks,
     config,
+    constraints,
     datasets,
     initializers,
     keras,
@@ -23,18 +24,24 @@ from minidl import (
     regularizers,
     saving,
     utils,
+    wrappers,
 )
+from minidl.initializers import Initializer
 from minidl.layers import Input
 from minidl.models import Model, Sequential
+from minidl.regularizers import Regularizer
 
 __all__ = [
+    "Initializer",
     "Input",
     "Model",
+    "Regularizer",
     "Sequential",
     "activations",
     "backend",
     "callbacks",
     "config",
+    "constraints",
     "datasets",
     "initializers",
     "keras",
@@ -48,4 +55,5 @@ __all__ = [
     "regularizers",
     "saving",
     "utils",
+    "wrappers",
 ]

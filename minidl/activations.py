@@ -28,6 +28,8 @@ class Activation:
 
     forward(inputs) -> outputs. backward(d_outputs, outputs) -> d_inputs, or with needs_inputs backward(d_outputs,
     inputs). Arguments are keywords of both, in Keras's order. renamed: other names of theirs, (new, old) pairs.
+    has_logits: a cross-entropy takes the inputs in place of the outputs, see training.loss_inputs. config: what
+    serialize returns, where that is not the name.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Activation:
     backward: Callable[..., Array]
     needs_inputs: bool = False
     renamed: tuple[tuple[str, str], ...] = ()
+    has_logits: bool = False
+    config: Any = dataclasses.field(default=None, compare=False)
 
     def gradient(self, d_outputs: Array, inputs: Array, outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), for outputs = forward(inputs)."""
@@ -103,10 +107,10 @@ mish = _of_inputs("mish")
 relu = _of_inputs("relu")
 relu6 = _of_outputs("relu6")
 selu = _of_outputs("selu")
-sigmoid = _of_outputs("sigmoid")
+sigmoid = dataclasses.replace(_of_outputs("sigmoid"), has_logits=True)
 silu = swish = _of_inputs("silu")
 soft_shrink = _of_inputs("soft_shrink")
-softmax = _of_outputs("softmax")
+softmax = dataclasses.replace(_of_outputs("softmax"), has_logits=True)
 softplus = _of_inputs("softplus")
 softsign = _of_inputs("softsign")
 sparse_plus = _of_inputs("sparse_plus")
@@ -131,6 +135,8 @@ def serialize(activation: Activation) -> Any:
 
     Errors: ValueError for one with arguments, which Keras writes no better.
     """
+    if activation.config is not None:
+        return activation.config
     if activation.name not in _BY_NAME:
         return serialization.function_config(activation.name)
     if activation.forward is not _BY_NAME[activation.name].forward:
@@ -151,9 +157,9 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Ac
 def get(identifier: Any) -> Activation:
     """The activation for None (linear), a name, an Activation, or a framework's function such as tf.nn.relu.
 
-    Also for Keras's dict of a function, and for a functools.partial of any of these with keywords. A function is known
-    by its name, and only if a framework made it: somebody's own function called relu need not be one, and has no
-    backward here.
+    Also for a layer that is one, such as ReLU(max_value=6), for Keras's dict of a function, and for a functools.partial
+    of any of these with keywords. A function is known by its name, and only if a framework made it: somebody's own
+    function called relu need not be one, and has no backward here.
     Errors: ValueError for an unknown name (with the nearest ones) or another function.
     """
     if identifier is None:
@@ -169,6 +175,9 @@ def get(identifier: Any) -> Activation:
         if identifier not in _BY_NAME:
             raise ValueError(unknown_name("activation", identifier, _BY_NAME))
         return _BY_NAME[identifier]
+    if hasattr(identifier, "as_activation"):
+        found: Activation = identifier.as_activation()
+        return found
     if isinstance(identifier, functools.partial) and not identifier.args:
         return get(identifier.func).with_arguments(**identifier.keywords)
     name = getattr(identifier, "__name__", type(identifier).__name__).removesuffix("_v2")

@@ -29,6 +29,17 @@ def set_floatx(value: str) -> None:
     _floatx = standardize_dtype(value)
 
 
+@contextlib.contextmanager
+def using_floatx(value: str) -> Iterator[None]:
+    """Inside, new objects compute in another float type. Raises: as set_floatx."""
+    before = floatx()
+    set_floatx(value)
+    try:
+        yield
+    finally:
+        set_floatx(before)
+
+
 def standardize_dtype(dtype: object) -> str:
     """The name of a supported float type; None means floatx(). dtype may be Keras's dict of a DTypePolicy.
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from minidl import plots, study
+from minidl import display, plots, study
 from minidl.backend import Array
 from minidl.layers import Dropout
 from minidl.oracle import notebook
@@ -31,7 +31,7 @@ def run(out: Path, console: Console, *, live: bool = False, seeds: int = 10, all
     live: run Keras instead of reading its recorded traces. seeds: runs of each variant of the study.
     Errors: ImportError, naming the extra, without matplotlib, or with live without Keras; before minidl trains.
     """
-    plots.require_matplotlib()
+    display.require_matplotlib()
     models = list(notebook.MODELS)
     with _progress(console) as progress:
         task = progress.add_task("", total=MODEL_SHARE * len(models) + len(study.VARIANTS) * seeds + 1)

@@ -10,6 +10,7 @@ from minidl import (
     backend,
     callbacks,
     config,
+    constraints,
     datasets,
     initializers,
     layers,
@@ -22,18 +23,24 @@ from minidl import (
     regularizers,
     saving,
     utils,
+    wrappers,
 )
+from minidl.initializers import Initializer
 from minidl.layers import Input
 from minidl.models import Model, Sequential
+from minidl.regularizers import Regularizer
 
 __all__ = [
+    "Initializer",
     "Input",
     "Model",
+    "Regularizer",
     "Sequential",
     "activations",
     "backend",
     "callbacks",
     "config",
+    "constraints",
     "datasets",
     "initializers",
     "layers",
@@ -46,6 +53,7 @@ __all__ = [
     "regularizers",
     "saving",
     "utils",
+    "wrappers",
 ]
 
 # `import minidl.keras.layers` must find minidl.layers itself, not load a second copy of its classes.

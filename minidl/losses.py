@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minidl import config, ops, serialization
 from minidl.backend import Array, array_module
-from minidl.checks import finite_float, refuse_unsupported
+from minidl.checks import finite_float
 from minidl.naming import to_snake_case, unknown_name
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
 
 class Loss:
-    """A loss: called, its value; gradient(…), the derivative of that value with respect to y_pred.
+    """A loss: called, its value. The base class of minidl's losses, and of your own.
+
+    A loss of your own defines call(y_true, y_pred), the loss of each sample or of each element, and
+    gradient(y_true, y_pred), the derivative of the sum of these with respect to y_pred, of y_pred's shape, which Keras
+    ignores. The loss of a sample must not depend on another sample's y_pred. Weights and reduction are done here.
 
     reduction: what is made of the samples' losses ℓ_b with weights w_b: "sum_over_batch_size" and "mean" Σ w ℓ / B;
     "mean_with_sample_weight" Σ w ℓ / Σ w; "sum" Σ w ℓ; None and "none" w_b ℓ_b, a loss for each sample. A model
@@ -26,7 +31,6 @@ class Loss:
 
     from_logits: bool = False
     sparse: ClassVar[bool] = False  # labels are class numbers, (B,) or (B, 1)
-    averages: ClassVar[bool] = True  # ℓ_b is the mean of the elements along axis; else the formula sums itself
     config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name, reduction and dtype
     axis: int = -1
 
@@ -44,6 +48,148 @@ class Loss:
         self.name = name or to_snake_case(type(self).__name__)
         self.reduction = reduction
         self.dtype = config.standardize_dtype(dtype)
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """Each sample's or element's loss, without weights and reduction."""
+        raise NotImplementedError(f"{type(self).__name__} must define call(y_true, y_pred), the loss of each sample.")
+
+    def gradient(self, y_true: Array, y_pred: Array) -> Array:
+        """∂Σ call(y_true, y_pred)/∂y_pred, of y_pred's shape."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define gradient(y_true, y_pred), the derivative of the sum of what call "
+            f"returns with respect to y_pred: minidl does not differentiate for itself. Keras ignores such a method."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this loss again, by Keras's names; dtype, which Keras forgets, if not floatx()."""
+        found = {"name": self.name, "reduction": self.reduction}
+        found |= {name: getattr(self, name) for name in self.config_names}
+        return found if self.dtype == config.floatx() else {**found, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Loss:
+        """The loss of a get_config(), Keras's too."""
+        return cls(**config)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """The loss of y_true and y_pred, reduced, weighted if so asked."""
+        y_true, y_pred = np.asarray(y_true, self.dtype), np.asarray(y_pred, self.dtype)
+        weight = None if sample_weight is None else np.asarray(sample_weight, self.dtype)
+        return self.value(y_true, y_pred, from_logits=self.from_logits, sample_weight=weight)
+
+    # What training calls.
+
+    def check_labels(self, y_true: Array, classes: int | None = None) -> None:
+        """Raise ValueError, naming the first one, if a label is not what the loss means."""
+
+    def recovers_logits(self) -> bool:
+        """Whether a model that ends in a sigmoid or softmax is to hand over its logits instead of its outputs."""
+        return False
+
+    def weights(self, y_true: Array, sample_weight: Array | None) -> Array | None:
+        """The weights, without what is to be ignored."""
+        return sample_weight
+
+    def losses(self, y_true: Array, y_pred: Array, *, from_logits: bool) -> Array:
+        """Each sample's or element's loss, in y_pred's dtype."""
+        found = np.asarray(self.call(y_true, y_pred))
+        return found.astype(y_pred.dtype, copy=False)
+
+    def value(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Any:
+        """The loss of a batch, reduced: a scalar, or with reduction None (B,)."""
+        losses = self.losses(y_true, y_pred, from_logits=from_logits)
+        sample_weight = self.weights(y_true, sample_weight)
+        if sample_weight is not None:
+            losses, sample_weight = same_rank(losses, sample_weight)
+        return ops.reduce_losses(losses, sample_weight, reduction=self.reduction)
+
+    def value_gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
+        """dvalue/dy_pred, of y_pred's shape; with reduction None, of the sum of the value."""
+        shape = np.shape(self.call(y_true, y_pred))
+        gradient = np.asarray(self.gradient(y_true, y_pred))
+        if gradient.shape != y_pred.shape:
+            raise ValueError(
+                f"{self.name}: gradient must have y_pred's shape {y_pred.shape}, one derivative for each output; got "
+                f"{gradient.shape}."
+            )
+        counts = self.counts(shape, self.weights(y_true, sample_weight))
+        counts = counts.reshape(shape + (1,) * (y_pred.ndim - len(shape)))
+        return (gradient * counts.astype(y_pred.dtype)).astype(y_pred.dtype, copy=False)
+
+    def counts(self, shape: tuple[int, ...], sample_weight: Array | None) -> Array:
+        """dvalue/dlosses of losses of a shape;  -> shape, in float64."""
+        fitted = shape
+        if sample_weight is not None:
+            losses, sample_weight = same_rank(np.empty(shape), sample_weight, expand_rank_1=False)
+            fitted = losses.shape
+        return ops.reduce_losses_backward(fitted, sample_weight, reduction=self.reduction).reshape(shape)
+
+
+class LossFunctionWrapper(Loss):
+    """A function fn(y_true, y_pred, **kwargs) -> (B,) or each element's loss, and its gradient, as a Loss.
+
+    gradient(y_true, y_pred, **kwargs): ∂Σ fn/∂y_pred, of y_pred's shape; None: what the function carries as its
+    attribute `gradient`. So a function with that attribute may be given as compile(loss=…) itself, in Keras too, which
+    ignores it. name: the function's unless given. reduction, dtype: see Loss.
+    Errors: ValueError without a gradient. Source: keras.src.losses.losses.LossFunctionWrapper.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+        *,
+        gradient: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"LossFunctionWrapper: fn must be a function of y_true and y_pred; got {fn!r}.")
+        gradient = getattr(fn, "gradient", None) if gradient is None else gradient
+        called = name or getattr(fn, "__name__", "loss")
+        if not callable(gradient):
+            raise ValueError(
+                f"{called}: a loss function needs its gradient: minidl does not differentiate for itself. Set "
+                f"{called}.gradient = a function of y_true and y_pred that returns the derivative of the sum of the "
+                f"losses with respect to y_pred, of y_pred's shape; Keras ignores it."
+            )
+        super().__init__(called, reduction, dtype)
+        self.fn, self._gradient, self._fn_kwargs = fn, gradient, kwargs
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        found: Array = self.fn(*same_rank(y_true, y_pred), **self._fn_kwargs)
+        return found
+
+    def gradient(self, y_true: Array, y_pred: Array) -> Array:
+        y_true, fitted = same_rank(y_true, y_pred)
+        return np.asarray(self._gradient(y_true, fitted, **self._fn_kwargs)).reshape(y_pred.shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "fn": serialization.serialize_function(self.fn), **self._fn_kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Loss:
+        if isinstance(config.get("fn"), dict):
+            config = {**config, "fn": deserialize(config["fn"])}
+        return cls(**config)
+
+
+class _Formula(Loss):
+    """A loss of Keras's: arguments and labels here, the formula and its derivative in ops.py.
+
+    averages: ℓ_b is the mean of the elements along axis; else the formula sums itself.
+    """
+
+    averages: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__}: {cls.__mro__[1].__name__} has a formula of its own, so call cannot be defined anew. "
+                f"Make it a subclass of losses.Loss, with call and gradient."
+            )
 
     # What a loss is made of: the formula on labels as it wants them, and its derivative.
 
@@ -63,34 +209,30 @@ class Loss:
         """Where y_true cannot be this loss's labels, and what they must be."""
         return None
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this loss again, by Keras's names; dtype, which Keras forgets, if not floatx()."""
-        found = {"name": self.name, "reduction": self.reduction}
-        found |= {name: getattr(self, name) for name in self.config_names}
-        return found if self.dtype == config.floatx() else {**found, "dtype": self.dtype}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Loss:
-        """The loss of a get_config(), Keras's too."""
-        return cls(**config)
-
     # What is made of it.
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The loss of y_true and y_pred, (B, U) each, or (B,) or (B, 1) of sparse labels, weighted if so asked."""
         y_true, y_pred = _arrays(self, y_true, y_pred, self.dtype)
         self.check_labels(y_true, y_pred.shape[self.axis])
-        weight = None if sample_weight is None else np.asarray(sample_weight, self.dtype)
-        if weight is not None and weight.ndim and len(weight) != len(y_true):
+        if sample_weight is not None and np.ndim(sample_weight) and len(sample_weight) != len(y_true):
             raise ValueError(
-                f"{self.name}: sample_weight must have one weight a sample, shape {(len(y_true),)}; got {weight.shape}."
+                f"{self.name}: sample_weight must have one weight a sample, shape {(len(y_true),)}; got "
+                f"{np.shape(sample_weight)}."
             )
-        return self.value(y_true, y_pred, from_logits=self.from_logits, sample_weight=weight)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Array:
         """Each sample's loss, without weights and reduction, in y_pred's float type;  (B, U), (B, U) -> (B,)."""
         y_pred = floats(y_pred)
         return self.losses(*_arrays(self, y_true, y_pred, y_pred.dtype.name), from_logits=self.from_logits)
+
+    def gradient(self, y_true: Any, y_pred: Any) -> Array:
+        """∂Σ call(y_true, y_pred)/∂y_pred, of y_pred's shape;  (B, U), (B, U) -> (B, U)."""
+        y_pred = floats(y_pred)
+        y_true, y_pred = _arrays(self, y_true, y_pred, y_pred.dtype.name)
+        gradient = self.backward(self.targets(y_true, y_pred), y_pred, self.from_logits)
+        return gradient / y_pred.shape[self.axis] if self.averages else gradient
 
     def check_labels(self, y_true: Array, classes: int | None = None) -> None:
         """Raise ValueError, naming the first one, if a label is not what the loss means."""
@@ -103,31 +245,17 @@ class Loss:
                 f"{y_true[where]} ({int(outside.sum())} such in all). {expected.partition('. ')[2]}".rstrip()
             )
 
-    def recovers_logits(self) -> bool:
-        """Whether a model that ends in a sigmoid or softmax is to hand over its logits instead of its outputs."""
-        return False
-
     def losses(self, y_true: Array, y_pred: Array, *, from_logits: bool) -> Array:
         """Each sample's loss: y_pred's shape without the axis."""
         found = self.forward(self.targets(y_true, y_pred), y_pred, from_logits)
         return found.mean(axis=self.axis) if self.averages else found
 
-    def value(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Any:
-        """The loss of a batch, reduced: a scalar, or with reduction None (B,)."""
-        losses = self.losses(y_true, y_pred, from_logits=from_logits)
-        if sample_weight is not None:
-            losses, sample_weight = same_rank(losses, sample_weight)
-        return ops.reduce_losses(losses, sample_weight, reduction=self.reduction)
-
-    def gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
+    def value_gradient(self, y_true: Array, y_pred: Array, *, from_logits: bool, sample_weight: Array | None) -> Array:
         """dvalue/dy_pred, (B, U); with reduction None, of the sum of the value."""
         gradient = self.backward(self.targets(y_true, y_pred), y_pred, from_logits)
         axis = self.axis % y_pred.ndim
-        shape = fitted = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
-        if sample_weight is not None:
-            losses, sample_weight = same_rank(np.empty(shape), sample_weight, expand_rank_1=False)
-            fitted = losses.shape
-        counts = ops.reduce_losses_backward(fitted, sample_weight, reduction=self.reduction).reshape(shape)
+        shape = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
+        counts = self.counts(shape, self.weights(y_true, sample_weight))
         if self.averages:
             counts = counts / y_pred.shape[self.axis]
         return gradient * np.expand_dims(counts, self.axis).astype(y_pred.dtype)
@@ -156,7 +284,7 @@ def floats(values: Any) -> Array:
     return array if known else array.astype(config.floatx())
 
 
-def _arrays(loss: Loss, y_true: Any, y_pred: Any, dtype: str) -> tuple[Array, Array]:
+def _arrays(loss: _Formula, y_true: Any, y_pred: Any, dtype: str) -> tuple[Array, Array]:
     """Both as arrays of dtype and of shapes that the loss takes. Errors: ValueError."""
     y_true, y_pred = np.asarray(y_true, dtype), np.asarray(y_pred, dtype)
     if y_pred.ndim == 0 or y_true.ndim == 0:
@@ -188,13 +316,13 @@ def _smoothing(where: str, value: Any) -> float:
     return smoothing
 
 
-def _axis(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{where}: axis must be an integer; got {value!r}.")
-    return value
+def _axis(where: str, value: Any, name: str = "axis") -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{where}: {name} must be an integer; got {value!r}.")
+    return int(value)
 
 
-class BinaryCrossentropy(Loss):
+class BinaryCrossentropy(_Formula):
     """L = 1/B Σ_b w_b · 1/U Σ_u ℓ(y_bu, p_bu),  ℓ = −(y ln p + (1 − y) ln(1 − p)), in nats.
 
     from_logits: y_pred holds logits z, p = sigmoid(z). label_smoothing s in [0, 1]: y becomes y(1 − s) + s/2.
@@ -286,7 +414,7 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
         )
 
 
-class CategoricalCrossentropy(Loss):
+class CategoricalCrossentropy(_Formula):
     """L = 1/B Σ_b w_b ℓ_b,  ℓ = −Σ_c y_c ln p_c, in nats: y_true and y_pred (B, C) hold a probability for each class.
 
     from_logits: y_pred holds logits z, p = softmax(z). label_smoothing s in [0, 1]: y becomes y(1 − s) + s/C.
@@ -297,7 +425,7 @@ class CategoricalCrossentropy(Loss):
 
     averages = False
 
-    config_names = ("from_logits", "label_smoothing", "axis")
+    config_names: ClassVar[tuple[str, ...]] = ("from_logits", "label_smoothing", "axis")
 
     def __init__(
         self,
@@ -341,11 +469,13 @@ class CategoricalCrossentropy(Loss):
         return np.moveaxis(gradient, -1, self.axis)
 
 
-class SparseCategoricalCrossentropy(Loss):
+class SparseCategoricalCrossentropy(_Formula):
     """L = 1/B Σ_b w_b ℓ_b,  ℓ = −ln p_c, in nats: y_true (B,) or (B, 1) holds the class number c, y_pred (B, C).
 
-    from_logits: y_pred holds logits. reduction: see Loss. ignore_class and axis of Keras's are refused.
-    Errors: ValueError for labels that are not whole numbers in [0, C).
+    from_logits: y_pred holds logits. reduction: see Loss. axis: the last one, the only one that Keras on TensorFlow
+    takes. ignore_class: a label, such as −1 or 255, whose samples do not count: their loss is 0, and means are over the
+    others. With it a model that ends in a softmax is trained from its outputs, clipped, as Keras does.
+    Errors: ValueError for labels that are not whole numbers in [0, C) or ignore_class, or another axis.
     Source: keras.losses.SparseCategoricalCrossentropy.
     """
 
@@ -353,7 +483,6 @@ class SparseCategoricalCrossentropy(Loss):
     averages = False
 
     config_names = ("from_logits", "ignore_class")
-    ignore_class = None
 
     def __init__(
         self,
@@ -364,38 +493,128 @@ class SparseCategoricalCrossentropy(Loss):
         name: str = "sparse_categorical_crossentropy",
         dtype: str | None = None,
     ) -> None:
-        refuse_unsupported("SparseCategoricalCrossentropy", ignore_class=(ignore_class, None), axis=(axis, -1))
         super().__init__(name, reduction, dtype)
         self.from_logits = bool(from_logits)
+        self.ignore_class = None if ignore_class is None else _axis(type(self).__name__, ignore_class, "ignore_class")
+        self.axis = _axis(type(self).__name__, axis)
 
     def outside(self, y_true: Array, classes: int | None) -> tuple[Array, str] | None:
         wrong = (y_true < 0) | (y_true != np.floor(y_true))
-        if classes is None:
-            return wrong, "be class numbers 0, 1, 2, …. For a probability for each class take the categorical loss."
-        expected = f"be class numbers in [0, {classes}), one output for each class. Count the classes from 0."
-        return wrong | (y_true >= classes), expected
+        expected = "be class numbers 0, 1, 2, …. For a probability for each class take the categorical loss."
+        if classes is not None:
+            expected = f"be class numbers in [0, {classes}), one output for each class. Count the classes from 0."
+            wrong = wrong | (y_true >= classes)
+        return (wrong if self.ignore_class is None else wrong & (y_true != self.ignore_class)), expected
 
     def recovers_logits(self) -> bool:
-        return True
+        return self.ignore_class is None
 
     def targets(self, y_true: Array, y_pred: Array) -> Array:
+        if self.axis not in (-1, y_pred.ndim - 1):
+            raise ValueError(
+                f"{self.name}: the classes must be along the last axis, -1 or {y_pred.ndim - 1}, as for Keras on "
+                f"TensorFlow; got axis={self.axis}."
+            )
         return y_true[..., 0] if y_true.ndim == y_pred.ndim else y_true
 
+    def counted(self, y_true: Array, y_pred: Array) -> tuple[Array, Array, Array]:
+        """Which samples count, and labels and outputs with a class and outputs that do for the others."""
+        valid = y_true != self.ignore_class
+        return valid, np.where(valid, y_true, 0), np.where(valid[..., None], y_pred, 0)
+
+    def weights(self, y_true: Array, sample_weight: Array | None) -> Array | None:
+        """The weights, 0 for what is ignored, and for a mean over all samples larger by all / counted for the others.
+
+        Source: keras.src.losses.loss.apply_mask.
+        """
+        if self.ignore_class is None:
+            return sample_weight
+        mask = (y_true != self.ignore_class).astype(self.dtype)
+        if self.reduction in ("mean", "sum_over_batch_size"):
+            mask = mask * ops.divide_no_nan(mask.dtype.type(mask.size), mask.sum())
+        if sample_weight is None:
+            return mask
+        mask, sample_weight = same_rank(mask, sample_weight)
+        return sample_weight * mask
+
     def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if self.ignore_class is not None:
+            valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
-            return ops.sparse_categorical_crossentropy_from_logits(y_true, y_pred)
-        return ops.sparse_categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
+            found = ops.sparse_categorical_crossentropy_from_logits(y_true, y_pred)
+        else:
+            found = ops.sparse_categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
+        return found if self.ignore_class is None else np.where(valid, found, 0)
 
     def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        if self.ignore_class is not None:
+            valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
-            return ops.sparse_categorical_crossentropy_from_logits_backward(y_true, y_pred)
-        return ops.sparse_categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
+            found = ops.sparse_categorical_crossentropy_from_logits_backward(y_true, y_pred)
+        else:
+            found = ops.sparse_categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
+        return found if self.ignore_class is None else np.where(valid[..., None], found, 0)
+
+
+class CategoricalFocalCrossentropy(CategoricalCrossentropy):
+    """ℓ = −Σ_c α_c (1 − p_c)^γ y_c ln p_c: categorical cross-entropy in which easy samples count less.
+
+    alpha: α, one number, or one a class, rounded to float32 as in Keras; gamma ≥ 0: γ. The others and the errors: as
+    CategoricalCrossentropy; but a model that ends in a softmax is trained from its outputs, clipped to [ε, 1 − ε], as
+    in Keras.
+    Source: keras.losses.CategoricalFocalCrossentropy.
+    """
+
+    config_names = (*CategoricalCrossentropy.config_names, "alpha", "gamma")
+
+    def __init__(
+        self,
+        alpha: Any = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_focal_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
+        where = "CategoricalFocalCrossentropy"
+        several = isinstance(alpha, (list, tuple, np.ndarray))
+        found = [finite_float(where, "alpha", value, at_least=0.0) for value in (alpha if several else [alpha])]
+        self.alpha = found if several else found[0]
+        self.gamma = finite_float(where, "gamma", gamma, at_least=0.0)
+
+    def recovers_logits(self) -> bool:
+        return False
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        y_true, y_pred = (np.moveaxis(a, self.axis, -1) for a in (y_true, y_pred))
+        formula = ops.categorical_focal_crossentropy
+        p = ops.softmax(y_pred) if from_logits else y_pred
+        return formula(y_true, p, gamma=self.gamma, alpha=self._alpha(p), epsilon=config.epsilon())
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        y_true, y_pred = (np.moveaxis(a, self.axis, -1) for a in (y_true, y_pred))
+        formula = ops.categorical_focal_crossentropy_backward
+        p = ops.softmax(y_pred) if from_logits else y_pred
+        gradient = formula(y_true, p, gamma=self.gamma, alpha=self._alpha(p), epsilon=config.epsilon())
+        return np.moveaxis(ops.softmax_backward(gradient, p) if from_logits else gradient, -1, self.axis)
+
+    def _alpha(self, y_pred: Array) -> Array:
+        alpha = np.asarray(self.alpha, np.float64 if np.ndim(self.alpha) == 0 else np.float32).astype(y_pred.dtype)
+        if alpha.ndim and alpha.shape != y_pred.shape[-1:]:
+            raise ValueError(
+                f"{self.name}: alpha must be one number or one for each of {y_pred.shape[-1]} classes; got "
+                f"{len(alpha)}."
+            )
+        return alpha
 
 
 # ------------------------------------------------------------------------- losses of one formula each
 
 
-class _Plain(Loss):
+class _Plain(_Formula):
     """A loss without arguments of its own: the formula's name in ops.py, and whether it takes ε."""
 
     formula: ClassVar[str]
@@ -502,6 +721,42 @@ class SquaredHinge(Hinge):
     formula = "squared_hinge"
 
 
+class CategoricalHinge(_Plain):
+    """ℓ = max(1 + max_c (1 − y_c) p_c − Σ_c y_c p_c, 0), y one-hot (or −1 and 1): the right class should lead by 1.
+
+    reduction: see Loss. Source: keras.losses.CategoricalHinge.
+    """
+
+    formula, averages = "categorical_hinge", False
+
+
+class CosineSimilarity(_Plain):
+    """ℓ = −cos of the angle between y and p: −1 for one direction, 0 for right angles, 1 for opposite ones.
+
+    axis: that of the vectors. reduction: see Loss. Source: keras.losses.CosineSimilarity.
+    """
+
+    formula, averages, fuzzy = "cosine_similarity", False, True
+    config_names = ("axis",)  # which Keras forgets to write, and reads
+
+    def __init__(
+        self,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "cosine_similarity",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(reduction, name, dtype)
+        self.axis = _axis("CosineSimilarity", axis)
+
+    def forward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        return -super().forward(np.moveaxis(y_true, self.axis, -1), np.moveaxis(y_pred, self.axis, -1), from_logits)
+
+    def backward(self, y_true: Array, y_pred: Array, from_logits: bool) -> Array:
+        moved = np.moveaxis(y_true, self.axis, -1), np.moveaxis(y_pred, self.axis, -1)
+        return -np.moveaxis(super().backward(*moved, from_logits), -1, self.axis)
+
+
 class KLDivergence(_Plain):
     """ℓ = Σ_c y_c ln(y_c / p_c), both clipped to [ε, 1]. Errors: ValueError for labels outside [0, 1].
 
@@ -566,6 +821,19 @@ def categorical_crossentropy(
     return CategoricalCrossentropy(from_logits, label_smoothing, axis).call(y_true, y_pred)
 
 
+def categorical_focal_crossentropy(
+    y_true: Any,
+    y_pred: Any,
+    alpha: Any = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Each sample's loss, (B, C), (B, C) -> (B,); see CategoricalFocalCrossentropy. Source: keras.losses."""
+    return CategoricalFocalCrossentropy(alpha, gamma, from_logits, label_smoothing, axis).call(y_true, y_pred)
+
+
 def sparse_categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Array:
@@ -613,6 +881,16 @@ def squared_hinge(y_true: Any, y_pred: Any) -> Array:
     return SquaredHinge().call(y_true, y_pred)
 
 
+def categorical_hinge(y_true: Any, y_pred: Any) -> Array:
+    """Each sample's loss, (B, C), (B, C) -> (B,); see CategoricalHinge. Source: keras.losses of that name."""
+    return CategoricalHinge().call(y_true, y_pred)
+
+
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Array:
+    """Each sample's loss, minus the cosine, (B, U), (B, U) -> (B,); see CosineSimilarity. Source: keras.losses."""
+    return CosineSimilarity(axis).call(y_true, y_pred)
+
+
 def kl_divergence(y_true: Any, y_pred: Any) -> Array:
     """Each sample's loss, (B, C), (B, C) -> (B,); see KLDivergence. Source: keras.losses of that name."""
     return KLDivergence().call(y_true, y_pred)
@@ -629,6 +907,7 @@ _BY_FUNCTION: dict[str, type[Loss]] = {
     "binary_crossentropy": BinaryCrossentropy,
     "binary_focal_crossentropy": BinaryFocalCrossentropy,
     "categorical_crossentropy": CategoricalCrossentropy,
+    "categorical_focal_crossentropy": CategoricalFocalCrossentropy,
     "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
     "mean_squared_error": MeanSquaredError,
     "mean_absolute_error": MeanAbsoluteError,
@@ -638,6 +917,8 @@ _BY_FUNCTION: dict[str, type[Loss]] = {
     "log_cosh": LogCosh,
     "hinge": Hinge,
     "squared_hinge": SquaredHinge,
+    "categorical_hinge": CategoricalHinge,
+    "cosine_similarity": CosineSimilarity,
     "kl_divergence": KLDivergence,
     "poisson": Poisson,
 }
@@ -655,12 +936,16 @@ _BY_NAME = {
     **_ALIASES,
     **{name.upper(): cls for name, cls in _ALIASES.items()},
 }
-_CLASSES = {cls.__name__: cls for cls in _BY_FUNCTION.values()}
+_CLASSES: dict[str, Any] = {
+    **{cls.__name__: cls for cls in _BY_FUNCTION.values()},
+    "LossFunctionWrapper": LossFunctionWrapper,
+}
 FUNCTIONS = {
     **{name: globals()[name] for name in _BY_FUNCTION},
     **{alias: globals()[to_snake_case(cls.__name__)] for alias, cls in _ALIASES.items()},
     **{alias.upper(): globals()[to_snake_case(cls.__name__)] for alias, cls in _ALIASES.items()},
 }
+_ELSEWHERE = ("CategoricalGeneralizedCrossEntropy", "Circle", "CTC", "Dice", "Tversky")  # of other kinds of networks
 BY_SHAPE = ("crossentropy", "ce")  # the cross-entropy that fits the labels' shape
 
 
@@ -713,9 +998,18 @@ def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
 def get(identifier: Any) -> Loss:
     """The loss for a name, a class, an instance, a dict of serialize(), or a function of such a name (ours or Keras's).
 
-    Errors: ValueError for None, an unknown name (with the nearest ones) or anything else.
+    A function of your own needs its gradient: see LossFunctionWrapper. A list may hold the one loss.
+    Errors: ValueError for None, an unknown name (with the nearest ones), a function without gradient or anything else;
+    NotImplementedError for losses of several outputs and Keras's of images and sequences.
     """
+    if isinstance(identifier, (list, tuple)) and len(identifier) == 1:
+        identifier = identifier[0]
     if isinstance(identifier, dict):
+        if "class_name" not in identifier:
+            raise NotImplementedError(
+                f"loss: a dict names a loss for each of several outputs, and a model of minidl has one output; pass "
+                f"the loss itself, got {identifier!r}."
+            )
         identifier = deserialize(identifier)
     if isinstance(identifier, Loss):
         return identifier
@@ -726,4 +1020,11 @@ def get(identifier: Any) -> Loss:
         return _BY_FUNCTION[function]()
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
+    if callable(identifier) and not inspect.isclass(identifier):
+        return LossFunctionWrapper(identifier)
+    if str(identifier).replace("_", "").lower() in map(str.lower, _ELSEWHERE):
+        raise NotImplementedError(
+            f"{identifier!r} is a loss of Keras that minidl does not support: it is meant for images, sequences or "
+            f"embeddings. A loss of your own with its gradient is a subclass of losses.Loss."
+        )
     raise ValueError(unknown_name("loss", identifier, [*_BY_NAME, *BY_SHAPE]))

@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import config, losses, ops, serialization
+from minidl import config, initializers, losses, ops, serialization
 from minidl.backend import Array
 from minidl.checks import finite_float, positive_int
 from minidl.losses import (
     binary_crossentropy,
     binary_focal_crossentropy,
     categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_hinge,
+    cosine_similarity,
     hinge,
     huber,
     kl_divergence,
@@ -29,11 +32,15 @@ from minidl.losses import (
     squared_hinge,
 )
 from minidl.naming import auto_name, to_snake_case, unknown_name
+from minidl.variables import Variable, variable
 
 __all__ = [
     "binary_crossentropy",
     "binary_focal_crossentropy",
     "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "cosine_similarity",
     "hinge",
     "huber",
     "kl_divergence",
@@ -49,30 +56,89 @@ __all__ = [
 
 
 class Metric:
-    """update_state(…) adds a batch, result() is the value since reset_state(). Source: keras.metrics.Metric.
+    """update_state(…) adds a batch, result() is the value since reset_state(). The base class, also of your own.
 
-    name: precision, precision_1, … where Keras counts them; dtype: floatx() unless given.
+    A metric of your own makes its state with add_variable in __init__, writes to it with assign, assign_add and
+    assign_sub in update_state(y_true, y_pred, sample_weight=None), and returns a number, or a dict of numbers by name,
+    from result(). dtype: floatx() unless given; name: precision, precision_1, … where Keras counts them.
+    Source: keras.metrics.Metric.
     """
 
     _direction: str | None = None  # which values are better, for callbacks: "up", "down", or not known; Keras's name
     config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name and dtype
 
-    def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
+    def __init__(self, dtype: str | None = None, name: str | None = None) -> None:
         self.name = name or auto_name(type(self).__name__)
         self.dtype = config.standardize_dtype(dtype)
-        self.reset_state()
+        self._variables: list[Variable] = []
+
+    def add_variable(
+        self,
+        shape: Any,
+        initializer: Any,
+        dtype: str | None = None,
+        aggregation: str = "sum",
+        name: str | None = None,
+    ) -> Variable:
+        """A piece of state of a shape: an array with assign(…), which reset_state() sets to 0.
+
+        initializer: a name, an object or a function of shape and dtype. aggregation is for devices that share the work,
+        of which minidl has one. Errors: RuntimeError before super().__init__().
+        """
+        if not hasattr(self, "_variables"):
+            raise RuntimeError(
+                f"{type(self).__name__}: call super().__init__(name=…) before the metric's variables are made."
+            )
+        made = initializers.get(initializer)
+        if made is None:
+            raise ValueError(f"{self.name}: a variable needs an initializer, such as 'zeros'; got {initializer!r}.")
+        values = np.array(made(tuple(np.atleast_1d(shape).astype(int)) if np.size(shape) else (), dtype=dtype))
+        found = variable(values.astype(config.standardize_dtype(dtype)), f"{self.name}/{name or 'variable'}")
+        self._variables.append(found)
+        return found
+
+    def add_weight(
+        self, shape: Any = (), initializer: Any = None, dtype: str | None = None, name: str | None = None
+    ) -> Variable:
+        """add_variable under its old name."""
+        return self.add_variable(shape, initializer, dtype, name=name)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The state: what add_variable made, then that of metrics that are attributes.
+
+        Of Keras's own metrics these are copies, not to be written to.
+        """
+        found = list(self._variables)
+        for name, values in self.state().items():
+            copy = variable(np.array(values), f"{self.name}/{name}")
+            copy.flags.writeable = False
+            found.append(copy)
+        return found + [variable for metric in self._parts() for variable in metric.variables]
+
+    def state(self) -> dict[str, Array]:
+        """The numbers that update_state adds to and reset_state sets to 0, beside variables of add_variable."""
+        return {}
+
+    def _parts(self) -> list[Metric]:
+        return [value for value in vars(self).values() if isinstance(value, Metric)]
 
     def reset_state(self) -> None:
         """Forget all batches."""
-        raise NotImplementedError
+        for found in self._variables:
+            found[...] = 0
+        for metric in self._parts():
+            metric.reset_state()
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight=None)."
+        )
 
     def result(self) -> Any:
         """The value of all batches so far."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define result(), the value of all batches so far.")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this metric again, by Keras's names."""
@@ -117,7 +183,11 @@ class Sum(Metric):
     """Σ w·value of all values since reset_state(). Source: keras.metrics.Sum."""
 
     def __init__(self, name: str = "sum", dtype: str | None = None) -> None:
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        Sum.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {"total": self.total}
 
     def reset_state(self) -> None:
         self.total = np.dtype(self.dtype).type(0)
@@ -139,7 +209,11 @@ class Mean(Metric):
     """
 
     def __init__(self, name: str = "mean", dtype: str | None = None) -> None:
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        Mean.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {"total": self.total, "count": self.count}
 
     def reset_state(self) -> None:
         self.total = self.count = np.dtype(self.dtype).type(0)
@@ -388,6 +462,16 @@ class SparseCategoricalCrossentropy(LossMetric):
     ) -> None:
         super().__init__(losses.SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis), name, dtype)
 
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """Add a batch. What ignore_class ignores counts in the mean as 0, unless there are weights, as in Keras."""
+        ignored = self.loss.ignore_class  # type: ignore[attr-defined]
+        if sample_weight is not None and ignored is not None:
+            numbers = np.asarray(y_true)
+            numbers = numbers[..., 0] if numbers.ndim == np.ndim(y_pred) else numbers
+            weights, counted = same_rank(np.asarray(sample_weight, self.dtype), numbers != ignored)
+            sample_weight = weights * counted
+        super().update_state(y_true, y_pred, sample_weight)
+
 
 class _PlainLossMetric(LossMetric):
     """A loss without arguments as a metric."""
@@ -420,6 +504,12 @@ class SquaredHinge(_PlainLossMetric):
     """The mean squared hinge loss. Source: keras.metrics.SquaredHinge."""
 
     loss_class = losses.SquaredHinge
+
+
+class CategoricalHinge(_PlainLossMetric):
+    """The mean categorical hinge loss. Source: keras.metrics.CategoricalHinge."""
+
+    loss_class = losses.CategoricalHinge
 
 
 class MeanSquaredError(_PlainLossMetric):
@@ -470,6 +560,62 @@ class RootMeanSquaredError(Mean):
         return np.sqrt(super().result())
 
 
+# -------------------------------------------------------------------------------- angles and correlations
+
+
+def _along_last(where: str, axis: Any, y_true: Any, y_pred: Any) -> tuple[Array, ...]:
+    """Both with the axis or axes last, as one. Errors: ValueError for other shapes."""
+    axes = (axis,) if np.ndim(axis) == 0 else tuple(axis)
+    arrays = _labels_and_predictions(where, y_true, y_pred)
+    moved = [np.moveaxis(a, axes, range(-len(axes), 0)) for a in arrays]
+    return tuple(a.reshape(*a.shape[: a.ndim - len(axes)], -1) for a in moved)
+
+
+def _cosine(y_true: Any, y_pred: Any, axis: int = -1) -> Array:
+    return ops.cosine_similarity(*_along_last("cosine_similarity", axis, y_true, y_pred), epsilon=config.epsilon())
+
+
+def pearson_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
+    """The correlation of y_true and y_pred along an axis or axes;  (B, U), (B, U) -> (B,). Source: keras.metrics."""
+    return ops.pearson_correlation(*_along_last("pearson_correlation", axis, y_true, y_pred))
+
+
+def concordance_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
+    """Lin's concordance of both along an axis or axes;  (B, U), (B, U) -> (B,). Source: keras.metrics."""
+    arrays = _along_last("concordance_correlation", axis, y_true, y_pred)
+    return ops.concordance_correlation(*arrays, epsilon=config.epsilon())
+
+
+class CosineSimilarity(MeanMetricWrapper):
+    """The mean cosine of the angle between y and p, of which the loss is the negative. Source: keras.metrics."""
+
+    config_names = ("axis",)  # which Keras forgets to write, and reads
+
+    def __init__(self, name: str = "cosine_similarity", dtype: str | None = None, axis: int = -1) -> None:
+        self.axis = axis
+        super().__init__(_cosine, name, dtype, axis=axis)
+
+
+class PearsonCorrelation(MeanMetricWrapper):
+    """The mean correlation of y and p, along an axis or several. Source: keras.metrics.PearsonCorrelation."""
+
+    config_names = ("axis",)
+
+    def __init__(self, name: str = "pearson_correlation", dtype: str | None = None, axis: Any = -1) -> None:
+        self.axis = axis
+        super().__init__(pearson_correlation, name, dtype, axis=axis)
+
+
+class ConcordanceCorrelation(MeanMetricWrapper):
+    """The mean concordance of y and p, along an axis or several. Source: keras.metrics.ConcordanceCorrelation."""
+
+    config_names = ("axis",)
+
+    def __init__(self, name: str = "concordance_correlation", dtype: str | None = None, axis: Any = -1) -> None:
+        self.axis = axis
+        super().__init__(concordance_correlation, name, dtype, axis=axis)
+
+
 # ------------------------------------------------------------------------------------ counts at thresholds
 
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -518,7 +664,11 @@ class _Counts(Metric):
         self.class_id = class_id
         self.multi_label = multi_label
         self.label_weights = None if label_weights is None else np.asarray(label_weights, self._kept_in)
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        _Counts.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return self.counts
 
     @property
     def thresholds(self) -> list[float]:
@@ -722,6 +872,119 @@ class AUC(_Counts):
         return ops.divide_no_nan((area * self.label_weights).sum(), self.label_weights.sum())[()]
 
 
+class _BestAtConstraint(_Counts):
+    """The best of one rate over num_thresholds thresholds in [0, 1] at which another is at least a value; 0 if none.
+
+    num_thresholds: evenly spaced, or for 1 that at 0.5. class_id: only this output is looked at.
+    Errors: ValueError for a value outside [0, 1].
+    """
+
+    constraint: ClassVar[str]  # the argument's name, which is that of the rate that it limits
+    rate: ClassVar[str]
+    config_names: ClassVar[tuple[str, ...]] = ("num_thresholds", "class_id")
+
+    def __init__(
+        self, value: float, num_thresholds: int, class_id: int | None, name: str | None, dtype: str | None
+    ) -> None:
+        where = type(self).__name__
+        if not 0.0 <= finite_float(where, self.constraint, value) <= 1.0:
+            raise ValueError(f"{where}: {self.constraint} must lie in [0, 1]; got {value!r}.")
+        self.num_thresholds = positive_int(where, "num_thresholds", num_thresholds)
+        setattr(self, self.constraint, value)
+        inner = [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
+        thresholds = [0.5] if num_thresholds == 1 else [0.0, *inner, 1.0]
+        super().__init__(thresholds, num_thresholds > 1, name, dtype, class_id=class_id)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), self.constraint: getattr(self, self.constraint)}
+
+    def rates(self, name: str) -> Array:
+        """Sensitivity (which is recall), specificity or precision at each threshold."""
+        tp, fp, tn, fn = (self.counts[count] for count in COUNTS)
+        hits, misses = {"specificity": (tn, fp), "precision": (tp, fp)}.get(name, (tp, fn))
+        return ops.divide_no_nan(hits, hits + misses)
+
+    def result(self) -> Any:
+        limit = getattr(self, self.constraint)
+        return ops.best_under_constraint(self.rates(self.constraint), self.rates(self.rate), at_least=limit)
+
+
+class SensitivityAtSpecificity(_BestAtConstraint):
+    """The best sensitivity at a specificity of at least specificity. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.SensitivityAtSpecificity.
+    """
+
+    constraint, rate = "specificity", "sensitivity"
+
+    def __init__(
+        self,
+        specificity: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(specificity, num_thresholds, class_id, name, dtype)
+
+
+class SpecificityAtSensitivity(_BestAtConstraint):
+    """The best specificity at a sensitivity of at least sensitivity. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.SpecificityAtSensitivity.
+    """
+
+    constraint, rate = "sensitivity", "specificity"
+
+    def __init__(
+        self,
+        sensitivity: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(sensitivity, num_thresholds, class_id, name, dtype)
+
+
+class PrecisionAtRecall(_BestAtConstraint):
+    """The best precision at a recall of at least recall. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.PrecisionAtRecall.
+    """
+
+    constraint, rate = "recall", "precision"
+
+    def __init__(
+        self,
+        recall: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(recall, num_thresholds, class_id, name, dtype)
+
+
+class RecallAtPrecision(_BestAtConstraint):
+    """The best recall at a precision of at least precision. num_thresholds, class_id: see Keras's.
+
+    Source: keras.metrics.RecallAtPrecision.
+    """
+
+    constraint, rate = "precision", "recall"
+
+    def __init__(
+        self,
+        precision: float,
+        num_thresholds: int = 200,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(precision, num_thresholds, class_id, name, dtype)
+
+
 # --------------------------------------------------------------------------------------------- scores
 
 
@@ -753,7 +1016,12 @@ class FBetaScore(Metric):
         if threshold is not None and not (isinstance(threshold, float) and 0.0 < threshold <= 1.0):
             raise ValueError(f"{where}: threshold must be a float in (0, 1], or None; got {threshold!r}.")
         self.average, self.beta, self.threshold = average, beta, threshold
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        FBetaScore.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        names = ("true_positives", "false_positives", "false_negatives", "positives")
+        return {name: getattr(self, name) for name in names}
 
     def reset_state(self) -> None:
         zero = np.zeros((), self.dtype)
@@ -832,7 +1100,11 @@ class R2Score(Metric):
             raise ValueError(f"R2Score: num_regressors must be at least 0; got {num_regressors!r}.")
         self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
         self._kept_in = config.floatx()
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
+        R2Score.reset_state(self)
+
+    def state(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in ("sum", "squared_sum", "total_mse", "count", "num_samples")}
 
     def reset_state(self) -> None:
         zero = np.zeros((), self._kept_in)
@@ -878,6 +1150,8 @@ _CLASSES: tuple[type[Metric], ...] = (
     SparseCategoricalCrossentropy, KLDivergence, Poisson, Hinge, SquaredHinge, MeanSquaredError, MeanAbsoluteError,
     MeanAbsolutePercentageError, MeanSquaredLogarithmicError, LogCoshError, RootMeanSquaredError, TruePositives,
     FalsePositives, TrueNegatives, FalseNegatives, Precision, Recall, AUC, FBetaScore, F1Score, R2Score,
+    CategoricalHinge, CosineSimilarity, PearsonCorrelation, ConcordanceCorrelation, SensitivityAtSpecificity,
+    SpecificityAtSensitivity, PrecisionAtRecall, RecallAtPrecision,
 )  # fmt: skip
 _BY_CLASS_NAME = {cls.__name__: cls for cls in _CLASSES}
 _ALIASES: dict[str, type[Metric]] = {
@@ -887,7 +1161,10 @@ _ALIASES: dict[str, type[Metric]] = {
     "mape": MeanAbsolutePercentageError,
     "msle": MeanSquaredLogarithmicError,
 }
-_WITHOUT_NAME = ("Mean", "Sum", "MeanMetricWrapper")  # need values or a function: no metrics of y_true and y_pred
+_WITHOUT_NAME = (  # need values, a function or a limit
+    "Mean", "Sum", "MeanMetricWrapper", "SensitivityAtSpecificity", "SpecificityAtSensitivity", "PrecisionAtRecall",
+    "RecallAtPrecision",
+)  # fmt: skip
 _BY_NAME: dict[str, type[Metric]] = {
     **{cls.__name__: cls for cls in _CLASSES if cls.__name__ not in _WITHOUT_NAME},
     **{to_snake_case(cls.__name__): cls for cls in _CLASSES if cls.__name__ not in _WITHOUT_NAME},
@@ -902,6 +1179,8 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
         sparse_categorical_accuracy,
         top_k_categorical_accuracy,
         sparse_top_k_categorical_accuracy,
+        pearson_correlation,
+        concordance_correlation,
     )
 }
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape

@@ -8,8 +8,9 @@ Arithmetic is done in the dtype of the arrays (float32 or float64). "Keras" belo
 TensorFlow backend; the order of operations follows it wherever a different order would round differently.
 
 Contents: dense · activations · dropout · noise · normalization · rescaling · binary cross-entropy · categorical
-cross-entropy · regression losses · hinge losses · divergences · penalties · update rules · clipping, decay and
-averages of weights · learning-rate schedules · accuracy · counts, curves and scores · means
+cross-entropy · regression losses · hinge losses · angles and correlations · divergences · penalties · constraints ·
+update rules · clipping, decay and averages of weights · learning-rate schedules · accuracy · counts, curves and
+scores · means
 """
 
 from __future__ import annotations
@@ -821,8 +822,39 @@ def moving_average(average: Array, value: Array, *, momentum: float) -> Array:
     return average * momentum + value * (1.0 - momentum)
 
 
+def renormalization(
+    mean: Array,
+    variance: Array,
+    moving_mean: Array,
+    moving_deviation: Array,
+    *,
+    epsilon: float,
+    rmin: float | None = None,
+    rmax: float | None = None,
+    dmax: float | None = None,
+) -> tuple[Array, Array]:
+    """r = σ / σ′ in [rmin, rmax] and d = (μ − μ′) / σ′ in [−dmax, dmax]: x̂ r + d is by moving statistics;  all (U,).
+
+    μ = mean and σ = √(variance + ε) of the batch; μ′ = moving_mean, σ′ = max(moving_deviation, √ε).
+    Both are taken as constants in backward.
+    Source: Ioffe 2017, algorithm 1; keras.layers.BatchNormalization with renorm=True.
+    """
+    xp = array_module(variance)
+    moving = xp.maximum(moving_deviation, xp.sqrt(_scalar(_float32(epsilon), variance)))
+    r = deviation(variance, epsilon=epsilon) / moving
+    d = (mean - moving_mean) / moving
+    r = r if rmin is None else xp.maximum(r, rmin)
+    r = r if rmax is None else xp.minimum(r, rmax)
+    return r, d if dmax is None else xp.clip(d, -dmax, dmax)
+
+
+def deviation(variance: Array, *, epsilon: float) -> Array:
+    """σ = √(variance + ε);  (...) -> (...)."""
+    return array_module(variance).sqrt(variance + epsilon)
+
+
 def _inverse_deviation(variance: Array, epsilon: float) -> Array:
-    return 1 / array_module(variance).sqrt(variance + epsilon)
+    return 1 / deviation(variance, epsilon=epsilon)
 
 
 def mean_square(inputs: Array, *, axes: tuple[int, ...]) -> Array:
@@ -840,13 +872,23 @@ def rms_normalization(inputs: Array, square: Array, gamma: Array | None = None, 
 
 
 def rms_normalization_backward(
-    d_outputs: Array, inputs: Array, square: Array, gamma: Array | None = None, *, epsilon: float, axes: tuple[int, ...]
+    d_outputs: Array,
+    inputs: Array,
+    square: Array,
+    gamma: Array | None = None,
+    *,
+    epsilon: float,
+    axes: tuple[int, ...],
+    center: Array | float = 0.0,
 ) -> Array:
-    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes."""
+    """d_inputs = (g − x̂ · mean(g x̂)) / √(q + ε),  g = γ d_outputs, x̂ = inputs / √(q + ε), the mean over axes.
+
+    center: where q is a variance, its mean μ; the x̂ before the mean(…) is then that of inputs − μ.
+    """
     inverse = _inverse_deviation(square, epsilon)
-    normalized = inputs * inverse
     g = d_outputs if gamma is None else d_outputs * gamma
-    return inverse * (g - normalized * (g * normalized).mean(axis=axes, keepdims=True))
+    along = (g * (inputs * inverse)).mean(axis=axes, keepdims=True)
+    return inverse * (g - (inputs - center) * inverse * along)
 
 
 def unit_normalization(inputs: Array, *, axes: tuple[int, ...], epsilon: float = 1e-12) -> Array:
@@ -1144,6 +1186,35 @@ def sparse_categorical_crossentropy_from_logits_backward(labels: Array, logits: 
     return categorical_crossentropy_from_logits_backward(one_hot, logits)
 
 
+def categorical_focal_crossentropy(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """losses = −Σ_c α_c (1 − p_c)^γ y_c ln p_c,  p as in categorical_crossentropy;  (..., C), (..., C) -> (...), nats.
+
+    γ = gamma ≥ 0: the larger, the less easy samples count. α = alpha, one number or (C,).
+    Source: Lin et al. 2017, eq. 5, for several classes; keras.losses.categorical_focal_crossentropy.
+    """
+    xp = array_module(y_pred)
+    p = xp.clip(y_pred / y_pred.sum(axis=-1, keepdims=True), epsilon, 1.0 - epsilon)
+    return ((1 - p) ** gamma * alpha * (-y_true * xp.log(p))).sum(axis=-1)
+
+
+def categorical_focal_crossentropy_backward(
+    y_true: Array, y_pred: Array, *, gamma: float, alpha: Any, epsilon: float = 1e-7
+) -> Array:
+    """d_y_pred_c = (g_c − Σ_v g_v p_v) / Σ y_pred,  g = α y (γ (1 − p)^(γ−1) ln p − (1 − p)^γ / p);  -> (..., C).
+
+    g is 0 where p was clipped. p = y_pred / Σ y_pred: the sum is the division's own derivative.
+    """
+    xp = array_module(y_pred)
+    total = y_pred.sum(axis=-1, keepdims=True)
+    p = y_pred / total
+    clipped = xp.clip(p, epsilon, 1.0 - epsilon)
+    slope = _power_derivative(1 - clipped, gamma) * xp.log(clipped) * clipped
+    gradient = _of_clipped(alpha * y_true * (slope - (1 - clipped) ** gamma), p, epsilon)
+    return (gradient - (gradient * p).sum(axis=-1, keepdims=True)) / total
+
+
 def _shifted_exponentials(logits: Array) -> tuple[Array, Array, Array]:
     """z − max z, whether each is the (first) maximum, and e^(z − max z) with a 0 in place of the maximum's 1."""
     xp = array_module(logits)
@@ -1303,6 +1374,76 @@ def squared_hinge_backward(y_true: Array, y_pred: Array) -> Array:
     return -2 * y_true * hinge(y_true, y_pred)
 
 
+def categorical_hinge(y_true: Array, y_pred: Array) -> Array:
+    """losses = max(n − s + 1, 0),  n = max_c (1 − y_c) p_c,  s = Σ_c y_c p_c;  (..., C), (..., C) -> (...).
+
+    y one-hot, or −1 and 1. Source: Crammer & Singer 2001; keras.losses.categorical_hinge.
+    """
+    return array_module(y_pred).maximum(_lead_of_the_others(y_true, y_pred) + 1, 0)
+
+
+def categorical_hinge_backward(y_true: Array, y_pred: Array) -> Array:
+    """d_y_pred = (1 − y) [at the maximum] − y where n − s + 1 ≥ 0, else 0;  (..., C), (..., C) -> (..., C).
+
+    Several maxima share the derivative, as in TensorFlow.
+    """
+    xp = array_module(y_pred)
+    others = (1 - y_true) * y_pred
+    top = others == others.max(axis=-1, keepdims=True)
+    share = (1 - y_true) * top / top.sum(axis=-1, keepdims=True).astype(y_pred.dtype)
+    active = _lead_of_the_others(y_true, y_pred) + 1 >= 0
+    return xp.where(active[..., None], share - y_true, 0)
+
+
+def _lead_of_the_others(y_true: Array, y_pred: Array) -> Array:
+    return ((1 - y_true) * y_pred).max(axis=-1) - (y_true * y_pred).sum(axis=-1)
+
+
+# ---------------------------------------------------------------------------------- angles and correlations
+
+
+def cosine_similarity(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """cosines = Σ_u ŷ_u p̂_u,  ŷ = y / max(‖y‖₂, ε), p̂ likewise;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    The loss is its negative. Source: keras.losses.cosine_similarity, keras.ops.normalize.
+    """
+    return (y_true * _inverse_norm(y_true, (-1,), epsilon) * (y_pred * _inverse_norm(y_pred, (-1,), epsilon))).sum(
+        axis=-1
+    )
+
+
+def cosine_similarity_backward(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """d_y_pred = (ŷ − cos · p̂) / ‖p‖₂, and ŷ / ε where ‖p‖₂ < ε;  (..., U), (..., U) -> (..., U)."""
+    xp = array_module(y_pred)
+    inverse = _inverse_norm(y_pred, (-1,), epsilon)
+    y, p = y_true * _inverse_norm(y_true, (-1,), epsilon), y_pred * inverse
+    along = (y * p).sum(axis=-1, keepdims=True) * p
+    return (y - xp.where(inverse < y_pred.dtype.type(1.0 / epsilon), along, 0)) * inverse
+
+
+def pearson_correlation(y_true: Array, y_pred: Array) -> Array:
+    """r = mean of (y − ȳ) / σ_y · (p − p̄) / σ_p over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    NaN where y or p does not vary. Source: Pearson 1895; keras.metrics.pearson_correlation.
+    """
+    y, p = (a - a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (y / y.std(axis=-1, keepdims=True) * (p / p.std(axis=-1, keepdims=True))).mean(axis=-1)
+
+
+def concordance_correlation(y_true: Array, y_pred: Array, *, epsilon: float = 1e-7) -> Array:
+    """ρ = 2 cov(y, p) / (σ_y² + σ_p² + (ȳ − p̄)² + ε) over the last axis;  (..., U), (..., U) -> (...), in [−1, 1].
+
+    1 only for p = y, unlike r. The covariance is the mean of (y − p̄)(p − p̄), as Keras has it, which is the same.
+    Source: Lin 1989; keras.metrics.concordance_correlation.
+    """
+    y_mean, p_mean = (a.mean(axis=-1, keepdims=True) for a in (y_true, y_pred))
+    y_var, p_var = ((a - m).var(axis=-1, keepdims=True) for a, m in ((y_true, y_mean), (y_pred, p_mean)))
+    covariance = (y_true - p_mean) * (y_pred - p_mean)
+    norm = y_var + p_var + (y_mean - p_mean) ** 2
+    return (2 * covariance / (norm + y_pred.dtype.type(epsilon))).mean(axis=-1)
+
+
 # ------------------------------------------------------------------------------------------ divergences
 
 
@@ -1370,6 +1511,102 @@ def l2_gradient(weights: Array, *, l2: float, out: Array | None = None) -> Array
     A pull towards 0 in proportion to the weight: large weights shrink fast, none is driven to 0.
     """
     return array_module(weights).multiply(weights, weights.dtype.type(2 * l2), out=out)
+
+
+def orthogonal_penalty(weights: Array, *, factor: float, mode: str = "rows") -> Array:
+    """penalty = factor · ½ Σ_(i≠j) |n_i · n_j| / (N (N − 1) / 2),  n_i = w_i / ‖w_i‖;  (I, U) -> ().
+
+    w_i: the N rows (mode "rows") or columns ("columns") of the weights. A mean over the pairs: 0 where all are at right
+    angles, factor where all are parallel. A norm below 10⁻¹² counts as 10⁻¹².
+    Errors: ValueError unless there are two axes, and two rows or columns.
+    Source: keras.regularizers.OrthogonalRegularizer.
+    """
+    unit, _, pairs = _unit_rows(weights, mode)
+    products = unit @ unit.T
+    xp = array_module(weights)
+    others = products * (1 - xp.eye(len(products), dtype=products.dtype))
+    return weights.dtype.type(factor * 0.5) * xp.abs(others).sum() / weights.dtype.type(pairs)
+
+
+def orthogonal_gradient(weights: Array, *, factor: float, mode: str = "rows", out: Array | None = None) -> Array:
+    """d_w_i = (d_i − (d_i · n_i) n_i) / ‖w_i‖,  d_i = factor Σ_(j≠i) sign(n_i · n_j) n_j / pairs;  (I, U) -> (I, U).
+
+    d_i is the gradient of the unit vector n_i; what of it points along n_i does not turn w_i. sign(0) = 0.
+    """
+    unit, inverse, pairs = _unit_rows(weights, mode)
+    xp = array_module(weights)
+    signs = xp.sign(unit @ unit.T) * (1 - xp.eye(len(unit), dtype=unit.dtype))
+    d_unit = (signs @ unit) * weights.dtype.type(factor / pairs)
+    free = inverse < 1e12  # a norm that is held at 1e-12 does not change with the weights
+    along = (d_unit * unit).sum(axis=1, keepdims=True)
+    gradient = (d_unit - xp.where(free, along * unit, 0)) * inverse
+    return _result(gradient if mode == "rows" else gradient.T, out)
+
+
+def _unit_rows(weights: Array, mode: str) -> tuple[Array, Array, float]:
+    """The rows, or columns as rows, of norm 1; one over their norms; and how many pairs they make."""
+    if weights.ndim != 2:
+        raise ValueError(f"orthogonal_penalty: expected weights of two axes; got shape {weights.shape}.")
+    rows = weights if mode == "rows" else weights.T
+    if len(rows) < 2:
+        raise ValueError(
+            f"orthogonal_penalty: mode {mode!r} needs at least two {mode}, to be at right angles; got shape "
+            f"{weights.shape}. (Keras divides by the number of pairs, and returns a NaN.)"
+        )
+    xp = array_module(weights)
+    squares = xp.square(rows).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        inverse = xp.minimum(1 / xp.sqrt(squares), weights.dtype.type(1e12))
+    return rows * inverse, inverse, len(rows) * (len(rows) - 1) / 2
+
+
+# ------------------------------------------------------------------------------------------ constraints
+
+
+def max_norm(weights: Array, *, max_value: float, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w · min(n, max_value) / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of at most max_value.
+
+    The ε shrinks a norm within the bound too, by one part in n / ε. Source: Srebro & Shraibman 2005;
+    keras.constraints.MaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    return weights * (xp.clip(norms, 0, weights.dtype.type(max_value)) / (weights.dtype.type(epsilon) + norms))
+
+
+def non_negative(weights: Array) -> Array:
+    """max(w, 0);  (...) -> (...). Source: keras.constraints.NonNeg."""
+    return array_module(weights).maximum(weights, 0)
+
+
+def unit_norm(weights: Array, *, axis: Axis = 0, epsilon: float = 1e-7) -> Array:
+    """w / (ε + n),  n = √Σw² along axis;  (...) -> (...). Norms of 1; 0 stays 0. Source: keras.constraints.UnitNorm."""
+    return weights / (weights.dtype.type(epsilon) + _norms(weights, axis))
+
+
+def min_max_norm(
+    weights: Array,
+    *,
+    min_value: float = 0.0,
+    max_value: float = 1.0,
+    rate: float = 1.0,
+    axis: Axis = 0,
+    epsilon: float = 1e-7,
+) -> Array:
+    """w · (r c + (1 − r) n) / (ε + n),  n = √Σw² along axis, c = n cut to [min_value, max_value];  (...) -> (...).
+
+    r = rate in [0, 1]: the share of the way to c that each call goes. Source: keras.constraints.MinMaxNorm.
+    """
+    xp = array_module(weights)
+    norms = _norms(weights, axis)
+    kind = weights.dtype.type
+    desired = kind(rate) * xp.clip(norms, kind(min_value), kind(max_value)) + kind(1 - rate) * norms
+    return weights * (desired / (kind(epsilon) + norms))
+
+
+def _norms(weights: Array, axis: Axis) -> Array:
+    xp = array_module(weights)
+    return xp.sqrt(xp.square(weights).sum(axis=axis, keepdims=True))
 
 
 # ------------------------------------------------------------------------------------------ update rules
@@ -2033,6 +2270,15 @@ def gain_curve(tp: Array, fp: Array, tn: Array, fn: Array) -> tuple[Array, Array
     ratio = divide_no_nan(tp + fn, tn + fp)
     recall_gain = xp.where(tp == 0, 0, 1 - ratio * divide_no_nan(fn, tp))
     return xp.maximum(recall_gain, 0), xp.where(tp == 0, 1, 1 - ratio * divide_no_nan(fp, tp))
+
+
+def best_under_constraint(constrained: Array, dependent: Array, *, at_least: float) -> Any:
+    """The largest of dependent where constrained ≥ at_least, and 0 if that is nowhere;  (T,), (T,) -> ().
+
+    Both at the same T thresholds. Source: keras.metrics.SensitivityAtSpecificity.
+    """
+    xp = array_module(dependent)
+    return xp.where(constrained >= at_least, dependent, 0).max(initial=0)
 
 
 def fbeta_score(tp: Array, fp: Array, fn: Array, *, beta: float, epsilon: float = 1e-7) -> Array:

@@ -1,6 +1,6 @@
 """The demo's four figures, as matplotlib Figure objects: no pyplot, no display, no global settings.
 
-matplotlib is imported when the first figure is made. Colours: Okabe & Ito 2008, told apart by colour-blind eyes.
+matplotlib is imported when the first figure is made. The common style is display.py's.
 """
 
 from __future__ import annotations
@@ -15,25 +15,13 @@ import numpy as np
 
 from minidl import ops
 from minidl.backend import Array
+from minidl.display import BLUE, DPI, GREEN, GREY, LIGHT, ORANGE, label, legend_below, new_figure
 from minidl.layers import Dropout
 
 if TYPE_CHECKING:
     from minidl.study import Runs, Study
 
-DPI = 150
-BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072B2", "#D55E00", "#009E73", "#666666", "#E8E8E8"
-
 History = Mapping[str, Sequence[float]]
-
-
-def require_matplotlib() -> None:
-    """Raise ImportError, naming the extra, if matplotlib is missing."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the figures need matplotlib, which is not installed ({error}). Run: pip install 'minidl[plot]'"
-        ) from error
 
 
 @contextmanager
@@ -53,46 +41,21 @@ def save(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=DPI)
 
 
-def _figure(width: float, height: float, title: str) -> Any:
-    """An empty figure, sizes in inches."""
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=13, fontweight="bold")
-    return figure
-
-
-def _label(axes: Any, *, title: str = "", x: str = "", y: str = "") -> None:
-    axes.set_title(title, fontsize=10.5)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(color=LIGHT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend_below(figure: Any, axes: Any) -> None:
-    """One legend for all panels, outside them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-
-
 # ------------------------------------------------------------------------------------ learning curves
 
 
 def learning_curves(models: Mapping[str, tuple[History, History]], *, keras_label: str) -> Any:
     """Loss and accuracy by epoch: name of the model -> (minidl's history, Keras's history)."""
-    figure = _figure(10, 7, "Learning curves: minidl and Keras, the same seed")
+    figure = new_figure(10, 7, "Learning curves: minidl and Keras, the same seed")
     panels = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
     for column, (name, histories) in zip(panels.T, models.items(), strict=True):
         for axes, metric in zip(column, ("loss", "accuracy"), strict=True):
             _history_lines(axes, metric, histories, keras_label)
-        _label(column[0], title=name)
-        _label(column[1], x="epoch")
+        label(column[0], title=name)
+        label(column[1], x="epoch")
     panels[0, 0].set_ylabel("loss (nats), penalties included")
     panels[1, 0].set_ylabel("accuracy (fraction of birds)")
-    _legend_below(figure, panels[0, 0])
+    legend_below(figure, panels[0, 0])
     return figure
 
 
@@ -115,7 +78,7 @@ def _history_lines(axes: Any, metric: str, histories: tuple[History, History], k
 def over_fitting(study: Study) -> Any:
     """Train and validation loss by epoch, a panel a variant: the mean over the seeds and their range."""
     seeds = len(next(iter(study.values())).train_loss)
-    figure = _figure(10, 7.5, f"Over-fitting: mean and range of {seeds} seeds")
+    figure = new_figure(10, 7.5, f"Over-fitting: mean and range of {seeds} seeds")
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
     for axes, runs in zip(panels.flat, study.values(), strict=True):
         for losses, colour, what in (
@@ -125,13 +88,13 @@ def over_fitting(study: Study) -> Any:
             epochs = np.arange(1, losses.shape[1] + 1)
             axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.25, linewidth=0)
             axes.plot(epochs, losses.mean(axis=0), color=colour, linewidth=1.8, label=f"{what} loss")
-        _label(axes, title=f"{runs.title}: gap after the last epoch {runs.gap.mean():.2f} nats")
+        label(axes, title=f"{runs.title}: gap after the last epoch {runs.gap.mean():.2f} nats")
         axes.set_ylim(bottom=0)
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
     for axes in panels[:, 0]:
         axes.set_ylabel("loss (nats), without penalty")
-    _legend_below(figure, panels[0, 0])
+    legend_below(figure, panels[0, 0])
     return figure
 
 
@@ -140,7 +103,7 @@ def over_fitting(study: Study) -> Any:
 
 def l1_and_l2(study: Study, *, near_zero: float) -> Any:
     """The penalties, their gradients, and what they leave of the study's weights."""
-    figure = _figure(10.5, 8, "L1 against L2")
+    figure = new_figure(10.5, 8, "L1 against L2")
     curves, histograms = figure.subfigures(2, 1)
     penalties, gradients = curves.subplots(1, 2)
     _penalty_curves(penalties, gradients)
@@ -167,7 +130,7 @@ def _penalty_curves(penalties: Any, gradients: Any) -> None:
     l2 = [ops.l2_penalty(w[i : i + 1], l2=1.0) for i in range(len(w))]
     penalties.plot(w, l1, color=BLUE, linewidth=2, label="L1: λ|w|")
     penalties.plot(w, l2, color=ORANGE, linewidth=2, linestyle="--", label="L2: λw²")
-    _label(penalties, title="The penalty of one weight", x="weight w", y="penalty / λ")
+    label(penalties, title="The penalty of one weight", x="weight w", y="penalty / λ")
     at_zero = len(w) // 2
     step = ops.l1_gradient(w, l1=1.0)
     for side in (slice(None, at_zero), slice(at_zero + 1, None)):  # the sign jumps at 0: no line across
@@ -179,7 +142,7 @@ def _penalty_curves(penalties: Any, gradients: Any) -> None:
             label="L1: λ sign(w)" if side.start is None else None,
         )
     gradients.plot(w, ops.l2_gradient(w, l2=1.0), color=ORANGE, linewidth=2, linestyle="--", label="L2: 2λw")
-    _label(gradients, title="Its gradient: L1's pull does not fade near 0", x="weight w", y="gradient / λ")
+    label(gradients, title="Its gradient: L1's pull does not fade near 0", x="weight w", y="gradient / λ")
     for axes in (penalties, gradients):
         axes.legend(frameon=False)
 
@@ -200,7 +163,7 @@ def _weight_histogram(axes: Any, runs: Runs, edges: Array, near_zero: float) -> 
         f"exactly 0: {runs.exact_zeros.mean():g}\nlargest |w|: {np.abs(kernels).max():.2f}",
         transform=axes.transAxes, va="top", fontsize=9, linespacing=1.4,
     )  # fmt: skip
-    _label(axes, title=runs.title, x="weight w")
+    label(axes, title=runs.title, x="weight w")
 
 
 # -------------------------------------------------------------------------------------------- dropout
@@ -208,7 +171,7 @@ def _weight_histogram(axes: Any, runs: Runs, edges: Array, near_zero: float) -> 
 
 def dropout(masks: Mapping[str, tuple[float, Sequence[Array]]], *, steps: int = 60) -> Any:
     """Which units a run kept, and why the kept are scaled: name of the layer -> (rate, masks (B, U) by step)."""
-    figure = _figure(10.5, 3.2 + 1.7 * len(masks), "Dropout: which units were kept, step by step")
+    figure = new_figure(10.5, 3.2 + 1.7 * len(masks), "Dropout: which units were kept, step by step")
     grid = figure.add_gridspec(len(masks) + 1, 2, height_ratios=[1] * len(masks) + [2])
     running = figure.add_subplot(grid[-1, 0])
     for row, ((name, (rate, drawn)), colour) in enumerate(zip(masks.items(), (BLUE, ORANGE), strict=False)):
@@ -216,7 +179,7 @@ def dropout(masks: Mapping[str, tuple[float, Sequence[Array]]], *, steps: int = 
         _running_mean(running, name, rate, drawn, colour)
     running.set_ylim(0, 2)
     running.legend(frameon=False, fontsize=8.5)
-    _label(running, title="Mean output of inputs of 1, this run", x="training step", y="mean so far")
+    label(running, title="Mean output of inputs of 1, this run", x="training step", y="mean so far")
     _scaling(figure.add_subplot(grid[-1, 1]))
     return figure
 
@@ -234,7 +197,7 @@ def _mask_raster(
     )  # fmt: skip
     axes.set_yticks(range(1, len(first) + 1))
     kept, total = sum(int(np.sum(m)) for m in drawn), sum(np.size(m) for m in drawn)
-    _label(
+    label(
         axes,
         title=f"{name}, rate {rate:g}: the first bird of each batch (coloured = kept). "
         f"All birds and steps: {100 * kept / total:.1f} % of {total:,} kept",
@@ -263,7 +226,7 @@ def _scaling(axes: Any) -> None:
     axes.plot(rates, plain, "s", color=GREY, label="not scaled")
     axes.set_ylim(0, 2)
     axes.legend(frameon=False, fontsize=8.5)
-    _label(axes, title="At any rate: measured (marks) and expected (lines)", x="rate", y="mean output")
+    label(axes, title="At any rate: measured (marks) and expected (lines)", x="rate", y="mean output")
 
 
 def mean_outputs(rates: Array, *, masks: int, units: int = 4, seed: int = 0) -> tuple[Array, Array]:

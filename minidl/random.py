@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minidl import config
+from minidl import config, naming
 
 Pair = tuple[int, int]
 Shape = Sequence[int]
@@ -216,7 +216,7 @@ class SeedGenerator:
             )
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"SeedGenerator: seed must fit 64 bits with sign; got {seed}.")
-        self.name = name or "seed_generator"
+        self.name = naming.auto_name("SeedGenerator") if name is None else name
         self.state: npt.NDArray[np.int64] = np.array([seed, 0], dtype=np.int64)
 
     def next(self, ordered: bool = True) -> Pair:
@@ -261,6 +261,17 @@ def reset_global_state(seed: int) -> None:
     """Remember the global seed, drop the global SeedGenerator: minidl.random's part of `set_random_seed`."""
     global _global_seed, _global_generator, _torch_generator
     _global_seed, _global_generator, _torch_generator = seed, None, mt19937(seed)
+
+
+def global_state() -> tuple[Any, ...]:
+    """What reset_global_state replaces, for restore_global_state."""
+    return _global_seed, _global_generator, _torch_generator
+
+
+def restore_global_state(state: tuple[Any, ...]) -> None:
+    """Put back what global_state() returned."""
+    global _global_seed, _global_generator, _torch_generator
+    _global_seed, _global_generator, _torch_generator = state
 
 
 def drop_global_generator() -> None:

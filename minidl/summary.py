@@ -1,126 +1,153 @@
-"""Sequential.summary: Keras's table, by rich."""
+"""Keras's table of a model's layers: as text by rich, as HTML for notebooks. Source: keras.src.utils.summary_utils."""
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl import display
 from minidl.checks import positive_int
+from minidl.layers import Layer
 
 if TYPE_CHECKING:
-    from minidl.layers import Layer
     from minidl.models import Model
 
+COLUMNS = ("Layer (type)", "Output Shape", "Param #")
 COLUMN_ENDS = (0.45, 0.80, 1.0)  # of the line, as in Keras
 LINE_LENGTH = 88
+TRAINABLE_LENGTH = 12  # more for the column "Trainable"
 
 
 def print_summary(
     model: Model,
     *,
     line_length: int | None = None,
-    positions: list[float] | None = None,
+    positions: Sequence[float] | None = None,
     print_fn: Callable[[str], Any] | None = None,
     expand_nested: bool = False,
     show_trainable: bool = False,
-    layer_range: list[str] | None = None,
+    layer_range: Sequence[str] | None = None,
 ) -> None:
     """Print the model's layers with output shapes and parameter counts, then the totals with their memory.
 
-    positions: where the columns end, as shares of the line. print_fn receives the whole text; by default it goes to
-    the terminal. expand_nested: with the layers of the models within this one. show_trainable: with a column that says
-    which layers training updates. layer_range: names or patterns of the first and the last layer to print.
-    Errors: ValueError for a line that is too narrow, or a layer_range that no layers match.
-    Source: keras.src.utils.summary_utils.
+    line_length: in characters; positions: where each column ends, as fractions of it. print_fn receives the whole
+    text; by default it goes to the terminal, and in a notebook a table of HTML. expand_nested: the layers of models
+    within the model too. show_trainable: Y or N for each layer with weights. layer_range: the names, or regular
+    expressions, of the first and the last layer to show.
+    Errors: ValueError for a line too narrow for its columns, and for names that no layer has.
     """
+    rows = list(_rows(model, expand_nested, show_trainable, layer_range))
+    length = LINE_LENGTH + TRAINABLE_LENGTH * show_trainable
+    ends = COLUMN_ENDS if positions is None else tuple(positions)
+    if len(ends) != len(COLUMN_ENDS):
+        raise ValueError(f"summary: positions must have one end for each of {COLUMNS}; got {positions!r}.")
+    if show_trainable:
+        ends = (*(0.9 * end for end in ends), 1.0)
+    if line_length is None:
+        line_length = min(length, shutil.get_terminal_size().columns - 4)
+    width = positive_int("summary", "line_length", line_length)
+    widths = list(np.diff([0, *(int(end * width) for end in ends)]))
+    if min(widths) < 4:
+        raise ValueError(f"summary: line_length={width} is too narrow for the table's {len(ends)} columns.")
+    text = _text(model, rows, widths, width, plain=print_fn is not None)
+    if print_fn:
+        print_fn(text)
+    elif display.in_notebook():
+        display.show(html=_html(model, rows), text=text)
+    else:
+        print(text, end="")
+
+
+def html_summary(model: Model) -> str:
+    """The table as HTML, names escaped."""
+    return _html(model, list(_rows(model, False, False, None)))
+
+
+def _rows(model: Any, expand: bool, show_trainable: bool, layer_range: Any, level: int = 0) -> Iterator[list[str]]:
+    """The cells of each line: name and type, output shape, number of parameters, and whether they are trained."""
+    for layer in model.layers[_between(model.layers, layer_range)]:
+        name = f"{'   ' * level + '└ ' if level else ''}{layer.name} ({type(layer).__name__})"
+        count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
+        row = [name, str(layer.output_shape) if layer.built and layer.output_shape else "?", count]
+        if show_trainable:
+            row.append(("Y" if layer.trainable else "N") if layer.built and layer.weights else "-")
+        yield row
+        if expand and hasattr(layer, "layers"):
+            yield from _rows(layer, expand, show_trainable, None, level + 1)
+
+
+def _between(layers: list[Layer], layer_range: Any) -> slice:
+    if layer_range is None:
+        return slice(None)
+    if not isinstance(layer_range, (list, tuple)) or [type(name) for name in layer_range] != [str, str]:
+        raise ValueError(
+            f"summary: layer_range must be two names, of the first and the last layer; got {layer_range!r}."
+        )
+    found = [[i for i, layer in enumerate(layers) if re.match(name, layer.name)] for name in layer_range]
+    if not all(found):
+        raise ValueError(
+            f"summary: layer_range={layer_range!r} matches no layer; there are {[layer.name for layer in layers]}."
+        )
+    first, last = found
+    if min(first) > max(last):
+        first, last = last, first
+    return slice(min(first), max(last) + 1)
+
+
+def _text(model: Model, rows: list[list[str]], widths: list[int], width: int, *, plain: bool) -> str:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
 
-    ends = list(COLUMN_ENDS if positions is None else positions)
-    heads = [("Layer (type)", "left"), ("Output Shape", "left"), ("Param #", "right")]
-    if show_trainable:
-        ends = [end * 0.9 for end in ends] + [1.0]
-        heads.append(("Trainable", "center"))
-    if len(ends) != len(heads):
-        raise ValueError(
-            f"summary: positions must be {len(heads) - show_trainable} ends of columns; got {positions!r}."
-        )
-    if line_length is None:
-        widest = LINE_LENGTH + (12 if show_trainable else 0)
-        line_length = min(widest, shutil.get_terminal_size().columns - 4)
-    width = positive_int("summary", "line_length", line_length)
-    stops = [int(end * width) for end in ends]
-    widths = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
-    if min(widths) < 4:
-        raise ValueError(f"summary: line_length={width} is too narrow for the table's {len(widths)} columns.")
-    columns = [Column(head, width=w, justify=justify) for (head, justify), w in zip(heads, widths, strict=True)]  # type: ignore[arg-type]
+    columns = [Column(name, width=size) for name, size in zip((*COLUMNS, "Trainable"), widths, strict=False)]
+    columns[2].justify = "right"
+    for column in columns[3:]:
+        column.justify = "center"
     table = Table(*columns, width=width, show_lines=True)
-    for layer, depth in _rows(_in_range(model.layers, layer_range), 0 if expand_nested else None):
-        prefix = "   " * depth + "└ " if depth else ""
-        shape = str(layer.output_shape) if layer.built and layer.output_shape else "?"
-        count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
-        fields = [f"{escape(prefix + layer.name)} ({escape(type(layer).__name__)})", shape, count]
-        if show_trainable:
-            has_weights = layer.built and layer.weights
-            fields.append(f"[bold]{'-' if not has_weights else 'Y' if layer.trainable else 'N'}[/]")
-        table.add_row(*fields)
-
-    console = Console(highlight=False, force_terminal=False if print_fn else None)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(highlight=False, force_terminal=False if plain else None, force_jupyter=False)
     with console.capture() as captured:
         console.print(f'[bold]Model: "{escape(model.name)}"[/]')
         console.print(table)
-        for line in _totals(model):
-            console.print(line)
-    if print_fn:
-        print_fn(captured.get())
-    else:
-        print(captured.get(), end="")
+        for name, value in _totals(model):
+            console.print(f"[bold] {name}: [/]{value}")
+    return captured.get()
 
 
-def _rows(layers: list[Layer], depth: int | None) -> Iterator[tuple[Layer, int]]:
-    """Each layer with its depth; where depth is not None, after a model its own layers."""
-    for layer in layers:
-        yield layer, depth or 0
-        if depth is not None:
-            yield from _rows(getattr(layer, "layers", []), depth + 1)
+def _html(model: Model, rows: list[list[str]]) -> str:
+    columns = (*COLUMNS, "Trainable")[: len(rows[0]) if rows else len(COLUMNS)]
+    totals = "<br>".join(f"<b>{name}:</b> {value}" for name, value in _totals(model))
+    table = display.html_table(columns, rows, numbers=len(columns) - 2, caption=f'Model: "{model.name}"')
+    return f"<div>{table}<p>{totals}</p></div>"
 
 
-def _in_range(layers: list[Layer], layer_range: list[str] | None) -> list[Layer]:
-    """The layers from the first that the first pattern matches to the last that the second one matches."""
-    if layer_range is None:
-        return layers
-    if len(layer_range) != 2 or not all(isinstance(pattern, str) for pattern in layer_range):
-        raise ValueError(f"summary: layer_range must be two names of layers, or patterns; got {layer_range!r}.")
-    first, last = ([i for i, layer in enumerate(layers) if re.match(one, layer.name)] for one in layer_range)
-    if not first or not last:
-        names = [layer.name for layer in layers]
-        raise ValueError(f"summary: layer_range={layer_range!r} matches none of the layers {names}.")
-    if min(first) > max(last):
-        return layers[min(last) : max(first) + 1]
-    return layers[min(first) : max(last) + 1]
-
-
-def _totals(model: Model) -> list[str]:
-    optimizer = model.optimizer.variables if model.compiled and model.optimizer.built else []
-    kinds = [model.trainable_weights, model.non_trainable_weights, optimizer]
-    counts = [sum(np.size(array) for array in arrays) for arrays in kinds]
-    memory = [sum(np.asarray(array).nbytes for array in arrays) for arrays in kinds]
-    lines = [
-        _total("Total params", sum(counts), sum(memory)),
-        _total("Trainable params", counts[0], memory[0]),
-        _total("Non-trainable params", counts[1], memory[1]),
+def _totals(model: Model) -> list[tuple[str, str]]:
+    """What is counted -> how many, and their memory; the optimizer's where it has state."""
+    trainable, frozen = (_size(weights) for weights in (model.trainable_weights, model.non_trainable_weights))
+    optimizer = _size(model.optimizer.variables if model.compiled and model.optimizer.built else [])
+    found = [
+        ("Total params", np.sum([trainable, frozen, optimizer], axis=0)),
+        ("Trainable params", trainable),
+        ("Non-trainable params", frozen),
+        *([("Optimizer params", optimizer)] if optimizer[0] else []),
     ]
-    return [*lines, _total("Optimizer params", counts[2], memory[2])] if optimizer else lines
+    return [(name, f"{count:,} ({_memory(size)})") for name, (count, size) in found]
 
 
-def _total(name: str, count: int, memory: float) -> str:
+def _size(arrays: list[Any]) -> tuple[int, int]:
+    """How many numbers, and how many bytes."""
+    return sum(math.prod(np.shape(array)) for array in arrays), sum(np.asarray(array).nbytes for array in arrays)
+
+
+def _memory(size: float) -> str:
     units = ["B", "KB", "MB", "GB", "TB", "PB"]
-    while memory >= 1024 and len(units) > 1:
-        memory /= 1024
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
         units.pop(0)
-    return f"[bold] {name}: [/]{count:,} ({memory:.2f} {units[0]})"
+    return f"{size:.2f} {units[0]}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config
+from minidl import config
 from minidl.backend import Array
 from minidl.callbacks import Logs
 from minidl.layers import Layer
@@ -78,7 +78,7 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     if source is not None:
         activation = source.activation
         assert activation is not None
-        if activation is activations.softmax and isinstance(loss, BinaryFocalCrossentropy):
+        if activation.name == "softmax" and isinstance(loss, BinaryFocalCrossentropy):
             raise NotImplementedError(
                 f"{loss.name}: of a model that ends in a softmax Keras mixes its outputs with its logits, which minidl "
                 f"does not support; end the model in a sigmoid."
@@ -100,7 +100,7 @@ def logits_layer(model: Trainer, y_pred: Array) -> Layer | None:
     Keras marks a tensor with the logits under it, and finds them under an Identity or a Dropout at inference too.
     """
     for layer in reversed(model.flat_layers()):
-        if layer.activation in (activations.sigmoid, activations.softmax) and layer.outputs is y_pred:
+        if layer.activation is not None and layer.activation.has_logits and layer.outputs is y_pred:
             return layer
     return None
 
@@ -126,6 +126,7 @@ def data_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | No
     predictions, from_logits = loss_inputs(model, model.loss, y_pred)
     y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
     loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
+    loss = loss if model.loss_weight is None else loss * model.loss_weight
     return loss.mean() if np.ndim(loss) else loss
 
 
@@ -136,7 +137,8 @@ def loss_gradient(model: Trainer, y: Array, y_pred: Array, sample_weight: Array 
     """
     predictions, from_logits = loss_inputs(model, model.loss, y_pred)
     arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
-    gradient = model.loss.gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = model.loss.value_gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = gradient if model.loss_weight is None else gradient * model.loss_weight
     return model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False)), predictions is not y_pred
 
 
@@ -202,11 +204,22 @@ def add_penalty_gradients(model: Trainer) -> None:
 
 
 def apply_constraints(model: Trainer) -> None:
-    """Put each constrained parameter back to where it may be."""
+    """Put each constrained parameter back to where it may be.
+
+    After every batch, also where the optimizer only accumulated gradients, and after its average of the weights: as
+    keras.optimizers.Optimizer.apply. Errors: ValueError for a constraint that returns another shape.
+    """
     for layer in model.flat_layers():
         if layer.trainable:
             for name, constraint in layer.constraints.items():
-                layer.parameters[name][...] = constraint(layer.parameters[name])
+                parameter = layer.parameters[name]
+                constrained = constraint(parameter)
+                if np.shape(constrained) != parameter.shape:
+                    raise ValueError(
+                        f"{layer.name}: the constraint on {name} must return weights of the shape {parameter.shape}; "
+                        f"got {np.shape(constrained)}."
+                    )
+                parameter[...] = constrained
 
 
 def finish_step(model: Trainer) -> None:
@@ -247,7 +260,10 @@ def metric_results(model: Trainer) -> Logs:
         uses[name] += 1
         key = name if uses[name] == 1 else f"{name}_{uses[name] - 1}"
         result = metric.result()
-        logs[key] = result if np.ndim(result) else float(result)
+        if isinstance(result, dict):
+            logs.update({name: float(value) for name, value in result.items()})
+        else:
+            logs[key] = np.array(result) if np.ndim(result) else float(result)  # type: ignore[assignment]
     return logs
 
 

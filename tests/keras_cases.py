@@ -118,12 +118,13 @@ def floatx(keras, dtype):
     """Both libraries' default float type for the time being."""
     before = keras.config.floatx(), minidl_keras.config.floatx()
     keras.config.set_floatx(dtype)
+    keras.utils.clear_session()  # forgets the dtype policy made of another float type
     minidl_keras.config.set_floatx(dtype)
     try:
         yield
     finally:
         keras.config.set_floatx(before[0])
-        keras.utils.clear_session()  # forgets the dtype policy made of the other float type
+        keras.utils.clear_session()
         minidl_keras.config.set_floatx(before[1])
 
 

@@ -46,17 +46,31 @@ LAYERS = {
     "batch normalization": (lambda k: k.layers.BatchNormalization(), (5,)),
     "batch normalization options": (
         lambda k: k.layers.BatchNormalization(
-            momentum=0.7, epsilon=0.1, gamma_regularizer="l1", beta_initializer="ones"
+            momentum=0.7, epsilon=0.1, gamma_regularizer="l1", beta_constraint="non_neg", beta_initializer="ones"
         ),
         (3, 5),
     ),
     "batch normalization axis": (lambda k: k.layers.BatchNormalization(axis=1, scale=False), (3, 5)),
     "batch normalization bare": (lambda k: k.layers.BatchNormalization(scale=False, center=False), (5,)),
     "batch normalization frozen": (lambda k: k.layers.BatchNormalization(trainable=False), (5,)),
+    "batch normalization renorm": (
+        lambda k: k.layers.BatchNormalization(
+            renorm=True, renorm_clipping={"rmax": 1.05, "rmin": 0.8, "dmax": 0.5}, renorm_momentum=0.8
+        ),
+        (5,),
+    ),
+    "batch normalization renorm bare": (
+        lambda k: k.layers.BatchNormalization(renorm=True, scale=False, center=False, momentum=0.8),
+        (3, 5),
+    ),
     "layer normalization": (lambda k: k.layers.LayerNormalization(), (5,)),
     "layer normalization axes": (lambda k: k.layers.LayerNormalization(axis=[1, 2], epsilon=0.1), (3, 5)),
     "layer normalization axis": (lambda k: k.layers.LayerNormalization(axis=1, center=False), (3, 5)),
     "layer normalization bare": (lambda k: k.layers.LayerNormalization(scale=False, center=False), (5,)),
+    "layer normalization rms": (lambda k: k.layers.LayerNormalization(rms_scaling=True, axis=[1, 2]), (3, 5)),
+    "group normalization": (lambda k: k.layers.GroupNormalization(groups=3), (6,)),
+    "group normalization axis": (lambda k: k.layers.GroupNormalization(2, axis=1, epsilon=0.1, scale=False), (4, 3)),
+    "group normalization of each": (lambda k: k.layers.GroupNormalization(-1, center=False), (4, 3)),
     "rms normalization": (lambda k: k.layers.RMSNormalization(), (5,)),
     "rms normalization axes": (lambda k: k.layers.RMSNormalization(axis=[1, 2], epsilon=0.1), (3, 5)),
     "unit normalization": (lambda k: k.layers.UnitNormalization(), (5,)),

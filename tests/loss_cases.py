@@ -55,6 +55,13 @@ LOSSES = [
     *(LossCase("CategoricalCrossentropy", kind, {"from_logits": logits, "label_smoothing": s, "axis": axis})
       for kind in ("classes", "soft classes") for logits in (False, True) for s in (0.0, 0.2) for axis in (-1, 1)),
     *(LossCase("SparseCategoricalCrossentropy", "sparse", {"from_logits": logits}) for logits in (False, True)),
+    *(LossCase("SparseCategoricalCrossentropy", "sparse", {"from_logits": logits, **more}) for logits in (False, True)
+      for more in ({"ignore_class": 2}, {"axis": 1})),
+    *(LossCase("CategoricalFocalCrossentropy", kind, {"from_logits": logits, **more}) for logits in (False, True)
+      for kind, more in (("classes", {}), ("soft classes", {"alpha": [0.1, 0.2, 0.3, 0.4], "gamma": 0.7}),
+                         ("classes", {"label_smoothing": 0.1, "axis": 1}))),
+    LossCase("CategoricalHinge", "classes"), LossCase("CategoricalHinge", "sign"),
+    LossCase("CosineSimilarity"), LossCase("CosineSimilarity", "real", {"axis": 1}),
     LossCase("MeanSquaredError"), LossCase("MeanAbsoluteError"), LossCase("MeanAbsolutePercentageError"),
     LossCase("MeanSquaredLogarithmicError", "positive"), LossCase("Huber"), LossCase("Huber", "real", {"delta": 2.5}),
     LossCase("LogCosh"), LossCase("Hinge", "sign"), LossCase("Hinge", "binary"), LossCase("SquaredHinge", "sign"),
@@ -121,6 +128,14 @@ METRICS = [
     *(MetricCase("F1Score", "classes", {"average": a, "threshold": t}) for a in (None, "micro", "macro", "weighted")
       for t in (None, 0.4)),
     MetricCase("FBetaScore", "binary", {"beta": 0.5, "threshold": 0.4}),
+    *(MetricCase(name, "real", {"axis": 1}) for name in ("CosineSimilarity", "PearsonCorrelation",
+                                                         "ConcordanceCorrelation")),
+    MetricCase("CategoricalHinge", "classes"),
+    *(MetricCase("SparseCategoricalCrossentropy", "sparse", {"ignore_class": c}) for c in (0, 2)),
+    *(MetricCase(name, "binary", {argument: limit, **more})
+      for name, argument in (("SensitivityAtSpecificity", "specificity"), ("SpecificityAtSensitivity", "sensitivity"),
+                             ("PrecisionAtRecall", "recall"), ("RecallAtPrecision", "precision"))
+      for limit in (0.3, 0.7) for more in ({}, {"num_thresholds": 1}, {"num_thresholds": 5, "class_id": 1})),
     *(MetricCase("R2Score", "real", {"class_aggregation": a, "num_regressors": n})
       for a in (None, "uniform_average", "variance_weighted_average") for n in (0, 2)),
 ]  # fmt: skip

@@ -6,9 +6,12 @@ import types
 import numpy as np
 import pytest
 from helpers import assert_close, assert_same
+from keras_cases import floatx
+from test_against_keras import close, keras_tf  # noqa: F401  (a fixture)
 
 import minidl
-from minidl import activations, config, layers, models, ops
+import minidl.keras as minidl_keras
+from minidl import activations, config, layers, models, naming, ops
 
 NAMES = [
     "celu",
@@ -183,6 +186,43 @@ def test_what_a_layer_cannot_have():
     layers.Dense(4, activations.threshold.with_arguments(threshold=0.0, default_value=0.0))
 
 
+LAYERS = [
+    ("ReLU", {"max_value": 1.5, "negative_slope": 0.1}),
+    ("LeakyReLU", {}),
+    ("ELU", {"alpha": 0.5}),
+    ("Softmax", {}),
+    ("Softmax", {"axis": 0}),
+    ("Activation", {"activation": "sigmoid"}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), LAYERS)
+def test_a_layer_as_the_activation_of_another(rng, name, arguments):
+    config.set_floatx("float64")
+    layer = getattr(layers, name)(**arguments)
+    together, apart = layers.Dense(3, layer), [layers.Dense(3), layer]
+    x, d_outputs = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    together.build((None, 4))
+    apart[0].build((None, 4))
+    apart[0].set_weights(together.get_weights())
+    outputs = together.forward(x)
+    assert_same(outputs, layer.forward(apart[0].forward(x)))
+    expected = apart[0].backward(layer.backward(d_outputs))
+    layer.forward(np.ones((2, 3)))  # used elsewhere in between
+    assert_same(together.backward(d_outputs), expected)
+    again = layers.Dense.from_config(together.get_config())
+    assert again.get_config() == together.get_config()
+    again.build((None, 4))
+    again.set_weights(together.get_weights())
+    assert_same(again.forward(x), outputs)
+
+
+def test_a_layer_that_is_no_activation():
+    for layer in (layers.PReLU(), layers.Dense(2)):
+        with pytest.raises(NotImplementedError, match=r"Dense: a (PReLU|Dense) as the activation of another layer"):
+            layers.Dense(3, activation=layer)
+
+
 def test_serialized_it_is_its_name():
     for name in NAMES:
         activation = getattr(activations, name)
@@ -318,3 +358,29 @@ def test_tensorflow_s_functions_are_known(keras):
 
     for name in minidl.nn.__all__:
         assert activations.get(getattr(tf.nn, name)) is getattr(activations, name)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize(("name", "arguments"), LAYERS)
+def test_a_layer_as_an_activation_trains_as_in_keras(keras_tf, name, arguments):  # noqa: F811
+    """Saturated, so that it shows whether the logits under a softmax or a sigmoid are found."""
+    keras = keras_tf[0]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4), scale=30), rng.dirichlet(np.ones(3), size=8)
+    loss = {"Softmax": "categorical_crossentropy", "Activation": "binary_crossentropy"}.get(name, "mse")
+    with floatx(keras, "float64"):
+        built = []
+        for library in (keras, minidl_keras):
+            naming.reset_names()
+            keras.utils.clear_session()
+            dense = library.layers.Dense(3, activation=getattr(library.layers, name)(**arguments))
+            model = library.models.Sequential([library.layers.Input(shape=(4,)), dense])
+            model.compile(optimizer="sgd", loss=loss)
+            built.append(model)
+        theirs, ours = built
+        assert ours.layers[-1].get_config() == theirs.layers[-1].get_config()
+        ours.set_weights(theirs.get_weights())
+        losses = [float(model.train_on_batch(x, y)) for model in built]
+        assert abs(losses[1] - losses[0]) <= 1e-12 * losses[0]
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            close("weight", a, b)

@@ -67,7 +67,7 @@ def scaled(function, factor):
     return wrong
 
 
-def epsilon_inside_the_root(param, grad, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
+def epsilon_inside_the_root(param, grad, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, work=None):
     alpha = ops.adam_alpha(np.float32, step=step, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
     m += (grad - m) * np.float32(1 - beta_1)
     v += (np.square(grad) - v) * np.float32(1 - beta_2)
@@ -110,7 +110,7 @@ def test_a_fault_in_the_step_is_seen(monkeypatch, fault):
     assert failed(compared("L1 and L2")) == {"steps"}
 
 
-def moments_as_weighted_means(param, grad, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
+def moments_as_weighted_means(param, grad, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, work=None):
     alpha = ops.adam_alpha(np.float32, step=step, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
     m[...] = np.float32(beta_1) * m + np.float32(1 - beta_1) * grad
     v[...] = np.float32(beta_2) * v + np.float32(1 - beta_2) * grad * grad

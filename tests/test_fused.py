@@ -86,10 +86,11 @@ def test_the_same_bits_as_the_readable_step(case):
     ours, readable = build(), build()
     step = FusedStep.of(ours, len(batches[0]))
     assert step is not None
-    for rows in batches:
-        weights = None if weight is None else weight[rows]
-        training.train_step(readable, x[rows], y[rows], weights, check_finite=True)
-        step.run(x, y, rows, weight, check_finite=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # some of the models diverge: to the same bits
+        for rows in batches:
+            weights = None if weight is None else weight[rows]
+            training.train_step(readable, x[rows], y[rows], weights, check_finite=False)
+            step.run(x, y, rows, weight, check_finite=False)
     for name, expected in readable.get_state().items():
         assert_same(ours.get_state()[name], expected)
     assert_same(ours.arena.grads, readable.arena.grads)

@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_close, assert_gradients_close, assert_same
 from loss_cases import LOSSES, REDUCTIONS
 
-from minidl import config, losses, ops
+from minidl import config, losses, ops, utils
 from minidl.layers import Dense, Input
 from minidl.losses import BinaryCrossentropy
 from minidl.models import Sequential
@@ -63,7 +63,7 @@ def test_gradient_is_that_of_the_value(rng, from_logits, weighted, smoothing):
     assert_gradients_close(
         lambda: loss.value(y, y_pred, **arguments),
         y_pred,
-        loss.gradient(y, y_pred, **arguments),
+        loss.value_gradient(y, y_pred, **arguments),
         third_derivative=32_000 * 2 / 15,
         scale=15 * 6 * 25 / 15,
     )
@@ -101,7 +101,7 @@ def test_epsilon_of_the_clip_is_the_global_one():
     config.set_epsilon(0.25)
     assert_same(loss([1], [0]), -np.log(np.float32(0.25)))
     y, p = np.array([[1.0]]), np.array([[0.1]])
-    assert_same(loss.gradient(y, p, from_logits=False, sample_weight=None), np.array([[0.0]]))
+    assert_same(loss.value_gradient(y, p, from_logits=False, sample_weight=None), np.array([[0.0]]))
 
 
 def test_function_gives_each_sample_s_loss(rng):
@@ -131,12 +131,12 @@ def test_get_passes_an_instance_through():
     assert losses.get(mine) is mine
 
 
-def test_get_takes_keras_s_function_and_refuses_a_user_s_own():
+def test_get_takes_keras_s_function_and_a_user_s_own_needs_a_gradient():
     function = types.FunctionType((lambda y_true, y_pred: 0).__code__, {}, "binary_crossentropy")
     function.__module__ = "keras.src.losses.losses"
     assert type(losses.get(function)) is BinaryCrossentropy
     function.__module__ = "__main__"
-    with pytest.raises(ValueError, match="Unknown loss"):
+    with pytest.raises(ValueError, match="needs its gradient"):
         losses.get(function)
 
 
@@ -164,7 +164,7 @@ def test_every_gradient_is_that_of_the_value(case, weighted):
         assert_gradients_close(
             lambda: loss.value(y, p, **arguments),  # noqa: B023 - called in the loop
             p,
-            loss.gradient(y, p, **arguments),
+            loss.value_gradient(y, p, **arguments),
             third_derivative=THIRD,
             scale=SCALE,
         )
@@ -179,9 +179,11 @@ def test_function_and_object_agree_and_reductions_are_what_they_say(case):
     function = next(n for n, c in losses._BY_FUNCTION.items() if c is cls)
     assert_same(getattr(losses, function)(y, p, **case.options), each)
     assert each.shape == (6,)
-    weighted = each * weight
-    expected = {"sum_over_batch_size": weighted.sum() / 6, "mean": weighted.sum() / 6, "sum": weighted.sum(),
-                "mean_with_sample_weight": weighted.sum() / weight.sum(), "none": weighted, None: weighted}  # fmt: skip
+    weight = weight * (y != case.options["ignore_class"]) if "ignore_class" in case.options else weight
+    weighted, samples = each * weight, np.count_nonzero(weight)
+    expected = {"sum_over_batch_size": weighted.sum() / samples, "mean": weighted.sum() / samples,
+                "sum": weighted.sum(), "mean_with_sample_weight": weighted.sum() / weight.sum(), "none": weighted,
+                None: weighted}  # fmt: skip
     assert expected.keys() == set(REDUCTIONS)
     for reduction, value in expected.items():
         found = cls(**case.options, reduction=reduction)(y, p, weight)
@@ -191,7 +193,7 @@ def test_function_and_object_agree_and_reductions_are_what_they_say(case):
 def test_weights_that_sum_to_zero_give_zero():
     loss = losses.MeanSquaredError(reduction="mean_with_sample_weight", dtype="float64")
     assert_same(loss([[1.0]], [[3.0]], [0.0]), np.float64(0))
-    gradient = loss.gradient(np.ones((1, 1)), np.zeros((1, 1)), from_logits=False, sample_weight=np.zeros(1))
+    gradient = loss.value_gradient(np.ones((1, 1)), np.zeros((1, 1)), from_logits=False, sample_weight=np.zeros(1))
     assert_same(gradient, -np.zeros((1, 1)))
 
 
@@ -396,3 +398,127 @@ def test_a_loss_of_another_dtype_clips_as_keras_does():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Losses of one's own -------------------------------------------------------------------------------------
+
+
+class Pinball(losses.Loss):
+    """The quantile loss, a mean over the outputs."""
+
+    def __init__(self, quantile=0.8, **kwargs):
+        super().__init__(**kwargs)
+        self.quantile = quantile
+
+    def call(self, y_true, y_pred):
+        error = y_true - y_pred
+        return np.maximum(self.quantile * error, (self.quantile - 1) * error).mean(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        return np.where(y_true > y_pred, -self.quantile, 1 - self.quantile) / y_pred.shape[-1]
+
+
+def cubic(y_true, y_pred, power=3):
+    """Of each element."""
+    return np.abs(y_pred - y_true) ** power
+
+
+def cubic_gradient(y_true, y_pred, power=3):
+    return power * np.abs(y_pred - y_true) ** (power - 1) * np.sign(y_pred - y_true)
+
+
+def overall(y_true, y_pred):
+    """One number for the batch."""
+    return ((y_pred - y_true) ** 2).mean()
+
+
+overall.gradient = lambda y_true, y_pred: 2 * (y_pred - y_true) / y_pred.size
+
+OWN = [
+    lambda **kwargs: Pinball(**kwargs),
+    lambda **kwargs: losses.LossFunctionWrapper(cubic, gradient=cubic_gradient, **kwargs),
+    lambda **kwargs: losses.LossFunctionWrapper(cubic, gradient=cubic_gradient, power=4, **kwargs),
+    lambda **kwargs: losses.LossFunctionWrapper(overall, **kwargs),
+]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("make", OWN)
+def test_gradient_of_one_s_own_loss_is_weighted_and_reduced_as_its_value(rng, make, reduction):
+    loss = make(reduction=reduction, dtype="float64")
+    y, p, weight = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)), rng.uniform(0.5, 2, 5)
+    for given in (None, weight[:, None]):
+        arguments = {"from_logits": False, "sample_weight": given}
+        # |ℓ‴| ≤ 24 |e| of the fourth power, |e| ≤ 8, weights ≤ 2; the pinball's kinks are farther than h
+        assert_gradients_close(
+            lambda: loss.value(y, p, **arguments).sum(),  # noqa: B023 - called in the loop
+            p,
+            loss.value_gradient(y, p, **arguments),
+            third_derivative=24 * 8 * 2,
+            scale=15 * 10 * 8**4 * 2,
+        )
+
+
+def test_one_s_own_loss_trains_a_model():
+    """The same steps as with the mean squared error that it is."""
+
+    def squared(y_true, y_pred):
+        return (y_pred - y_true) ** 2
+
+    squared.gradient = lambda y_true, y_pred: 2 * (y_pred - y_true)
+    rng = np.random.default_rng(1)
+    x, y, weight = rng.normal(size=(12, 3)), rng.normal(size=12), rng.uniform(0.5, 2, 12)
+    found = []
+    for loss in (squared, "mse", [squared]):
+        utils.set_random_seed(3)
+        model = Sequential([Input((3,)), Dense(4, "tanh"), Dense(1)])
+        model.compile("sgd", loss)
+        history = model.fit(x, y, batch_size=5, epochs=2, verbose=0, sample_weight=weight)
+        found.append([np.array(history.history["loss"]), *model.get_weights()])
+    for own in (found[0], found[2]):
+        for got, expected in zip(own, found[1], strict=True):
+            # 6 steps of a rate of 0.01; each gradient's few roundings differ in order
+            assert_close(got, expected, atol=6 * 20 * np.finfo(np.float32).eps)
+
+
+def test_a_function_without_gradient_and_a_gradient_of_another_shape_are_refused(rng):
+    with pytest.raises(ValueError, match=r"cubic: a loss function needs its gradient.*Set cubic\.gradient ="):
+        losses.get(cubic)
+    loss = losses.LossFunctionWrapper(cubic, gradient=lambda y_true, y_pred: y_pred.sum(axis=-1))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        loss.value_gradient(np.ones((4, 3)), np.ones((4, 3)), from_logits=False, sample_weight=None)
+
+    class NoGradient(losses.Loss):
+        def call(self, y_true, y_pred):
+            return y_pred[:, 0]
+
+    with pytest.raises(NotImplementedError, match="NoGradient must define gradient"):
+        NoGradient().value_gradient(np.ones((4, 3)), np.ones((4, 3)), from_logits=False, sample_weight=None)
+    NoGradient.gradient = lambda self, y_true, y_pred: np.ones(4)
+    with pytest.raises(ValueError, match="gradient must have y_pred's shape"):
+        NoGradient().value_gradient(np.ones((4, 3)), np.ones((4, 3)), from_logits=False, sample_weight=None)
+    with pytest.raises(TypeError, match=r"subclass of losses\.Loss"):
+        type("Mine", (losses.MeanSquaredError,), {"call": lambda self, y_true, y_pred: 0})
+
+
+def test_what_keras_has_for_other_networks_is_refused_by_name():
+    for name in ("Dice", "ctc", "categorical_generalized_cross_entropy"):
+        with pytest.raises(NotImplementedError, match="minidl does not support"):
+            losses.get(name)
+    with pytest.raises(NotImplementedError, match="one output"):
+        losses.get({"out": "mse"})
+
+
+def test_ignored_samples_count_neither_in_the_value_nor_in_the_gradient(rng):
+    y, p = np.array([1.0, -1, 0, -1]), rng.normal(size=(4, 3))
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1, dtype="float64")
+    rest = losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    assert_close(loss(y, p), rest(y[::2], p[::2]), atol=4 * EPS)
+    gradient = loss.value_gradient(y, p, from_logits=True, sample_weight=None)
+    assert (gradient[1::2] == 0).all()
+    of_rest = rest.value_gradient(y[::2], p[::2], from_logits=True, sample_weight=None)
+    assert_close(gradient[::2], of_rest, atol=4 * EPS)
+    with pytest.raises(ValueError, match="labels must be class numbers"):
+        loss(np.array([1.0, -2, 0, -1]), p)
+    with pytest.raises(ValueError, match="last axis"):
+        losses.SparseCategoricalCrossentropy(axis=0)(y[::2], p[::2])

@@ -54,7 +54,7 @@ def compare(keras_tf, case, dtype, options, weighted, unit):
         dtype,
         unit * (np.abs(value).max() + TERMS),
     )
-    own = ours.gradient(labels, p, **arguments)
+    own = ours.value_gradient(labels, p, **arguments)
     within(f"{case} {options} gradient", own, gradient, dtype, unit * (np.abs(gradient).max() + GRADIENT_TERMS))
 
 
@@ -104,7 +104,7 @@ def test_derivative_at_kinks_and_clips_is_tensorflow_s(keras_tf, name, y, p):
             predicted = np.array(p, dtype)
             _, expected = keras_value_and_gradient(tf, getattr(keras.losses, name)(), np.array(y), predicted, None)
             loss = getattr(losses, name)()
-            found = loss.gradient(np.array(y, dtype), predicted, from_logits=False, sample_weight=None)
+            found = loss.value_gradient(np.array(y, dtype), predicted, from_logits=False, sample_weight=None)
             within(name, found, expected, dtype, 8 * np.finfo(dtype).eps * np.abs(expected))
 
 
@@ -244,3 +244,51 @@ def test_history_keys_and_the_order_of_evaluate(keras_tf):
     np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-12)
     np.testing.assert_allclose(ours[3], theirs[3], rtol=1e-12)
     assert ours[2].keys() == theirs[2].keys()
+
+
+# Losses of one's own: the same function, differentiated by TensorFlow and by hand --------------------------
+
+
+def quantiles(ops):
+    def call(y_true, y_pred):
+        return ops.mean(ops.maximum(0.8 * (y_true - y_pred), -0.2 * (y_true - y_pred)), axis=-1)
+
+    return call
+
+
+def quartic(ops):
+    return lambda y_true, y_pred: ops.square(ops.square(y_true - y_pred))
+
+
+def whole_batch(ops):
+    return lambda y_true, y_pred: ops.mean(ops.square(y_true - y_pred))
+
+
+OWN = [
+    (quantiles, lambda y, p: np.where(y > p, -0.8, 0.2) / p.shape[-1]),
+    (quartic, lambda y, p: 4 * (p - y) ** 3),
+    (whole_batch, lambda y, p: 2 * (p - y) / p.size),
+]
+
+
+@pytest.mark.parametrize(("formula", "derivative"), OWN, ids=["samples", "elements", "batch"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_s_own_loss(keras_tf, formula, derivative, weighted):
+    keras, tf = keras_tf
+    y, p, weights = LossCase("own").data("float64")
+    given = weights[:, None] if weighted else None
+    for reduction in REDUCTIONS:
+        with floatx(keras, "float64"):
+            base, ours = (
+                keras.losses.Loss,
+                losses.LossFunctionWrapper(formula(minidl_keras.ops), reduction, gradient=derivative),
+            )
+            call = formula(keras.ops)
+            theirs = type("Own", (base,), {"call": lambda self, y_true, y_pred, call=call: call(y_true, y_pred)})(
+                reduction=reduction
+            )
+            value, gradient = keras_value_and_gradient(tf, theirs, y, p, given)
+            arguments = {"from_logits": False, "sample_weight": given}
+            # |e|⁴ ≤ 6⁴ and |4 e³| ≤ 900 of each element are what the sums are made of
+            within("value", ours.value(y, p, **arguments), value, "float64", 1e-12 / 20 * 24 * 6**4)
+            within("gradient", ours.value_gradient(y, p, **arguments), gradient, "float64", 1e-12 / 20 * 900)

@@ -301,3 +301,100 @@ def test_a_metric_of_several_values_is_logged_as_an_array(capsys):
     history = model.fit(np.ones((3, 2)), np.eye(3), verbose=2).history
     assert history["F1Score"][0].shape == (3,)
     assert "F1Score: " in capsys.readouterr().out
+
+
+# Metrics of one's own ------------------------------------------------------------------------------------
+
+
+class TruePositivesOfMine(metrics.Metric):
+    """Keras's example of a metric."""
+
+    def __init__(self, name="mine", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.found = self.add_variable(shape=(), initializer="zeros", name="found")
+        self.batches = self.add_weight(name="batches", shape=(2,), initializer="zeros")
+        self.mean = metrics.Mean()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        values = ops.cast(ops.logical_and(ops.equal(y_true, 1), ops.greater(y_pred, 0.5)), self.dtype)
+        if sample_weight is not None:
+            values = values * np.reshape(sample_weight, (-1, 1))
+        self.found.assign(self.found + ops.sum(values))
+        self.batches.assign_add([1, 2])
+        self.mean.update_state(y_pred)
+
+    def result(self):
+        return self.found
+
+
+def test_one_s_own_metric_keeps_its_state_in_variables():
+    metric = TruePositivesOfMine()
+    metric.update_state(np.array([[1.0], [1.0], [0.0]]), np.array([[0.9], [0.1], [0.9]]), [3.0, 1.0, 1.0])
+    metric.update_state(np.array([[1.0]]), np.array([[0.9]]))
+    assert float(metric.result()) == 4 and metric.batches.numpy().tolist() == [2, 4]
+    assert [v.name for v in metric.variables] == ["found", "batches", "total", "count"]
+    assert metric.found.path == "mine/found" and metric.found.dtype == metric.dtype == "float32"
+    metric.reset_state()
+    assert float(metric.result()) == 0 and not metric.batches.any() and metric.mean.result() == 0
+    assert_same(metric.variables[3].numpy(), np.zeros((), F32))
+
+
+def test_one_s_own_metrics_in_a_model(rng):
+    """A number, weighted and not; a dict of numbers; a function."""
+
+    class Both(metrics.Metric):
+        def __init__(self):
+            super().__init__(name="both")
+            self.sums = self.add_variable((2,), "zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.sums.assign_add([y_true.sum(), y_pred.sum()])
+
+        def result(self):
+            return {"true": self.sums[0], "predicted": self.sums[1]}
+
+    def offset(y_true, y_pred):
+        return ops.mean(y_pred - y_true, axis=-1)
+
+    model = Sequential([Input((3,)), Dense(1, "sigmoid")])
+    model.compile("sgd", "mse", metrics=[TruePositivesOfMine(), Both(), offset],
+                  weighted_metrics=[TruePositivesOfMine()])  # fmt: skip
+    x, y, weight = rng.normal(size=(9, 3)), rng.integers(0, 2, (9, 1)).astype(F32), rng.integers(1, 4, 9).astype(F32)
+    logs = model.evaluate(x, y, batch_size=4, verbose=0, sample_weight=weight, return_dict=True)
+    p = model.predict(x, verbose=0)
+    right = (y == 1) & (p > 0.5)
+    assert logs["mine"] == right.sum() and logs["weighted_mine"] == (right[:, 0] * weight).sum()
+    assert logs["true"] == y.sum()
+    # sums and means of 9 terms below 1
+    assert abs(logs["predicted"] - p.sum()) <= 9 * 9 * np.finfo(F32).eps
+    assert abs(logs["offset"] - (p - y).mean()) <= 9 * np.finfo(F32).eps
+
+
+def test_variables_need_super_and_an_initializer():
+    class Hasty(metrics.Metric):
+        def __init__(self):
+            self.sum = self.add_variable((), "zeros")
+
+    with pytest.raises(RuntimeError, match="super"):
+        Hasty()
+    with pytest.raises(ValueError, match="needs an initializer"):
+        metrics.Metric().add_weight()
+
+
+def test_variables_of_keras_s_metrics_are_copies():
+    mean = metrics.Mean()
+    mean.update_state([1.0, 2.0])
+    assert [(v.path, float(v)) for v in mean.variables] == [("mean/total", 3.0), ("mean/count", 2.0)]
+    with pytest.raises(ValueError, match="read-only"):
+        mean.variables[0].assign(1.0)
+    assert [v.shape for v in metrics.AUC(num_thresholds=5).variables] == [(5,)] * 4
+    assert len(metrics.F1Score().variables) == 4 and len(metrics.R2Score().variables) == 5
+
+
+def test_best_rate_at_a_limit():
+    y, p = [0, 0, 0, 1, 1], [0, 0.3, 0.8, 0.3, 0.8]  # Keras's example
+    assert metrics.SensitivityAtSpecificity(0.5)(y, p) == 0.5
+    assert metrics.PrecisionAtRecall(0.8)(y, p) == 0.5
+    assert metrics.RecallAtPrecision(1.0)(y, p) == 0
+    with pytest.raises(ValueError, match="specificity must lie in"):
+        metrics.SensitivityAtSpecificity(1.5)

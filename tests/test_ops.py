@@ -143,6 +143,41 @@ def test_binary_crossentropy_from_logits_backward(rng):
     assert_gradients_close(f, logits, d_logits, third_derivative=0.3, scale=30 * 36 * 36)
 
 
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonal_gradient(rng, mode):
+    weights = rng.normal(size=(4, 3))
+    weights /= np.linalg.norm(weights, axis=0 if mode == "columns" else 1, keepdims=True) / 1.5
+
+    # A unit vector's third derivative is at most 15/‖w‖³, and an element is in at most 3 products, counted twice, of 3
+    # pairs or more: 15 · 3 · 0.3 / 3. Rounded: 16 products of 4 numbers below 1, a few times each.
+    assert_gradients_close(
+        lambda: ops.orthogonal_penalty(weights, factor=0.3, mode=mode),
+        weights,
+        ops.orthogonal_gradient(weights, factor=0.3, mode=mode),
+        third_derivative=5,
+        scale=16 * 4 * 4,
+    )
+
+
+def test_orthogonal_penalty_in_closed_form():
+    """Two vectors at 60°, one at a right angle to both: |cos| = ½, 0, 0; the mean of the three pairs is 1/6."""
+    weights = np.array([[2.0, 0.0, 0.0], [0.5, 0.5 * math.sqrt(3), 0.0], [0.0, 0.0, 7.0]])
+    for mode, matrix in (("rows", weights), ("columns", np.ascontiguousarray(weights.T))):
+        assert_close(ops.orthogonal_penalty(matrix, factor=0.6, mode=mode), np.float64(0.1), atol=20 * EPS)
+    assert_same(ops.orthogonal_penalty(np.eye(3), factor=0.6), np.float64(0))
+    assert_same(ops.orthogonal_gradient(np.zeros((3, 2)), factor=0.6), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonal_penalty_needs_a_pair_and_two_axes(mode):
+    one = np.ones((1, 3)) if mode == "rows" else np.ones((3, 1))
+    for function in (ops.orthogonal_penalty, ops.orthogonal_gradient):
+        with pytest.raises(ValueError, match=f"'{mode}' needs at least two {mode}"):
+            function(one, factor=1.0, mode=mode)
+        with pytest.raises(ValueError, match=r"two axes; got shape \(3,\)"):
+            function(np.ones(3), factor=1.0, mode=mode)
+
+
 @pytest.mark.parametrize("name", ["l1", "l2"])
 def test_penalty_gradient(rng, name):
     penalty, gradient = getattr(ops, f"{name}_penalty"), getattr(ops, f"{name}_gradient")
@@ -498,7 +533,10 @@ LOSS_ARGUMENTS = {
     "sparse_categorical_crossentropy_from_logits": ("sparse", {}),
     **{name: ("same", {}) for name in ("squared_error", "absolute_error", "absolute_percentage_error", "huber",
                                        "squared_logarithmic_error", "log_cosh", "hinge", "squared_hinge",
-                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy")},
+                                       "kl_divergence", "poisson", "accuracy", "categorical_accuracy",
+                                       "categorical_hinge", "cosine_similarity", "pearson_correlation",
+                                       "concordance_correlation")},
+    "categorical_focal_crossentropy": ("same", {"gamma": 2.0, "alpha": 0.25}),
     "sparse_categorical_accuracy": ("sparse", {}),
     "in_top_k": ("sparse", {"k": 2}),
 }  # fmt: skip
@@ -511,6 +549,7 @@ SCORE_ARGUMENTS = {
     "precision_recall_area": ([(5,)] * 3, {}),
     "gain_curve": ([(5,)] * 4, {}),
     "fbeta_score": ([(5,)] * 3, {"beta": 1.0}),
+    "best_under_constraint": ([(5,)] * 2, {"at_least": 0.1}),
     "r2_score": ([(5,)] * 4, {}),
 }
 
@@ -527,6 +566,8 @@ LAYER_ARGUMENTS = {
     "normalization_backward": ([(5, 3), (5, 3), (1, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
     "fixed_normalization_backward": ([(5, 3), (1, 3), (1, 3)], {"epsilon": 0.1}),
     "normalization_gradients": ([(5, 3), (5, 3), (1, 3), (1, 3)], {"epsilon": 0.1, "axes": (0,)}),
+    "renormalization": ([(3,)] * 4, {"epsilon": 0.1, "rmin": 0.5, "rmax": 2.0, "dmax": 0.1}),
+    "deviation": ([(3,)], {"epsilon": 0.1}),
     "moving_average": ([(3,)] * 2, {"momentum": 0.9}),
     "mean_square": ([(5, 3)], {"axes": (1,)}),
     "rms_normalization": ([(5, 3), (5, 1), (3,)], {"epsilon": 0.1}),
@@ -581,6 +622,10 @@ def arguments_of(name, dtype):
         return (probability(5, 3), probability(5, 3)), {}
     if name[:2] in ("l1", "l2"):
         return (draw(4, 3),), {name[:2]: 0.1}
+    if name.startswith("orthogonal_"):
+        return (draw(4, 3),), {"factor": 0.1}
+    if name in ("max_norm", "min_max_norm", "unit_norm", "non_negative"):
+        return (draw(4, 3),), {"max_value": 0.7} if name.startswith("m") else {}
     if name.startswith("clip_by_"):
         return (draw(4, 3),), {{"value": "clipvalue", "norm": "clipnorm"}.get(name[8:], "global_clipnorm"): 0.5}
     if name == "mean_gradient":
@@ -591,14 +636,15 @@ def arguments_of(name, dtype):
     return (draw(5), probability(5)), {}
 
 
-# the steps write to their arguments, adam_alpha and the schedules have none that are arrays: they have their own tests
+# the steps and swap_by_sums write to their arguments, adam_alpha and the schedules have none that are arrays: these
+# have tests of their own
 FUNCTIONS = sorted(
     name
     for name, value in vars(ops).items()
     if callable(value)
     and getattr(value, "__module__", "") == "minidl.ops"
     and not name.startswith("_")
-    and not name.endswith(("_step", "_alpha", "_decay", "_restarts"))
+    and not name.endswith(("_step", "_alpha", "_decay", "_restarts", "swap_by_sums"))
     and name not in ("reduce_losses_backward", "confusion_counts", "confusion_counts_evenly")  # float64
 )
 WITH_OUT = [name for name in FUNCTIONS if "out" in (getattr(ops, name).__kwdefaults__ or ())]

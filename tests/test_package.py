@@ -22,12 +22,14 @@ FLOORS = [
     "oracle",
     "__init__",
     "keras",
+    "wrappers",
+    "sklearn",
     "nn utils",
     "models",
     "saving summary trainer",
     "loops",
-    "fused",
-    "batches training",
+    "batches fused",
+    "training",
     "metrics",
     "callbacks layers losses optimizers",
     "activations constraints initializers regularizers schedules",
@@ -37,7 +39,7 @@ FLOORS = [
     "array_functions checks variables",
     "backend progress",
     "config",
-    "cuda interrupts naming",
+    "cuda display interrupts naming",
 ]
 FLOOR = {module: len(FLOORS) - i for i, line in enumerate(FLOORS) for module in line.split()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidl import plots, study
+from minidl import display, plots, study
 
 pytest.importorskip("matplotlib")
 
@@ -72,7 +72,7 @@ def test_files_are_png_of_the_figures_size_and_not_blank(figures, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         image = imread(path)
         width, height = figure.get_size_inches()
-        assert image.shape[:2] == (round(height * plots.DPI), round(width * plots.DPI))
+        assert image.shape[:2] == (round(height * display.DPI), round(width * display.DPI))
         assert image[..., :3].mean() > 0.7  # a light background
         assert (image[..., :3].min(axis=2) < 0.5).mean() > 0.01  # with something on it
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{name}.png" for name in figures)
@@ -144,7 +144,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, runs):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'minidl\[plot\]'"):
-        plots.require_matplotlib()
+        display.require_matplotlib()
     with pytest.raises(ImportError, match=r"pip install 'minidl\[plot\]'"):
         plots.over_fitting(runs)
 

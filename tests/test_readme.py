@@ -17,7 +17,7 @@ SHELL = [code for language, code in BLOCKS if language == "sh"]
 
 
 def test_every_block_is_run_here():
-    assert len(PYTHON) == 2 and len(SHELL) == 1 and len(BLOCKS) == 3
+    assert len(PYTHON) == 3 and len(SHELL) == 1 and len(BLOCKS) == 4
 
 
 def test_the_notebook_block_trains(capsys):
@@ -29,8 +29,16 @@ def test_the_notebook_block_trains(capsys):
     assert "Total params" in capsys.readouterr().out
 
 
+def test_the_block_with_scikit_learn_finds_a_network(capsys):
+    pytest.importorskip("sklearn")
+    found = {}
+    exec(PYTHON[1], found)
+    assert found["search"].best_score_ > 0.8
+    assert "mlpclassifier__l2" in capsys.readouterr().out
+
+
 def test_the_comparison_block_agrees(capsys):
-    exec(PYTHON[1], {})
+    exec(PYTHON[2], {})
     printed = capsys.readouterr().out
     assert printed.count("minidl computes what Keras computes") == 2
     assert "bit-equal (213600 of 213600 draws)" in printed

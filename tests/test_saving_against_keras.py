@@ -146,7 +146,7 @@ def test_training_goes_on_as_it_would_have(name, options, keras, tmp_path):
                 schedule, *arguments = given["learning_rate"]
                 given["learning_rate"] = getattr(here.optimizers.schedules, schedule)(*arguments)
             loss = here.losses.BinaryCrossentropy(label_smoothing=0.1)
-            model = compiled(here, rich(here), getattr(here.optimizers, name)(**given), loss=loss)
+            model = compiled(here, rich(here), getattr(here.optimizers, name)(**given), loss=loss, run_eagerly=True)
             batches(model, 4)
             model.save(tmp_path / "m.keras")
             other = there.models.load_model(tmp_path / "m.keras")
@@ -181,6 +181,56 @@ def test_weights_travel_both_ways(keras, tmp_path):
         with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
             fresh.load_weights(tmp_path / "m.weights.h5")
         assert float(fresh.optimizer.learning_rate) == np.float32(0.02)
+
+
+def tabular(k):
+    """Layers with state of their own, in Keras's order of variables, and all that have none."""
+    scale = k.layers.Normalization()
+    scale.adapt(X)
+    layers = k.layers
+    return k.Sequential(
+        [
+            layers.Input(shape=(4,)),
+            scale,
+            layers.Dense(6, use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.PReLU(),
+            layers.GaussianNoise(0.0, seed=1),
+            layers.Dense(6, bias_regularizer=k.regularizers.L2(0.01)),
+            layers.LayerNormalization(),
+            layers.LeakyReLU(0.1),
+            layers.ActivityRegularization(l2=0.01),
+            layers.Rescaling(0.5, offset=0.1),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            layers.BatchNormalization(trainable=False, center=False),
+            layers.AlphaDropout(0.0),
+            layers.Dense(1, "sigmoid"),
+        ]
+    )
+
+
+def test_layers_with_state_travel_both_ways(keras, tmp_path):
+    with floatx(keras, "float64"):
+        keras.utils.clear_session()
+        for here, there in ((keras, minidl_keras), (minidl_keras, keras)):
+            here.utils.set_random_seed(1)
+            model = compiled(here, tabular(here), here.optimizers.SGD(0.1, momentum=0.9))
+            batches(model, 3)
+            model.save(tmp_path / "m.keras")
+            model.save_weights(tmp_path / "m.weights.h5")
+            other = there.models.load_model(tmp_path / "m.keras")
+            for got, expected in zip(variables(other), variables(model), strict=True):
+                assert_same(got, expected)
+            np.testing.assert_allclose(other.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-12)
+            again = there.models.clone_model(other)
+            again.load_weights(tmp_path / "m.weights.h5")
+            for got, expected in zip(again.get_weights(), model.get_weights(), strict=True):
+                assert_same(np.asarray(got), np.asarray(expected))
+            batches(model, 2)
+            batches(other, 2)
+            for got, expected in zip(variables(other), variables(model), strict=True):
+                np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_functional_chain_travels_both_ways(keras, tmp_path):

@@ -121,3 +121,52 @@ def test_names_are_not_taken_as_markup():
 
 def test_a_model_without_layers():
     assert summary(Sequential(name="empty")).startswith('\nModel: "empty"\n')
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"expand_nested": True},
+        {"show_trainable": True, "expand_nested": True},
+        {"layer_range": ["inn.*", "drop"]},
+        {"layer_range": ["drop", "inn.*"]},
+        {"positions": [0.3, 0.6, 1.0]},
+        {"line_length": 60, "show_trainable": True},
+    ],
+)
+def test_the_text_is_keras_s(keras, arguments):
+    import minidl
+
+    texts = []
+    for library in (keras, minidl.keras):
+        layers = library.layers
+        inner = [layers.Input((3,)), layers.Dense(5, name="a"), layers.Dense(2, name="b", trainable=False)]
+        model = library.Sequential(
+            [
+                layers.Input((4,)),
+                layers.Dense(3, name="first"),
+                library.Sequential(inner, name="inner"),
+                layers.Dropout(0.1, name="drop"),
+                layers.Dense(1, name="last"),
+            ],
+            name="outer",
+        )
+        texts.append(summary(model, **arguments))
+    assert texts[1] == texts[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer_range": ["first"]}, "layer_range must be two names"),
+        ({"layer_range": ["dense", 1]}, "layer_range must be two names"),
+        ({"layer_range": ["dense", "nothing"]}, r"matches no layer; there are \['dense', 'dropout', 'dense_1'\]"),
+        ({"positions": [0.5, 1.0]}, "one end for each"),
+        ({"positions": [0.5, 0.51, 1.0]}, "too narrow"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Sequential([Input((4,)), *layers()]).summary(**arguments)

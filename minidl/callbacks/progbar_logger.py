@@ -100,7 +100,7 @@ class ProgbarLogger(Callback):
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=Console(highlight=False, soft_wrap=True),
+            console=Console(highlight=False, soft_wrap=True, force_jupyter=False),
             transient=True,
             auto_refresh=False,
         )

@@ -8,7 +8,13 @@ from minidl import serialization
 from minidl.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from minidl.layers.base import Chain, Layer, Shape, batch_shape, sample_shape
 from minidl.layers.core import Dense, Input, InputLayer
-from minidl.layers.normalization import BatchNormalization, LayerNormalization, RMSNormalization, UnitNormalization
+from minidl.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from minidl.layers.preprocessing import Normalization, Rescaling
 from minidl.layers.regularization import (
     ActivityRegularization,
@@ -31,6 +37,7 @@ __all__ = [
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
+    "GroupNormalization",
     "Identity",
     "Input",
     "InputLayer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -28,6 +29,36 @@ class _Elementwise(Layer):
         """Nothing is below the activation: the gradient of the inputs is that of the pre-activations."""
         return d_pre_activations
 
+    def as_activation(self) -> activations.Activation:
+        """This layer as the activation of another, Dense(4, ReLU(max_value=6)), written into configs as Keras does."""
+        from minidl.layers import serialize
+
+        config = serialize(self)
+        if self.activation is not None:
+            return dataclasses.replace(self.activation, config=config)
+        return activations.Activation(self.name, self.forward, self._backward_of, needs_inputs=True, config=config)
+
+    def _backward_of(self, d_outputs: Array, inputs: Array) -> Array:
+        self.forward(inputs)  # another layer may have used this one since
+        return self.activation_gradient(d_outputs)
+
+
+def activation_of(where: str, identifier: Any) -> activations.Activation:
+    """activations.for_layer, also for a layer that is an activation, or its config.
+
+    Errors: as there; NotImplementedError for a layer that is none.
+    """
+    if isinstance(identifier, dict) and identifier.get("class_name") not in (None, "function"):
+        from minidl.layers import deserialize
+
+        identifier = deserialize(identifier)
+    if isinstance(identifier, Layer) and not hasattr(identifier, "as_activation"):
+        raise NotImplementedError(
+            f"{where}: a {type(identifier).__name__} as the activation of another layer is not supported: it may have "
+            f"weights or state of its own. Put it into the model, after that layer."
+        )
+    return activations.for_layer(where, identifier)
+
 
 class Activation(_Elementwise):
     """outputs = activation(inputs);  (B, …, U) -> (B, …, U).
@@ -38,7 +69,7 @@ class Activation(_Elementwise):
 
     def __init__(self, activation: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.activation: activations.Activation = activations.get(activation)
+        self.activation: activations.Activation = activation_of("Activation", activation)
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """activation(inputs)."""
@@ -166,6 +197,11 @@ class Softmax(_Elementwise):
         self.pre_activations = inputs
         self.outputs = ops.softmax(inputs, axis=self._axes)
         return self.outputs
+
+    def as_activation(self) -> activations.Activation:
+        """See _Elementwise; the logits under one over the last axis are found, as under "softmax"."""
+        found = super().as_activation()
+        return found if self._axes == (-1,) else found.with_arguments(axis=self._axes)
 
     def activation_gradient(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl import activations, checks, constraints, initializers, ops, regularizers
 from minidl.backend import Array
+from minidl.layers.activation import activation_of
 from minidl.layers.base import Chain, Layer, Shape, batch_shape, sample_shape, serialized
 from minidl.variables import Variable
 
@@ -67,7 +68,8 @@ def Input(*args: Any, **kwargs: Any) -> InputLayer:
 class Dense(Layer):
     """outputs = activation(inputs @ kernel + bias);  (B, I) @ (I, U) + (U,) -> (B, U).
 
-    units: U. activation: a name, a function of minidl.activations or of a framework, or None (linear).
+    units: U. activation: a name, a function of minidl.activations or of a framework, a layer such as ReLU(), or None
+    (linear).
     kernel_regularizer, bias_regularizer: a penalty that is added to the loss; activity_regularizer: see Layer.
     kernel_constraint, bias_constraint: applied after each update. Defaults are Keras's.
     Inputs may have any leading dimensions, (B, …, I). Keras's other arguments (lora, quantization) are refused.
@@ -99,7 +101,7 @@ class Dense(Layer):
         )
         self.units = checks.positive_int("Dense", "units", units)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.activation: activations.Activation = activations.for_layer("Dense", activation)
+        self.activation: activations.Activation = activation_of("Dense", activation)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.required("Dense", "kernel_initializer", kernel_initializer)
         self.bias_initializer = initializers.required("Dense", "bias_initializer", bias_initializer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ class _Normalizing(_Scaled):
         super().__init__(**kwargs)
         where = type(self).__name__
         self.center, self.scale = center, scale
+        self.has_gamma, self.has_beta = bool(scale), bool(center)
         self.beta_initializer = initializers.required(where, "beta_initializer", beta_initializer)
         self.gamma_initializer = initializers.required(where, "gamma_initializer", gamma_initializer)
         self.beta_regularizer = regularizers.get(beta_regularizer)
@@ -74,14 +76,15 @@ class _Normalizing(_Scaled):
     def _add_gamma_and_beta(self, input_shape: Shape, axes: tuple[int, ...]) -> None:
         self._note_axes(input_shape, axes)
         shape = self._own_shape
-        if self.scale:
+        if self.has_gamma:
             self.add_weight("gamma", shape, self.gamma_initializer, self.gamma_regularizer, self.gamma_constraint)
-        if self.center:
+        if self.has_beta:
             self.add_weight("beta", shape, self.beta_initializer, self.beta_regularizer, self.beta_constraint)
 
-    def _write_gradients(self, d_outputs: Array, epsilon: float) -> None:
+    def _write_gradients(self, d_outputs: Array, mean: Array, epsilon: float) -> None:
+        """d_gamma and d_beta, where γ scales (inputs − mean) / √(σ² + ε)."""
         d_gamma, d_beta = ops.normalization_gradients(
-            d_outputs, self.inputs, self.mean, self.variance, epsilon=epsilon, axes=self._other_axes
+            d_outputs, self.inputs, mean, self.variance, epsilon=epsilon, axes=self._other_axes
         )
         for name, gradient in (("gamma", d_gamma), ("beta", d_beta)):
             if name in self.grads:
@@ -91,13 +94,13 @@ class _Normalizing(_Scaled):
     def gamma(self) -> Variable | None:
         """The scale γ, or None without one. Errors: ValueError if not built."""
         self._require_built("gamma")
-        return self.variable("gamma") if self.scale else None
+        return self.variable("gamma") if self.has_gamma else None
 
     @property
     def beta(self) -> Variable | None:
         """The offset β, or None without one. Errors: ValueError if not built."""
         self._require_built("beta")
-        return self.variable("beta") if self.center else None
+        return self.variable("beta") if self.has_beta else None
 
 
 class BatchNormalization(_Normalizing):
@@ -109,9 +112,11 @@ class BatchNormalization(_Normalizing):
 
     axis: the one that keeps its own statistics. momentum, epsilon ε: numbers. center, scale: whether there is a β, a γ;
     each with an initializer, a regularizer and a constraint.
-    Errors: ValueError for an axis that the inputs do not have or whose size is not known; NotImplementedError for
-    synchronized=True (there is one device), renorm=True and a mask.
-    Source: Ioffe & Szegedy 2015; keras.layers.BatchNormalization.
+    renorm: normalize by moving statistics in training too, the corrections r and d being constants in backward; see
+    ops.renormalization. renorm_clipping: a dict of "rmin", "rmax", "dmax"; renorm_momentum: of these statistics.
+    Errors: ValueError for an axis that the inputs do not have or whose size is not known, or another renorm_clipping;
+    NotImplementedError for synchronized=True (there is one device) and a mask.
+    Source: Ioffe & Szegedy 2015; Ioffe 2017 (renorm); keras.layers.BatchNormalization.
     """
 
     def __init__(
@@ -136,7 +141,7 @@ class BatchNormalization(_Normalizing):
         **kwargs: Any,
     ) -> None:
         where = "BatchNormalization"
-        checks.refuse_unsupported(where, synchronized=(synchronized, False), renorm=(renorm, False))
+        checks.refuse_unsupported(where, synchronized=(synchronized, False))
         if not isinstance(axis, (int, np.integer)):
             raise TypeError(f"{where}: axis must be an integer; got {axis!r} of type {type(axis).__name__}.")
         super().__init__(
@@ -157,8 +162,12 @@ class BatchNormalization(_Normalizing):
         self.moving_variance_initializer = initializers.required(
             where, "moving_variance_initializer", moving_variance_initializer
         )
-        self.renorm_clipping, self.renorm_momentum = renorm_clipping, renorm_momentum  # of no effect without renorm
+        self.renorm = renorm
+        self.renorm_clipping = _checked_clipping(renorm_clipping) if renorm else renorm_clipping
+        self.renorm_momentum = renorm_momentum
+        self._scale: Array | None = None  # what scaled x̂ in the last forward
         self._of_batch = False  # whether the last forward used the batch's own statistics
+        self._correction: tuple[Array, Array] | None = None  # its r and d, of renorm
         self._next: dict[str, Array] = {}  # the moving averages after it
 
     def build(self, input_shape: Shape) -> None:
@@ -167,6 +176,10 @@ class BatchNormalization(_Normalizing):
         self._add_gamma_and_beta(shape, (self.axis,))
         self.add_weight("moving_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
         self.add_weight("moving_variance", self._own_shape, self.moving_variance_initializer, trainable=False)
+        if self.renorm:
+            self.add_weight("moving_stddev", self._own_shape, self._first_deviation, trainable=False)
+            self.add_weight("renorm_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
+            self.add_weight("renorm_stddev", self._own_shape, self._first_deviation, trainable=False)
         super().build(shape)
 
     def __call__(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
@@ -176,35 +189,63 @@ class BatchNormalization(_Normalizing):
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """γ (inputs − μ) / √(σ² + ε) + β, by the batch's statistics in training, else by the moving ones."""
         self.inputs, self._of_batch = inputs, training and self.trainable
+        gamma, beta = self._spread("gamma"), self._spread("beta")
+        self._next, self._correction = {}, None
         if self._of_batch:
             self.mean, self.variance = ops.moments(inputs, axes=self._other_axes)
-            batch = {"moving_mean": self.mean, "moving_variance": self.variance}
-            self._next = {
-                name: ops.moving_average(self.state[name], value.reshape(self._own_shape), momentum=self.momentum)
-                for name, value in batch.items()
-            }
+            mean, variance = self.mean.reshape(self._own_shape), self.variance.reshape(self._own_shape)
+            if self.renorm:
+                gamma, beta = self._corrected(mean, variance, gamma, beta)
+                self._next = self._renormalized(mean, ops.deviation(variance, epsilon=self.epsilon))
+            else:
+                self._next = self._averages(self.momentum, moving_mean=mean, moving_variance=variance)
         else:
-            self.mean = self._spread("moving_mean")
-            self.variance = self._spread("moving_variance")
-            self._next = {}
-        return ops.normalization(
-            inputs, self.mean, self.variance, self._spread("gamma"), self._spread("beta"), epsilon=self.epsilon
+            self.mean, self.variance = self._spread("moving_mean"), self._spread("moving_variance")
+        self._scale = gamma
+        return ops.normalization(inputs, self.mean, self.variance, gamma, beta, epsilon=self.epsilon)
+
+    def _averages(self, momentum: float, **values: Array) -> dict[str, Array]:
+        """The moving averages of these names after the batch's values."""
+        return {name: ops.moving_average(self.state[name], value, momentum=momentum) for name, value in values.items()}
+
+    def _corrected(self, mean: Array, variance: Array, gamma: Any, beta: Any) -> tuple[Array, Array]:
+        """γ r and γ d + β, with which x̂ becomes (x̂ r + d) γ + β."""
+        state, limits = self.state, self.renorm_clipping or {}
+        found = ops.renormalization(
+            mean, variance, state["renorm_mean"], state["renorm_stddev"], epsilon=self.epsilon, **limits
         )
+        r, d = self._correction = tuple(one.reshape(self._broadcast_shape) for one in found)
+        scale, shift = (r, d) if gamma is None else (r * gamma, d * gamma)
+        return scale, shift if beta is None else shift + beta
+
+    def _renormalized(self, mean: Array, deviation: Array) -> dict[str, Array]:
+        found = self._averages(self.renorm_momentum, renorm_mean=mean, renorm_stddev=deviation)
+        found |= self._averages(self.momentum, moving_mean=mean, moving_stddev=deviation)
+        square = found["moving_stddev"] * found["moving_stddev"]
+        return found | {"moving_variance": ops.relu(square - self.epsilon)}
+
+    def _first_deviation(self, shape: tuple[int, ...], dtype: str | None = None) -> Array:
+        return np.sqrt(self.moving_variance_initializer(shape, dtype=dtype))
 
     def backward(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), through the batch's statistics too; leaves d_gamma, d_beta in grads."""
-        self._write_gradients(d_outputs, self.epsilon)
+        self._write_gradients(d_outputs, self.mean, self.epsilon)
+        if self._correction is not None and self.has_gamma:  # γ scales x̂ r + d
+            r, d = self._correction
+            d_beta = d_outputs.sum(axis=self._other_axes)
+            d_gamma = self.grads["gamma"] * r.reshape(self._own_shape) + d_beta * d.reshape(self._own_shape)
+            self.grads["gamma"][...] = d_gamma
         if self._of_batch:
             return ops.normalization_backward(
                 d_outputs,
                 self.inputs,
                 self.mean,
                 self.variance,
-                self._spread("gamma"),
+                self._scale,
                 epsilon=self.epsilon,
                 axes=self._other_axes,
             )
-        return ops.fixed_normalization_backward(d_outputs, self.variance, self._spread("gamma"), epsilon=self.epsilon)
+        return ops.fixed_normalization_backward(d_outputs, self.variance, self._scale, epsilon=self.epsilon)
 
     def finish_step(self) -> None:
         for name, value in self._next.items():
@@ -228,7 +269,7 @@ class BatchNormalization(_Normalizing):
             "beta_constraint": serialized(constraints, self.beta_constraint),
             "gamma_constraint": serialized(constraints, self.gamma_constraint),
             "synchronized": False,
-            "renorm": False,
+            "renorm": self.renorm,
             "renorm_clipping": self.renorm_clipping,
             "renorm_momentum": self.renorm_momentum,
         }
@@ -252,7 +293,7 @@ class LayerNormalization(_Normalizing):
     axis: the axis or axes over which μ and σ² are taken, and which γ and β have. epsilon ε: a number. center, scale:
     whether there is a β, a γ; each with an initializer, a regularizer and a constraint.
     Errors: ValueError for an axis that the inputs do not have or whose size is not known; TypeError for an axis that is
-    no int or list of ints; NotImplementedError for rms_scaling=True, which Keras deprecates: see RMSNormalization.
+    no int or list of ints. rms_scaling=True, which Keras deprecates: γ inputs / √(σ² + ε); see RMSNormalization.
     Source: Ba, Kiros & Hinton 2016; keras.layers.LayerNormalization.
     """
 
@@ -272,7 +313,12 @@ class LayerNormalization(_Normalizing):
         rms_scaling: bool = False,
         **kwargs: Any,
     ) -> None:
-        checks.refuse_unsupported("LayerNormalization", rms_scaling=(rms_scaling, False))
+        if rms_scaling:
+            warnings.warn(
+                "LayerNormalization: rms_scaling=True is deprecated: it scales by the variance, not the mean square. "
+                "Use RMSNormalization.",
+                stacklevel=2,
+            )
         super().__init__(
             center,
             scale,
@@ -284,7 +330,9 @@ class LayerNormalization(_Normalizing):
             gamma_constraint,
             **kwargs,
         )
-        self.axis = checked_axis("LayerNormalization", axis)
+        self.axis, self.rms_scaling = checked_axis("LayerNormalization", axis), bool(rms_scaling)
+        if rms_scaling:
+            self.has_gamma, self.has_beta = True, False
         self.epsilon = checks.finite_float("LayerNormalization", "epsilon", epsilon, at_least=0.0)
 
     def build(self, input_shape: Shape) -> None:
@@ -298,21 +346,22 @@ class LayerNormalization(_Normalizing):
         """γ (inputs − μ) / √(σ² + ε) + β, in training and at inference alike."""
         self.inputs = inputs
         self.mean, self.variance = ops.moments(inputs, axes=self._own_axes)
-        return ops.normalization(
-            inputs, self.mean, self.variance, self._spread("gamma"), self._spread("beta"), epsilon=self.epsilon
-        )
+        gamma, beta = self._spread("gamma"), self._spread("beta")
+        if self.rms_scaling:
+            return ops.rms_normalization(inputs, self.variance, gamma, epsilon=self.epsilon)
+        return ops.normalization(inputs, self.mean, self.variance, gamma, beta, epsilon=self.epsilon)
 
     def backward(self, d_outputs: Array) -> Array:
         """dL/d(outputs) -> dL/d(inputs), through μ and σ² too; leaves d_gamma and d_beta in grads."""
-        self._write_gradients(d_outputs, self.epsilon)
+        gamma, mean, axes = self._spread("gamma"), self.mean, self._own_axes
+        if self.rms_scaling:
+            self._write_gradients(d_outputs, np.zeros_like(mean), self.epsilon)
+            return ops.rms_normalization_backward(
+                d_outputs, self.inputs, self.variance, gamma, epsilon=self.epsilon, axes=axes, center=mean
+            )
+        self._write_gradients(d_outputs, mean, self.epsilon)
         return ops.normalization_backward(
-            d_outputs,
-            self.inputs,
-            self.mean,
-            self.variance,
-            self._spread("gamma"),
-            epsilon=self.epsilon,
-            axes=self._own_axes,
+            d_outputs, self.inputs, mean, self.variance, gamma, epsilon=self.epsilon, axes=axes
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -322,7 +371,103 @@ class LayerNormalization(_Normalizing):
             "epsilon": self.epsilon,
             "center": self.center,
             "scale": self.scale,
-            "rms_scaling": False,
+            "rms_scaling": self.rms_scaling,
+            "beta_initializer": serialized(initializers, self.beta_initializer),
+            "gamma_initializer": serialized(initializers, self.gamma_initializer),
+            "beta_regularizer": serialized(regularizers, self.beta_regularizer),
+            "gamma_regularizer": serialized(regularizers, self.gamma_regularizer),
+            "beta_constraint": serialized(constraints, self.beta_constraint),
+            "gamma_constraint": serialized(constraints, self.gamma_constraint),
+        }
+
+
+class GroupNormalization(_Normalizing):
+    """outputs = γ (inputs − μ) / √(σ² + ε) + β, μ and σ² of each sample's group of features;  (B, …, U) -> (B, …, U).
+
+    groups: into so many the sizes along axis are divided, in order; −1 makes each a group of its own. γ and β (U,).
+    epsilon ε: a number. center, scale: whether there is a β, a γ; each with initializer, regularizer and constraint.
+    Errors: ValueError for groups that do not divide the size, an axis that the inputs do not have, or of unknown size.
+    Source: Wu & He 2018; keras.layers.GroupNormalization.
+    """
+
+    def __init__(
+        self,
+        groups: int = 32,
+        axis: int = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            center,
+            scale,
+            beta_initializer,
+            gamma_initializer,
+            beta_regularizer,
+            gamma_regularizer,
+            beta_constraint,
+            gamma_constraint,
+            **kwargs,
+        )
+        self.groups = -1 if groups == -1 else checks.positive_int("GroupNormalization", "groups", groups)
+        self.axis = checked_axis("GroupNormalization", axis)
+        if not isinstance(self.axis, int):
+            raise TypeError(f"GroupNormalization: axis must be an int; got {axis!r}.")
+        self.epsilon = checks.finite_float("GroupNormalization", "epsilon", epsilon, at_least=0.0)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make γ and β, with the axis's size."""
+        shape = batch_shape(self.name, input_shape)
+        size, at, rank = _known_size(self.name, shape, self.axis), self.axis % len(shape), len(shape)
+        groups = size if self.groups == -1 else self.groups
+        if size % groups:
+            raise ValueError(
+                f"{self.name}: groups must divide the inputs' size along axis {self.axis}, {size}; got {groups}."
+            )
+        self.groups = groups
+        self._add_gamma_and_beta(shape, (self.axis,))
+        # the inputs are normalized in the shape (B, …, groups, size / groups, …), groups standing at the axis
+        self._group_axis, self._sizes = at, (groups, size // groups)
+        self._reduced_axes = tuple(i for i in range(1, rank + 1) if i != at)
+        self._other_axes = tuple(i for i in range(rank + 1) if i not in (at, at + 1))
+        self._broadcast_shape = (*(1,) * at, *self._sizes, *(1,) * (rank - at - 1))
+        super().build(shape)
+
+    def _grouped(self, array: Array) -> Array:
+        return array.reshape(*array.shape[: self._group_axis], *self._sizes, *array.shape[self._group_axis + 1 :])
+
+    def forward(self, inputs: Array, *, training: bool = False) -> Array:
+        """γ (inputs − μ) / √(σ² + ε) + β, in training and at inference alike."""
+        self.inputs = self._grouped(inputs)
+        self.mean, self.variance = ops.moments(self.inputs, axes=self._reduced_axes)
+        gamma, beta = self._spread("gamma"), self._spread("beta")
+        outputs = ops.normalization(self.inputs, self.mean, self.variance, gamma, beta, epsilon=self.epsilon)
+        return outputs.reshape(inputs.shape)
+
+    def backward(self, d_outputs: Array) -> Array:
+        """dL/d(outputs) -> dL/d(inputs), through μ and σ² too; leaves d_gamma and d_beta in grads."""
+        grouped, gamma = self._grouped(d_outputs), self._spread("gamma")
+        self._write_gradients(grouped, self.mean, self.epsilon)
+        d_inputs = ops.normalization_backward(
+            grouped, self.inputs, self.mean, self.variance, gamma, epsilon=self.epsilon, axes=self._reduced_axes
+        )
+        return d_inputs.reshape(d_outputs.shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
             "beta_initializer": serialized(initializers, self.beta_initializer),
             "gamma_initializer": serialized(initializers, self.gamma_initializer),
             "beta_regularizer": serialized(regularizers, self.beta_regularizer),
@@ -415,6 +560,16 @@ class UnitNormalization(Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
+
+
+def _checked_clipping(clipping: Any) -> dict[str, float]:
+    limits = dict(clipping or {})
+    if set(limits) - {"rmin", "rmax", "dmax"}:
+        raise ValueError(f"BatchNormalization: renorm_clipping takes 'rmin', 'rmax' and 'dmax'; got {limits}.")
+    rmin, rmax, dmax = (limits.get(name) for name in ("rmin", "rmax", "dmax"))
+    if (rmin is not None and rmax is not None and rmax < rmin) or (dmax is not None and dmax < 0):
+        raise ValueError(f"BatchNormalization: renorm_clipping needs rmin ≤ rmax and dmax ≥ 0; got {limits}.")
+    return limits
 
 
 def checked_axis(where: str, axis: Any) -> Any:
