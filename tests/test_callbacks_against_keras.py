@@ -1,8 +1,7 @@
 """Callbacks against live Keras: the same calls with the same logs, and the same effect on training.
 
 The models are made so that nothing rounds: one weight w with inputs 1 and labels 1 is (w + 1)/2 after a step of mean
-squared error with a learning rate of 1/4, so the loss is a power of 4, and all figures are equal. Where a learning rate
-is no power of 2 they differ by some roundings of float32, and are compared to 1e-6 of numbers below 1.
+squared error with a learning rate of 1/4, so the loss is a power of 4, and all figures are equal.
 """
 
 import csv
@@ -95,6 +94,26 @@ def calls_of_evaluate_and_predict(k, _):
     found = dict(callback.params)
     model.predict(X, batch_size=3, verbose=0, callbacks=[callback])
     return calls, found, callback.params
+
+
+def calls_an_execution(k, folder):
+    """steps_per_execution=2 of three batches, in all three loops; an execution runs past the data's end."""
+    model = compiled(k, steps_per_execution=2, run_eagerly=False)
+    callback, calls = recorder(k)
+    fit(model, [callback], epochs=1, batch_size=3, validation_batch_size=2)
+    model.evaluate(X, Y, batch_size=3, verbose=0, callbacks=[callback])
+    model.predict(X, batch_size=3, verbose=0, callbacks=[callback])
+    return calls
+
+
+def calls_of_a_generator(k, folder):
+    """How many steps an epoch has is not known before it has been run."""
+    callback, calls = recorder(k)
+    batches = ((X[:2], Y[:2]) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both say that the data ran out
+        compiled(k).fit(batches, epochs=1, verbose=0, callbacks=[callback], shuffle=False)
+    return calls, callback.params
 
 
 def calls_of_a_callback_list(k, _):
@@ -410,6 +429,27 @@ def backup_twice_and_keep(k, folder):
 
 def backup_steps(k, folder):
     return interrupted(k, folder, save_freq=3)
+
+
+def directions(k, _):
+    """Whether more or less is better, of every metric that both have."""
+    found = {}
+    for name in dir(minidl.metrics):
+        metric = getattr(minidl.metrics, name)
+        if isinstance(metric, type) and issubclass(metric, minidl.metrics.Metric) and hasattr(keras_metrics(), name):
+            arguments = {"MeanMetricWrapper": [k.losses.mean_squared_error], "FBetaScore": ["micro"]}
+            try:
+                made = getattr(k.metrics, name)(*arguments.get(name, []))
+            except TypeError:  # one that cannot be made without arguments
+                continue
+            found[name] = getattr(made, "_direction", None)
+    return found
+
+
+def keras_metrics():
+    import keras
+
+    return keras.metrics
 
 
 CASES = [
