@@ -244,6 +244,8 @@ class MeanMetricWrapper(Mean):
         super().__init__(name or auto_name(type(self).__name__), dtype)
         self._fn = fn
         self._fn_kwargs = kwargs
+        if self._direction is None and any(fn is known for known in losses.FUNCTIONS.values()):
+            self._direction = "down"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
@@ -597,6 +599,7 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
 class CosineSimilarity(MeanMetricWrapper):
     """The mean cosine of the angle between y and p, of which the loss is the negative. Source: keras.metrics."""
 
+    _direction = "up"
     config_names = ("axis",)  # which Keras forgets to write, and reads
 
     def __init__(self, name: str = "cosine_similarity", dtype: str | None = None, axis: int = -1) -> None:
@@ -607,6 +610,7 @@ class CosineSimilarity(MeanMetricWrapper):
 class PearsonCorrelation(MeanMetricWrapper):
     """The mean correlation of y and p, along an axis or several. Source: keras.metrics.PearsonCorrelation."""
 
+    _direction = "up"
     config_names = ("axis",)
 
     def __init__(self, name: str = "pearson_correlation", dtype: str | None = None, axis: Any = -1) -> None:
@@ -617,6 +621,7 @@ class PearsonCorrelation(MeanMetricWrapper):
 class ConcordanceCorrelation(MeanMetricWrapper):
     """The mean concordance of y and p, along an axis or several. Source: keras.metrics.ConcordanceCorrelation."""
 
+    _direction = "up"
     config_names = ("axis",)
 
     def __init__(self, name: str = "concordance_correlation", dtype: str | None = None, axis: Any = -1) -> None:
