@@ -905,7 +905,7 @@ class _BestAtConstraint(_Counts):
         return ops.divide_no_nan(hits, hits + misses)
 
     def result(self) -> Any:
-        limit = getattr(self, self.constraint)
+        limit = float(np.float32(getattr(self, self.constraint)))  # as Keras compares, in float64 too
         return ops.best_under_constraint(self.rates(self.constraint), self.rates(self.rate), at_least=limit)
 
 

@@ -273,7 +273,7 @@ class Trainer(Layer):
         random.start_evaluation(first=not self.has_run)
         self.has_run = True
         logs = loops.evaluate(self, data, batch_size=size, verbose=verbose, callbacks=callbacks)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict(
         self,
@@ -308,7 +308,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.train_step(self, *data, check_finite=check_finite)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def test_on_batch(
         self,
@@ -325,7 +325,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.test_step(self, *data)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, features) -> (B, units)."""
