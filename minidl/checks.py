@@ -190,7 +190,7 @@ def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True
         raise ValueError(f"{name}: expected at least one sample; got an empty array of shape {array.shape}.")
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes an infinity, reported below
         converted = np.ascontiguousarray(array, dtype=dtype)
-    if check_finite and not np.isfinite(converted).all():
+    if check_finite and not _all_finite(converted):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(converted))[0])
         came = array[where]
         beyond = f", beyond the range of {dtype}" if np.isfinite(came) else ""
@@ -202,12 +202,24 @@ def numeric_array(name: str, data: Any, dtype: str, *, check_finite: bool = True
     return converted
 
 
+def _all_finite(array: Array) -> bool:
+    """Whether there is no NaN or infinity, looked at in pieces: the array may be a memory map larger than memory."""
+    flat, piece = array.reshape(-1), 2**20
+    return all(np.isfinite(flat[start : start + piece]).all() for start in range(0, flat.size, piece))
+
+
 def features(x: Any, dtype: str, input_shape: tuple[int | None, ...] | None, *, check_finite: bool = True) -> Array:
     """x as (samples, …, features) of dtype; with a sample's input_shape known, of that shape.
 
+    As in Keras a last axis of 1 is added, or taken off, where the rank asks for it.
     Errors: as numeric_array; ValueError for another rank or size.
     """
     array = numeric_array("x", x, dtype, check_finite=check_finite)
+    if input_shape is not None:
+        if array.ndim == len(input_shape) and input_shape[-1] == 1:
+            array = array[..., None]
+        elif array.ndim == len(input_shape) + 2 and array.shape[-1] == 1:
+            array = array[..., 0]
     if array.ndim < 2 or (input_shape is not None and array.ndim != 1 + len(input_shape)):
         known = input_shape is not None and len(input_shape) > 1
         expected = f"(samples, {str(input_shape)[1:]}" if known else "(samples, features)"
@@ -223,38 +235,49 @@ def features(x: Any, dtype: str, input_shape: tuple[int | None, ...] | None, *, 
     return array
 
 
-def labels(y: Any, dtype: str, units: int, samples: int, *, sparse: bool = False, check_finite: bool = True) -> Array:
-    """y as (samples, units) of dtype; (samples,) is taken as (samples, 1), as Keras takes it.
+def labels(
+    y: Any, dtype: str, outputs: tuple[int | None, ...], *, sparse: bool = False, check_finite: bool = True
+) -> Array:
+    """y as an array of dtype and of the outputs' shape (samples, …, units); without the last axis if that is 1.
 
-    sparse: y holds class numbers, (samples,) or (samples, 1), and is left in that shape.
+    sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape.
 
     Errors: as numeric_array; ValueError for another length or shape.
     """
     array = numeric_array("y", y, dtype, check_finite=check_finite)
+    samples, units = outputs[0], outputs[-1]
     if array.shape[0] != samples:
         raise ValueError(f"x and y must have the same number of samples; x has {samples}, y has {array.shape[0]}.")
     if sparse:
-        if array.shape not in ((samples,), (samples, 1)):
+        if array.shape not in (outputs[:-1], (*outputs[:-1], 1)):
             raise ValueError(
-                f"y: the loss takes class numbers, {(samples,)} or {(samples, 1)}; got {array.shape}. For a column for "
-                f"each class take the loss 'categorical_crossentropy'."
+                f"y: the loss takes class numbers, {outputs[:-1]} or {(*outputs[:-1], 1)}; got {array.shape}. For a "
+                f"column for each class take the loss 'categorical_crossentropy'."
             )
         return array
-    if array.ndim == 1 and units == 1:
-        array = array[:, None]
-    if array.shape != (samples, units):
-        raise ValueError(f"y: the model has {units} outputs, so y must be {(samples, units)}; got {array.shape}.")
+    if array.shape == outputs[:-1] and units == 1:
+        array = array[..., None]
+    if array.shape != outputs:
+        raise ValueError(f"y: the model has {units} outputs, so y must be {outputs}; got {array.shape}.")
     return array
 
 
 def weights_per_sample(
-    y: Any, sample_weight: Any, class_weight: Any, dtype: str, samples: int, *, check_finite: bool = True
+    y: Any,
+    sample_weight: Any,
+    class_weight: Any,
+    dtype: str,
+    outputs: tuple[int | None, ...],
+    *,
+    check_finite: bool = True,
 ) -> Array | None:
-    """The weight of each sample, (samples,), from sample_weight or class_weight; None where neither is given.
+    """The weights of the losses from sample_weight or class_weight; None where neither is given.
 
+    sample_weight: (samples,) or (samples, 1); of outputs (samples, …, units) also (samples, …), one for each loss.
     class_weight maps a class, the label rounded to an integer, to its weight; a class without one weighs 1.
     Errors: ValueError if both are given, or the length or shape is wrong.
     """
+    samples = outputs[0]
     if sample_weight is not None and class_weight is not None:
         raise ValueError("sample_weight and class_weight cannot be given at the same time; multiply them first.")
     if class_weight is not None:
@@ -264,16 +287,21 @@ def weights_per_sample(
         for key in known:
             if not isinstance(key, (int, float, np.integer, np.floating)) or key % 1 != 0:
                 raise ValueError(f"class_weight: a class must be an integer, such as 0 or 1; got {key!r}.")
+        if len(outputs) > 2:
+            raise ValueError(f"class_weight needs one label a sample; the model's outputs are {outputs}.")
         y = np.asarray(y)
         classes = y.reshape(samples) if y.size == samples else y.argmax(axis=-1)
         return np.array([known.get(float(c), 1.0) for c in np.round(classes)], dtype)
     if sample_weight is None:
         return None
     array = numeric_array("sample_weight", sample_weight, dtype, check_finite=check_finite)
-    if array.shape == (samples, 1):
+    if array.shape == (samples, 1) and len(outputs) == 2:
         array = array[:, 0]
-    if array.shape != (samples,):
-        raise ValueError(f"sample_weight must have one weight a sample, shape {(samples,)}; got {array.shape}.")
+    if array.shape not in ((samples,), outputs[:-1]) or len(array.shape) != len(outputs) - 1:
+        raise ValueError(
+            f"sample_weight must have one weight a {'sample' if len(outputs) == 2 else 'loss'}, shape {outputs[:-1]}; "
+            f"got {array.shape}."
+        )
     return array
 
 

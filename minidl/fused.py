@@ -89,12 +89,13 @@ class FusedStep:
 
 
 def fits(model: Trainer) -> bool:
-    """Whether every layer and setting has a fused form."""
+    """Whether every layer and setting has a fused form; a layer whose forward or backward was replaced has none."""
     layers = model.flat_layers()
     plain = all(
         layer.trainable
         and layer.activity_regularizer is None
         and not layer.constraints
+        and vars(layer).keys().isdisjoint(("forward", "backward"))
         and (
             (type(layer) is Dense and layer.activation in ACTIVATIONS)
             or (type(layer) is Dropout and layer.noise_shape is None)
@@ -326,6 +327,7 @@ class SigmoidLoss(AnyLoss):
             and (loss.from_logits, loss.label_smoothing, loss.axis, loss.dtype) == (False, 0.0, -1, model.dtype)
             and loss.reduction in ("sum_over_batch_size", "mean")
             and config.random_stream() not in ("jax", "torch")
+            and model.loss_weight is None
         )
 
     def value(self, y: Array, sample_weight: Array | None) -> Any:

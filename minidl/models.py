@@ -29,6 +29,9 @@ from minidl.variables import Variable
 __all__ = ["Functional", "Model", "Sequential", "clone_model", "load_model", "model_from_json", "save_model"]
 
 
+_OF_AUTOGRAD = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")  # Keras's methods
+
+
 class Model(Trainer):
     """Layers in a row, each taking the outputs of the one before; a model may itself be a layer of another.
 
@@ -42,6 +45,12 @@ class Model(Trainer):
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is Model:
             return super().__new__(Functional)
+        own = [name for name in _OF_AUTOGRAD if any(name in vars(base) for base in cls.__mro__[: -len(Model.__mro__)])]
+        if own and issubclass(cls, (Sequential, Functional)):
+            raise NotImplementedError(
+                f"{cls.__name__}: a {own[0]}() of one's own would be ignored: minidl's steps are fixed, since it has "
+                f"no autograd. Use callbacks, or losses, metrics and layers of your own."
+            )
         if not issubclass(cls, (Sequential, Functional)):
             raise NotImplementedError(
                 f"{cls.__name__}: a model with a call() of its own needs autograd, which minidl does not have; put "
@@ -348,6 +357,9 @@ class Model(Trainer):
         if training:
             self.finish_step()
         return outputs
+
+    def _input_dtype(self) -> str:
+        return self._layers[0].dtype if self._layers else self.dtype
 
     def checked_features(self, x: Any, *, check_finite: bool) -> Array:
         """x as an array that fits the model; builds the model if this is its first data."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
-from minidl import checks, loops, random, training
+import numpy as np
+
+from minidl import batches, checks, config, loops, random, training
 from minidl import losses as losses_module
 from minidl import metrics as metrics_module
 from minidl import optimizers as optimizers_module
@@ -20,7 +24,7 @@ class Trainer(Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._optimizer: optimizers_module.Optimizer | None = None
-        self.jit_compile = False
+        self.jit_compile, self.steps_per_execution = False, 1
         self.stop_training = self.stop_evaluating = self.stop_predicting = False  # set by callbacks, asked after a step
         self.history: Any = None  # of the last fit
         self.resumes_at_epoch: int | None = None  # set by a callback when fit begins: the epoch to go on with
@@ -32,6 +36,10 @@ class Trainer(Layer):
     @property
     def arena(self) -> Arena:
         """The flat buffers of all parameters that are trained, and their gradients."""
+        raise NotImplementedError
+
+    def _input_dtype(self) -> str:
+        """The float type that the model takes its inputs in."""
         raise NotImplementedError
 
     def gather_if_frozen_or_thawed(self) -> None:
@@ -59,35 +67,41 @@ class Trainer(Layer):
         """Set the optimizer, the loss and the metrics that fit and evaluate use.
 
         jit_compile=True: draw the dropout masks that Keras draws under XLA; "auto" means False, as for Keras where
-        there is no GPU. steps_per_execution: the callbacks' batch hooks are called every so many steps.
+        there is no GPU. steps_per_execution: the callbacks' batch hooks are called every so many steps. loss_weights: a
+        factor of the data's loss, or a list of one. auto_scale_loss: means something for half floats alone.
         metrics do not see the samples' weights, weighted_metrics do. loss="crossentropy" or "ce", and the metrics
         "accuracy" and "acc", stand for what fits the labels. run_eagerly changes nothing: minidl has no graph.
+        Compiled again, a model keeps the loss, and the metrics, where none are given, as in Keras.
         Errors: ValueError for unknown names; NotImplementedError for arguments that minidl does not support.
         Nothing is changed unless all arguments are right.
         """
-        checks.refuse_unsupported(
-            "compile",
-            loss_weights=(loss_weights, None),
-            auto_scale_loss=(auto_scale_loss, True),
-        )
         steps_per_execution = checks.positive_int("compile", "steps_per_execution", steps_per_execution)
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f"compile: jit_compile must be True, False or 'auto'; got {jit_compile!r}.")
         for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if value is not None and not isinstance(value, (list, tuple)):
                 raise ValueError(f"compile: {name} must be a list; got {value!r}. Write {name}=[{value!r}].")
+        if run_eagerly and jit_compile is True:
+            warnings.warn("compile: run_eagerly=True switches jit_compile=True off.", stacklevel=2)
+            jit_compile = False
+        loss, loss_weight = _of_one_output("loss", loss), _loss_weight(_of_one_output("loss_weights", loss_weights))
+        metrics, weighted_metrics = _flat(metrics), _flat(weighted_metrics)
         by_shape = losses_module.by_shape(loss)
-        found = optimizers_module.get(optimizer), None if by_shape else losses_module.get(loss)
+        found = optimizers_module.get(optimizer), None if by_shape or loss is None else losses_module.get(loss)
         identifiers = [*(metrics or []), *(weighted_metrics or [])]
         resolved = [i if metrics_module.by_shape(i) else metrics_module.get(i) for i in identifiers]
         self.gather_if_frozen_or_thawed()
-        self._optimizer, self._loss = found
+        first = not self.compiled
+        self._optimizer = found[0]
+        if first or loss is not None:
+            self._loss, self._has_loss, self.loss_weight = found[1], loss is not None, loss_weight
+        if first or metrics is not None or weighted_metrics is not None:
+            self._metric_identifiers = resolved
+            self._metrics: list[metrics_module.Metric] | None = None
+            self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.jit_compile = jit_compile is True
         self.steps_per_execution = steps_per_execution
         self.has_run = False  # since compile: see random.start_first_fit
-        self._metric_identifiers = resolved
-        self._metrics: list[metrics_module.Metric] | None = None
-        self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.loss_tracker = metrics_module.Mean("loss")
         self._compile_arguments = {
             "loss": loss,
@@ -144,6 +158,10 @@ class Trainer(Layer):
             raise ValueError("loss: 'crossentropy' stands for the one that fits the labels; fit the model first.")
         return self._loss
 
+    def _require_loss(self) -> None:
+        if not self._has_loss:
+            raise ValueError(f"{self.name}: there is no loss to compute; compile the model with one, loss='mse'.")
+
     def resolve_loss(self, label_shape: tuple[int, ...]) -> None:
         """Choose the loss that "crossentropy" stands for, by the shape of the first labels."""
         if self._loss is None:
@@ -158,6 +176,18 @@ class Trainer(Layer):
             shape = (0, 1) if self.loss.sparse else (0, units)
             self._metrics = [metrics_module.get(i, units, shape) for i in self._metric_identifiers]
         return self._metrics
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """["loss", "compile_metrics"], as Keras counts them: the metrics of compile() are one. Their own names are
+        those of `metrics`.
+        """
+        return ["loss", *(["compile_metrics"] if self._metric_identifiers else [])]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The loss and the metrics since they were reset, by name."""
+        self._require_compiled("get_metrics_result")
+        return training.metric_results(self)
 
     @property
     def metrics(self) -> list[metrics_module.Metric]:
@@ -185,7 +215,7 @@ class Trainer(Layer):
         verbose: Any = "auto",
         callbacks: Any = None,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, ...] | None = None,
+        validation_data: Any = None,
         shuffle: bool | str = True,
         class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
@@ -193,17 +223,20 @@ class Trainer(Layer):
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
-        validation_freq: int = 1,
+        validation_freq: Any = 1,
         *,
         check_finite: bool = True,
     ) -> History:
         """Train: for each epoch, one step of the optimizer for each batch, in an order drawn anew by shuffle.
 
-        x: (samples, features). y: (samples,) or (samples, units), as the loss takes them. batch_size: 32 if None; the
-        last batch of an epoch may be smaller. verbose: see callbacks.ProgbarLogger. validation_split: the share of
-        the rows, cut off the end before any shuffling, to validate on; validation_data, (x, y) or (x, y,
-        sample_weight), takes precedence. shuffle: True, False or "batch" (only within batches). class_weight: class ->
-        weight; sample_weight: (samples,): each multiplies the samples' losses. check_finite: refuse NaN and infinite
+        x, y: (samples, …, features) and labels as the loss takes them, of NumPy, pandas, torch, JAX, lists, memory
+        maps; or x alone: a generator of (x, y) or (x, y, sample_weight) batches, a PyDataset, a tf.data.Dataset, a
+        torch DataLoader. batch_size: of arrays, 32 if None; the last batch of an epoch may be smaller.
+        steps_per_epoch: an epoch is so many steps, and the next one goes on from there. verbose: see ProgbarLogger.
+        validation_split: the share of the rows, cut off the end before any shuffling, to validate on; validation_data,
+        (x, y), (x, y, sample_weight) or what yields batches, takes precedence. validation_freq: validate every so many
+        epochs, or after those of a list. shuffle: True, False or "batch" (only within batches). class_weight: class ->
+        weight; sample_weight: (samples,), or one for each loss: multiplies it. check_finite: refuse NaN and infinite
         data and stop when the loss becomes so; False lets them through, as Keras does.
 
         Returns: History; history.history maps "loss", the metrics, and "val_" + each to a value an epoch.
@@ -211,41 +244,121 @@ class Trainer(Layer):
         FloatingPointError if the loss becomes NaN or infinite.
         """
         self._require_compiled("fit")
-        checks.refuse_unsupported(
-            "fit", steps_per_epoch=(steps_per_epoch, None), validation_steps=(validation_steps, None)
-        )
-        if shuffle not in (True, False, "batch"):
-            raise ValueError(f"fit: shuffle must be True, False or 'batch'; got {shuffle!r}.")
-        size = _batch_size("fit", batch_size)
-        data = loops.checked_data(self, x, y, sample_weight, class_weight, check_finite=check_finite)
+        _one_of("fit", "shuffle", shuffle, (True, False, "batch"))
+        _one_of("fit", "verbose", verbose, ("auto", 0, 1, 2))
+        steps = _steps("fit", "steps_per_epoch", steps_per_epoch)
+        due = _validation_freq(validation_freq)
+        counts = {"epochs": epochs, "initial_epoch": initial_epoch}
+        counts = {name: checks.non_negative_int("fit", name, value) for name, value in counts.items()}
+        held_out = None
+        if validation_data is None and validation_split:
+            if batches.yields_batches(x):
+                raise ValueError(f"fit: validation_split needs arrays to cut; got x of type {type(x).__name__}.")
+            rows = _rows(x, y, sample_weight)
+            (x, y, sample_weight), held_out = batches.split_validation(rows, validation_split)
+        data = self._batches("fit", x, y, sample_weight, class_weight, batch_size, steps, shuffle, check_finite)
+        size = batch_size
+        if validation_batch_size is not None:
+            size = checks.positive_int("fit", "validation_batch_size", validation_batch_size)
         validation = None
-        if validation_data is not None:
-            validation = self._validation(validation_data, check_finite)
-        elif validation_split:
-            data, validation = loops.split_validation(data, validation_split)
-            if class_weight is not None:  # weighs what is trained on, not what is validated on, as in Keras
-                validation = (*validation[:2], None)
+        if validation_data is not None or held_out is not None:
+            validation = self._validation(
+                validation_data if held_out is None else held_out, size, validation_steps, check_finite
+            )
+        if not self.optimizer.built:
+            self.gather_if_frozen_or_thawed()
         return loops.fit(
             self,
             data,
             validation,
-            batch_size=size,
-            validation_batch_size=size if validation_batch_size is None else _batch_size("fit", validation_batch_size),
-            validation_freq=checks.positive_int("fit", "validation_freq", validation_freq),
-            epochs=checks.non_negative_int("fit", "epochs", epochs),
-            initial_epoch=checks.non_negative_int("fit", "initial_epoch", initial_epoch),
-            shuffle=shuffle,
+            steps_per_epoch=steps,
+            validation_steps=_steps("fit", "validation_steps", validation_steps),
+            validation_freq=due,
             callbacks=callbacks,
             verbose=verbose,
             check_finite=check_finite,
+            **counts,
         )
 
-    def _validation(self, data: Any, check_finite: bool) -> tuple[Array, Array, Array | None]:
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+    def _batches(
+        self,
+        where: str,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        class_weight: Any,
+        batch_size: int | None,
+        steps: int | None,
+        shuffle: Any,
+        check_finite: bool,
+    ) -> batches.Batches:
+        """The batches of arrays, checked as a whole, or of whatever else yields batches, each checked as it comes."""
+
+        def check(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> batches.Batch:
+            return self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
+
+        if batches.yields_batches(x):
+            if steps is not None and config.random_stream() == "torch":
+                raise NotImplementedError(f"{where}: steps_per_epoch is not supported with torch's random stream.")
+            return batches.stream(
+                where, x, check, shuffle=shuffle, class_weight=class_weight, y=y, sample_weight=sample_weight
+            )
+        if batch_size is None and steps is not None:
+            size = max(1, math.ceil(len(x) / steps)) if hasattr(x, "__len__") else loops.DEFAULT_BATCH_SIZE
+        else:
+            size = _batch_size(where, batch_size)
+        if isinstance(x, np.memmap) and x.dtype != self._input_dtype():
+            return self._mapped_batches(x, y, sample_weight, class_weight, size, shuffle, check)
+        return batches.ArrayBatches(check(x, y, sample_weight, class_weight), size, shuffle)
+
+    def _mapped_batches(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, size: int, shuffle: Any, check: batches.Check
+    ) -> batches.ArrayBatches:
+        """Of a memory map in another dtype than the model's: its rows are converted and checked batch by batch."""
+        labels, weight = (None if a is None else np.asarray(a) for a in (y, sample_weight))
+        check(x[:1], None if labels is None else labels[:1], None if weight is None else weight[:1], None)
+        for name, array in (("y", labels), ("sample_weight", weight)):
+            if array is not None and len(array) != len(x):
+                raise ValueError(f"x and {name} must have the same number of samples; got {len(x)} and {len(array)}.")
+
+        def later(batch: batches.Batch) -> batches.Batch:
+            x, y, sample_weight = batch
+            return check(x, y, sample_weight, class_weight)
+
+        return batches.ArrayBatches((x, labels, weight), size, shuffle, later)
+
+    def _checked(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, *, check_finite: bool) -> batches.Batch:
+        """x, y and weights as arrays of the model's dtype that fit the model; builds it if this is its first data."""
+        array = self.checked_features(x, check_finite=check_finite)
+        if y is None:
+            raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
+        self._require_loss()
+        self.resolve_loss(np.shape(y))
+        shape = self.compute_output_shape(array.shape)
+        labels = checks.labels(y, self.dtype, shape, sparse=self.loss.sparse, check_finite=check_finite)
+        if check_finite:
+            self.loss.check_labels(labels, shape[-1])
+        weights = checks.weights_per_sample(
+            labels, sample_weight, class_weight, self.dtype, shape, check_finite=check_finite
+        )
+        return array, labels, weights
+
+    def _validation(self, data: Any, batch_size: Any, steps: Any, check_finite: bool) -> batches.Batches:
+        """The batches to validate on. Errors: as fit's, with "validation_data" before."""
+        steps = _steps("fit", "validation_steps", steps)
+        if isinstance(data, (tuple, list)):
+            if len(data) not in (2, 3):
+                raise ValueError(
+                    f"validation_data must be (x, y) or (x, y, sample_weight); got {type(data).__name__} of length "
+                    f"{len(data)}."
+                )
+            x, y, sample_weight = (*data, None)[:3]
+        elif batches.yields_batches(data):
+            x, y, sample_weight = data, None, None
+        else:
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}.")
-        x, y, sample_weight = (*data, None)[:3]
         try:
-            return loops.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)
+            return self._batches("fit", x, y, sample_weight, None, batch_size, steps, None, check_finite)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -264,15 +377,16 @@ class Trainer(Layer):
     ) -> Any:
         """The loss, penalties included, and the metrics at inference: [loss, metric, …], or a dict by name.
 
-        A model without metrics returns the loss alone. Arguments and errors: as fit's.
+        A model without metrics returns the loss alone. steps: of so many batches. Arguments and errors: as fit's.
         """
         self._require_compiled("evaluate")
-        checks.refuse_unsupported("evaluate", steps=(steps, None))
-        size = _batch_size("evaluate", batch_size)
-        data = loops.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)
+        _one_of("evaluate", "verbose", verbose, ("auto", 0, 1, 2))
+        steps = _steps("evaluate", "steps", steps)
+        data = self._batches("evaluate", x, y, sample_weight, None, batch_size, steps, None, check_finite)
         random.start_evaluation(first=not self.has_run)
         self.has_run = True
-        logs = loops.evaluate(self, data, batch_size=size, verbose=verbose, callbacks=callbacks)
+        epochs = batches.Epochs(data, steps, self.steps_per_execution)
+        logs = loops.evaluate(self, epochs, verbose=verbose, callbacks=callbacks)
         return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict(
@@ -285,12 +399,35 @@ class Trainer(Layer):
         *,
         check_finite: bool = True,
     ) -> Array:
-        """The outputs at inference, without dropout;  (samples, features) -> (samples, units)."""
-        checks.refuse_unsupported("predict", steps=(steps, None))
-        size = _batch_size("predict", batch_size)
-        array = self.checked_features(x, check_finite=check_finite)
+        """The outputs at inference, without dropout;  (samples, …, features) -> (samples, …, units).
+
+        x: as fit's; labels and weights that come with batches are left aside. steps: of so many batches.
+        """
+        _one_of("predict", "verbose", verbose, ("auto", 0, 1, 2))
+        steps = _steps("predict", "steps", steps)
+
+        def check(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> batches.Batch:
+            return self.checked_features(x, check_finite=check_finite), None, None
+
+        data: batches.Batches
+        if batches.yields_batches(x):
+            data = batches.stream("predict", x, check)
+        elif isinstance(x, np.memmap) and x.dtype != self._input_dtype():
+            data = batches.ArrayBatches(
+                (x, None, None),
+                _batch_size("predict", batch_size),
+                None,
+                lambda batch: check(batch[0], None, None, None),
+            )
+        else:
+            size = _batch_size("predict", batch_size)
+            array = self.checked_features(x, check_finite=check_finite)
+            if batch_size is None and steps is not None:
+                size = math.ceil(len(array) / steps)
+            data = batches.ArrayBatches((array, None, None), size, None)
         random.start_evaluation(first=False)
-        return loops.predict(self, array, batch_size=size, verbose=verbose, callbacks=callbacks)
+        epochs = batches.Epochs(data, steps, self.steps_per_execution)
+        return loops.predict(self, epochs, verbose=verbose, callbacks=callbacks)
 
     def train_on_batch(
         self,
@@ -304,7 +441,9 @@ class Trainer(Layer):
     ) -> Any:
         """One step on one batch; its loss and metrics before the update, as evaluate returns them."""
         self._require_compiled("train_on_batch")
-        data = loops.checked_data(self, x, y, sample_weight, class_weight, check_finite=check_finite)
+        data = self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
+        if not self.optimizer.built:
+            self.gather_if_frozen_or_thawed()
         self.reset_metrics()
         training.train_step(self, *data, check_finite=check_finite)
         logs = training.metric_results(self)
@@ -321,15 +460,60 @@ class Trainer(Layer):
     ) -> Any:
         """The loss and metrics of one batch at inference, as evaluate returns them."""
         self._require_compiled("test_on_batch")
-        data = loops.checked_data(self, x, y, sample_weight, None, check_finite=check_finite)
+        data = self._checked(x, y, sample_weight, None, check_finite=check_finite)
         self.reset_metrics()
         training.test_step(self, *data)
         logs = training.metric_results(self)
         return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
-        """The outputs of one batch at inference;  (B, features) -> (B, units)."""
+        """The outputs of one batch at inference;  (B, …, features) -> (B, …, units)."""
         return self.forward(self.checked_features(x, check_finite=check_finite), training=False)
+
+
+def _of_one_output(name: str, value: Any) -> Any:
+    """An argument for the model's one output, which may come in a list of one."""
+    if isinstance(value, dict):
+        raise NotImplementedError(f"compile: {name} by the outputs' names is not supported; the model has one output.")
+    if isinstance(value, (list, tuple)):
+        if len(value) != 1:
+            raise ValueError(f"compile: {name} must be one for the model's one output; got {len(value)}.")
+        return value[0]
+    return value
+
+
+def _loss_weight(value: Any) -> float | None:
+    return None if value is None else checks.finite_float("compile", "loss_weights", value)
+
+
+def _flat(metrics: Any) -> Any:
+    """metrics of the one output, which may come in a list of one list."""
+    return metrics[0] if metrics and len(metrics) == 1 and isinstance(metrics[0], (list, tuple)) else metrics
+
+
+def _rows(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """The three as arrays whose rows can be cut."""
+    return (
+        checks.as_array("x", x),
+        None if y is None else checks.as_array("y", y),
+        None if sample_weight is None else checks.as_array("sample_weight", sample_weight),
+    )
+
+
+def _one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if not isinstance(value, (bool, int, str)) or value not in allowed:
+        *most, last = (repr(one) for one in allowed)
+        raise ValueError(f"{where}: {name} must be {', '.join(most)} or {last}; got {value!r}.")
+
+
+def _steps(where: str, name: str, value: Any) -> int | None:
+    return None if value is None else checks.positive_int(where, name, value)
+
+
+def _validation_freq(value: Any) -> Any:
+    if isinstance(value, (list, tuple, set)) and all(isinstance(epoch, int) for epoch in value):
+        return value
+    return checks.positive_int("fit", "validation_freq", value)
 
 
 def _serialized_argument(value: Any) -> Any:

@@ -126,6 +126,7 @@ def data_loss(model: Trainer, y: Array, y_pred: Array, sample_weight: Array | No
     predictions, from_logits = loss_inputs(model, model.loss, y_pred)
     y, predictions, weight = in_dtype(model.loss.dtype, y, predictions, sample_weight)
     loss = model.loss.value(y, predictions, from_logits=from_logits, sample_weight=weight)
+    loss = loss if model.loss_weight is None else loss * model.loss_weight
     return loss.mean() if np.ndim(loss) else loss
 
 
@@ -137,6 +138,7 @@ def loss_gradient(model: Trainer, y: Array, y_pred: Array, sample_weight: Array 
     predictions, from_logits = loss_inputs(model, model.loss, y_pred)
     arrays = in_dtype(model.loss.dtype, y, predictions, sample_weight)
     gradient = model.loss.value_gradient(*arrays[:2], from_logits=from_logits, sample_weight=arrays[2])
+    gradient = gradient if model.loss_weight is None else gradient * model.loss_weight
     return model.optimizer.scale_loss(gradient.astype(model.dtype, copy=False)), predictions is not y_pred
 
 

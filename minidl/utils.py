@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl import naming, random
 from minidl.backend import Array
-from minidl.checks import positive_int
+from minidl.checks import positive_int, refuse_unsupported
 
 
 def set_random_seed(seed: int) -> None:
@@ -95,3 +95,35 @@ def normalize(x: Any, axis: int = -1, order: float = 2) -> Array:
     array = np.asarray(x)
     norm = np.linalg.norm(array, order, axis, keepdims=True)
     return array / np.where(norm == 0, 1, norm)
+
+
+class PyDataset:
+    """Batches by number, for fit, evaluate and predict: override __getitem__(i) -> (x, y) or (x, y, sample_weight).
+
+    And __len__, or the property num_batches (None: without end). on_epoch_begin, on_epoch_end: called around epochs.
+    workers, use_multiprocessing, max_queue_size: Keras's, of which minidl needs none: it makes each batch when it is
+    trained on. Errors: NotImplementedError for more than one worker. Source: keras.utils.PyDataset.
+    """
+
+    def __init__(self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10) -> None:
+        refuse_unsupported("PyDataset", workers=(workers, 1), use_multiprocessing=(use_multiprocessing, False))
+        self.workers, self.use_multiprocessing, self.max_queue_size = workers, use_multiprocessing, max_queue_size
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index), a batch.")
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches a pass has; None without end."""
+        if hasattr(self, "__len__"):
+            return len(self)
+        raise NotImplementedError(f"{type(self).__name__} must define num_batches or __len__.")
+
+    def on_epoch_begin(self) -> None:
+        """Called when an epoch begins."""
+
+    def on_epoch_end(self) -> None:
+        """Called when an epoch ends, and once before the first."""
+
+
+Sequence = PyDataset

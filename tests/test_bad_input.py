@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_same
 
 import minidl
-from minidl import callbacks, config, initializers, losses, metrics, regularizers, training
+from minidl import callbacks, config, fused, initializers, losses, metrics, regularizers, training
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Model, Sequential
 from minidl.optimizers import Adam
@@ -203,13 +203,13 @@ def test_bad_weights_of_samples_and_classes(model, method, case):
 NOT_POSITIVE = [0, -1, 2.0, True, "8", np.nan]
 BAD_FIT = [
     *[({"batch_size": v}, ValueError, "fit: batch_size must be a positive integer; got ") for v in NOT_POSITIVE],
-    *[({"validation_batch_size": v}, ValueError, "fit: batch_size must be a positive integer") for v in (0, 1.5)],
+    *[({"validation_batch_size": v}, ValueError, "fit: validation_batch_size must be a positive") for v in (0, 1.5)],
     *[
         ({"epochs": v}, ValueError, "fit: epochs must be a non-negative integer; got ")
         for v in (-1, 1.5, True, False, "1", None)
     ],
     *[({"initial_epoch": v}, ValueError, "fit: initial_epoch must be a non-negative integer") for v in (-1, 0.5, True)],
-    *[({"validation_freq": v}, ValueError, "fit: validation_freq must be a positive integer") for v in (0, [1, 2])],
+    *[({"validation_freq": v}, ValueError, "fit: validation_freq must be a positive integer") for v in (0, [1, "2"])],
     *[({"verbose": v}, ValueError, "verbose must be 'auto', 0, 1 or 2; got ") for v in (3, -1, "yes", None)],
     *[({"shuffle": v}, ValueError, "fit: shuffle must be True, False or 'batch'; got ") for v in ("epoch", None, 2)],
     *[
@@ -279,12 +279,6 @@ UNSUPPORTED = [
     ("Input", lambda **a: Input((4,), **a), "ragged", True),
     ("Input", lambda **a: Input((4,), **a), "tensor", np.ones(3)),
     ("Input", lambda **a: Input((4,), **a), "optional", True),
-    ("compile", lambda **a: new_model(**a), "loss_weights", np.ones(1)),
-    ("compile", lambda **a: new_model(**a), "auto_scale_loss", False),
-    ("fit", lambda **a: new_model().fit(X, Y, **a), "steps_per_epoch", 3),
-    ("fit", lambda **a: new_model().fit(X, Y, **a), "validation_steps", 3),
-    ("evaluate", lambda **a: new_model().evaluate(X, Y, **a), "steps", 3),
-    ("predict", lambda **a: new_model().predict(X, **a), "steps", 3),
 ]
 
 
@@ -477,7 +471,6 @@ def test_unbuilt_layer(what):
             r"loss: 'binary_crosentropy'\. Did you mean 'binary_cros",
         ),
         (lambda: new_model(metrics=["acuracy"]), r"Unknown metric: 'acuracy'\. Did you mean 'accuracy'"),
-        (lambda: new_model().compile("adam"), r"Unknown loss: None"),
         (
             lambda: config.set_random_stream("tensorflw"),
             r"Unknown random stream: 'tensorflw'\. Did you mean 'tensorflow'",
@@ -760,6 +753,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_before_that_step(model, mo
     start = [np.array(a) for a in (model.arena.theta, model.optimizer.m, model.optimizer.v)]
     seeds = model.layers[1].seed_generator.state.copy()
     monkeypatch.setattr(training, "total_loss", total_loss)
+    monkeypatch.setattr(fused, "fits", lambda model: False)
     message = rf"sequential: the loss became {value} at step 4\. The weights are those before this step\. Usual causes"
     with pytest.raises(FloatingPointError, match=message):
         model.fit(X, Y, batch_size=1, verbose=0)

@@ -261,7 +261,7 @@ def test_a_compile_that_fails_changes_nothing():
         {"optimizer": "adam", "loss": "mze"},
         {"optimizer": "adam", "loss": "bce", "metrics": ["area"]},
         {"optimizer": "adam", "loss": "bce", "weighted_metrics": "mae"},
-        {"optimizer": "adam", "loss": "bce", "loss_weights": [1]},
+        {"optimizer": "adam", "loss": "bce", "loss_weights": [1, 2]},
     ):
         with pytest.raises((ValueError, NotImplementedError)):
             model.compile(**wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same, central_differences
 
-from minidl import config, layers, loops, losses, regularizers, training, utils
+from minidl import batches, config, layers, loops, losses, regularizers, training, utils
 from minidl.layers import Activation, ActivityRegularization, Dense, Dropout, Identity, Input, Rescaling
 from minidl.models import Sequential
 from minidl.optimizers import Adam
@@ -212,8 +212,8 @@ def test_from_logits_of_a_sigmoid_warns_and_takes_the_logits_all_the_same():
 def test_label_smoothing(rng):
     x, y = data(rng)
     smoothed, by_hand = twins(small_model)
-    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2))
-    by_hand.compile("adam", BCE)
+    smoothed.compile("adam", losses.BinaryCrossentropy(label_smoothing=0.2), metrics=[])
+    by_hand.compile("adam", BCE, metrics=[])
     labels = y.astype(np.float32) * np.float32(0.8) + np.float32(0.1)
     first = smoothed.fit(x, y, shuffle=False, verbose=0, epochs=2)
     second = by_hand.fit(x, labels, shuffle=False, verbose=0, epochs=2)
@@ -516,7 +516,7 @@ def test_evaluate_returns_a_list_a_dict_or_a_number(rng):
     values, named = model.evaluate(x, y, verbose=0), model.evaluate(x, y, return_dict=True, verbose=0)
     assert values == [named["loss"], named["accuracy"]]
     assert list(named) == ["loss", "accuracy"]
-    model.compile("adam", BCE)
+    model.compile("adam", BCE, metrics=[])
     assert model.evaluate(x, y, verbose=0) == named["loss"]
 
 
@@ -535,7 +535,7 @@ def test_evaluate_changes_nothing(rng):
 @pytest.mark.parametrize(("samples", "fraction", "train"), [(10, 0.2, 8), (10, 0.25, 7), (3, 0.5, 1), (7, 0.1, 6)])
 def test_split_validation(samples, fraction, train):
     x = np.arange(samples)
-    (first, *_), (second, *_) = loops.split_validation((x, x, None), fraction)
+    (first, *_), (second, *_) = batches.split_validation((x, x, None), fraction)
     assert first.tolist() == list(range(train))
     assert second.tolist() == list(range(train, samples))
 

@@ -1,0 +1,277 @@
+"""Where the batches of an epoch come from: arrays, generators, PyDatasets, and whatever else yields batches.
+
+Source: keras.src.trainers.data_adapters and epoch_iterator; where Keras's backends differ, its TensorFlow backend.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random as python_random
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl import checks, random
+from minidl.backend import Array
+
+Batch = tuple[Array, Array | None, Array | None]  # x, y, sample_weight
+Check = Callable[[Any, Any, Any, Any], Batch]  # x, y, sample_weight, class_weight -> as arrays that fit the model
+
+
+class ArrayBatches:
+    """The rows of arrays that were checked, in batches of batch_size, in an order drawn anew for each pass.
+
+    A pass yields the row numbers of each batch; of shuffle None, for inference, slices of the rows as they come.
+    later: how rows are converted that could not be at once, of memory maps in another dtype.
+    """
+
+    def __init__(
+        self, arrays: Batch, batch_size: int, shuffle: bool | str | None, later: Callable[[Batch], Batch] | None = None
+    ) -> None:
+        self.x, self.y, self.sample_weight = arrays
+        self.samples, self.batch_size, self.shuffle = len(self.x), batch_size, shuffle
+        self.num_batches: int | None = math.ceil(self.samples / batch_size)
+        self.later = later
+
+    def one_pass(self) -> Iterator[Any]:
+        """The rows of each batch of one pass over the data."""
+        starts = range(0, self.samples, self.batch_size)
+        if self.shuffle is None:
+            return (slice(start, start + self.batch_size) for start in starts)
+        order = random.epoch_order(self.samples, self.batch_size, self.shuffle)
+        return (order[start : start + self.batch_size] for start in starts)
+
+    def take(self, rows: Any) -> Batch:
+        """The batch of these rows."""
+        parts = [None if array is None else array[rows] for array in (self.x, self.y, self.sample_weight)]
+        batch: Batch = tuple(parts)  # type: ignore[assignment]
+        return batch if self.later is None else self.later(batch)
+
+    def on_epoch_begin(self) -> None:
+        """Arrays need not be told."""
+
+    def on_epoch_end(self) -> None:
+        """Arrays need not be told."""
+
+
+class StreamBatches:
+    """Batches that somebody else makes; each is checked when it comes.
+
+    start: gives an iterator over one pass. num_batches: of a pass, None if unknown.
+    """
+
+    def __init__(
+        self,
+        check: Check,
+        start: Callable[[], Iterator[Any]],
+        num_batches: int | None,
+        class_weight: Any = None,
+        source: Any = None,
+    ) -> None:
+        self._check, self._start, self._class_weight, self._source = check, start, class_weight, source
+        self.num_batches = num_batches
+
+    def one_pass(self) -> Iterator[Any]:
+        """The batches of one pass, as they come."""
+        return self._start()
+
+    def take(self, batch: Any) -> Batch:
+        """One of them, checked. Errors: ValueError or TypeError for one that does not fit the model."""
+        return self._check(*unpack(batch), self._class_weight)
+
+    def on_epoch_begin(self) -> None:
+        """Tell the source, if it listens."""
+        getattr(self._source, "on_epoch_begin", _nothing)()
+
+    def on_epoch_end(self) -> None:
+        """Tell the source, if it listens."""
+        getattr(self._source, "on_epoch_end", _nothing)()
+
+
+Batches = ArrayBatches | StreamBatches
+
+
+def _nothing() -> None:
+    """For sources that do not listen."""
+
+
+def unpack(batch: Any) -> tuple[Any, Any, Any]:
+    """(x, y, sample_weight) of x, (x,), (x, y) or (x, y, sample_weight). Errors: ValueError for a longer tuple."""
+    if not isinstance(batch, (tuple, list)):
+        return batch, None, None
+    if not 1 <= len(batch) <= 3:
+        raise ValueError(f"a batch must be x, (x,), (x, y) or (x, y, sample_weight); got a tuple of {len(batch)}.")
+    x, y, sample_weight = (*batch, None, None)[:3]
+    return x, y, sample_weight
+
+
+def yields_batches(x: Any) -> bool:
+    """Whether x is something that yields data batch by batch, as against data."""
+    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)):
+        return False
+    is_data = any(hasattr(x, name) for name in ("__array__", "__dlpack__", "toarray"))
+    return not is_data and (hasattr(x, "__iter__") or hasattr(x, "__getitem__"))
+
+
+def stream(
+    where: str,
+    source: Any,
+    check: Check,
+    *,
+    shuffle: bool | str = False,
+    class_weight: Any = None,
+    **of_arrays: Any,
+) -> StreamBatches:
+    """Batches from what is no array: a generator, something like a PyDataset, or an iterable that can start anew.
+
+    shuffle: the order of a PyDataset's batches; whoever makes batches otherwise shuffles them himself. of_arrays:
+    the arguments that come with arrays alone, each of which must be None.
+    Errors: ValueError for one that is given, for class_weight with a generator or a torch DataLoader, and for no
+    batches.
+    """
+    kind = type(source).__name__
+    for name, value in of_arrays.items():
+        if value is not None:
+            raise ValueError(f"{where}: {name} comes with arrays; a {kind} yields it itself, in (x, y, sample_weight).")
+    if isinstance(source, types.GeneratorType):
+        if class_weight is not None:
+            raise ValueError(f"{where}: class_weight does not go with a generator; yield (x, y, sample_weight).")
+        return StreamBatches(check, _of_generator(where, source), None)
+    if hasattr(source, "__getitem__") and (hasattr(source, "num_batches") or hasattr(source, "__len__")):
+        return StreamBatches(check, *_of_dataset(source, shuffle), class_weight, source)
+    if class_weight is not None and type(source).__module__.startswith("torch."):
+        raise ValueError(f"{where}: class_weight does not go with a torch DataLoader; yield (x, y, sample_weight).")
+    return StreamBatches(check, lambda: iter(source), _length(source), class_weight)
+
+
+def _of_generator(where: str, generator: Any) -> Callable[[], Iterator[Any]]:
+    """A generator cannot start anew: a further pass begins with its first two batches again, as in Keras."""
+    first = list(itertools.islice(generator, 2))
+    if not first:
+        raise ValueError(f"{where}: the generator is empty; it must yield at least one batch.")
+    if not isinstance(first[0], tuple):
+        raise ValueError(
+            f"{where}: a generator must yield tuples, (x,), (x, y) or (x, y, sample_weight); got a "
+            f"{type(first[0]).__name__}."
+        )
+    return lambda: itertools.chain(first, generator)
+
+
+def _of_dataset(dataset: Any, shuffle: bool | str) -> tuple[Callable[[], Iterator[Any]], int | None]:
+    """The batches dataset[0], dataset[1], …, shuffled by Python's global generator, as Keras does."""
+    batches = dataset.num_batches if hasattr(dataset, "num_batches") else len(dataset)
+    if batches is None:
+        return lambda: (dataset[i] for i in itertools.count()), None
+    if batches < 1:
+        raise ValueError(f"the {type(dataset).__name__} has no batches.")
+
+    def start() -> Iterator[Any]:
+        numbers = list(range(batches))
+        if shuffle:
+            python_random.shuffle(numbers)
+        return (dataset[i] for i in numbers)
+
+    return start, batches
+
+
+def _length(source: Any) -> int | None:
+    """How many batches an iterable has, if it knows."""
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
+class Epochs:
+    """The steps of one epoch after the other over some batches. Source: keras.src.trainers.epoch_iterator.
+
+    steps_per_epoch: as many steps an epoch, going on in the next one where this one stopped; None: a pass over the
+    data. steps_per_execution: of as many steps at a time.
+    """
+
+    def __init__(self, batches: Batches, steps_per_epoch: int | None = None, steps_per_execution: int = 1) -> None:
+        self.batches, self.steps_per_epoch, self.execution = batches, steps_per_epoch, steps_per_execution
+        self._iterator: Iterator[Any] | None = None
+        self._known, self._seen = batches.num_batches, 0
+
+    def reset(self) -> None:
+        """Begin anew. The source is told that an epoch ended, also before the first one, as by Keras."""
+        self._iterator, self._known, self._seen = None, self.batches.num_batches, 0
+        self.batches.on_epoch_end()
+
+    @property
+    def num_batches(self) -> int | None:
+        """The steps of an epoch, None if unknown."""
+        return self.steps_per_epoch or self._known
+
+    def __iter__(self) -> Iterator[tuple[int, int, Iterator[Any]]]:
+        """(first step, last step, where its batches come from) of each execution of an epoch."""
+        self.batches.on_epoch_begin()
+        steps = self.steps_per_epoch or self._known
+        if self._iterator is None or self.steps_per_epoch is None:
+            self._iterator, self._seen = self.batches.one_pass(), 0
+        for first in range(0, steps, self.execution) if steps else itertools.count(0, self.execution):
+            if self._known and self._seen >= self._known:
+                if self.steps_per_epoch:
+                    _warn_of_the_end()
+                break
+            self._seen += self.execution
+            yield first, first + self.execution - 1, self._iterator
+        if self._known and self._seen >= self._known:
+            self._iterator = None  # the next epoch starts a new pass
+        self.batches.on_epoch_end()
+
+    def next_batches(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """The batches of one execution. Errors: OutOfData if there is not even one."""
+        found = 0
+        for batch in itertools.islice(iterator, self.execution):
+            found += 1
+            yield batch
+        if not found:
+            raise OutOfData
+
+    @contextmanager
+    def until_data_end(self) -> Iterator[None]:
+        """Inside, OutOfData ends the epoch with a warning."""
+        try:
+            yield
+        except OutOfData:
+            if self._known is None:
+                self._known = self._seen
+            _warn_of_the_end()
+            self._iterator = None
+            self.batches.on_epoch_end()
+
+
+class OutOfData(Exception):
+    """There are no more batches."""
+
+
+def _warn_of_the_end() -> None:
+    warnings.warn(
+        "Your input ran out of data; interrupting the epoch. Make sure that it can yield at least steps_per_epoch * "
+        "epochs batches.",
+        stacklevel=2,
+    )
+
+
+def split_validation(data: tuple[Any, Any, Any], fraction: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """The first ⌊n(1 − fraction)⌋ rows to train on, and the rest to validate on, before any shuffling.
+
+    Errors: ValueError for a fraction outside (0, 1) or one that leaves either part empty.
+    """
+    if not 0.0 < checks.finite_float("fit", "validation_split", fraction) < 1.0:
+        raise ValueError(f"validation_split must be in [0, 1); got {fraction!r}.")
+    samples = len(data[0])
+    at = math.floor(samples * (1.0 - fraction))
+    if at in (0, samples):
+        raise ValueError(
+            f"validation_split={fraction!r} of {samples} samples leaves no data to train on or none to validate on."
+        )
+    first, last = ([None if a is None else a[rows] for a in data] for rows in (slice(0, at), slice(at, samples)))
+    return tuple(first), tuple(last)  # type: ignore[return-value]
