@@ -4,7 +4,7 @@ What is left is rounding: each library rounds a number by half an ulp a few doze
 steps carry that on. Over the at most 36 steps of a script that is 36 · 2 · 25 = 1,800 ulps between the two, of the
 largest number of its array, if a step hands errors on as they are; 44 is the most that was seen. A mask, an order or a
 rule that differs shows as 1e-3 and more, a constant rounded otherwise as 1e-8: hence float64. In float32 the random
-numbers are others: the scripts that draw more than initial weights run in it too.
+numbers are others: a script with each kind of mask and noise runs in it too.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.py"))
 IMPORT = "import keras\n"
 ULPS = 1800  # 4.0e-13 in float64, 2.1e-4 in float32
 NOT_IN_FLOAT64 = ("02", "14")  # Keras has no top-k and no OrthogonalRegularizer in it
-MASKS_AND_NOISE = ("01", "06", "16", "17", "19", "20", "21", "22")
+MASKS_AND_NOISE = ("06", "16", "17", "21", "22")
 CASES = [
     pytest.param(path, dtype, id=f"{path.stem}-{dtype}")
     for path in SCRIPTS

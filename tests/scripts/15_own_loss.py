@@ -49,6 +49,18 @@ def largest_error(y_true, y_pred):
     return ops.max(ops.abs(y_true - y_pred), axis=-1)
 
 
+class GaussianLikelihood(keras.losses.Loss):
+    """Of two outputs, a mean and the logarithm of a variance, for one label."""
+
+    def call(self, y_true, y_pred):
+        mean, log_variance = y_pred[:, :1], y_pred[:, 1:]
+        return ops.mean(log_variance + ops.square(y_true - mean) * ops.exp(-log_variance), axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        error, precision = y_pred[:, :1] - y_true, np.exp(-y_pred[:, 1:])
+        return np.concatenate([2 * error * precision, 1 - error**2 * precision], axis=-1)
+
+
 rng = np.random.default_rng(15)
 x = rng.uniform(-1, 1, size=(120, 2))
 y = (x[:, 0] ** 2 + 0.2 * rng.normal(size=120))[:, None]
@@ -60,4 +72,9 @@ for name, loss in (("upper", PinballLoss(0.9)), ("lower", PinballLoss(0.1, reduc
     history = model.fit(x, y, epochs=3, batch_size=30, sample_weight=np.linspace(0.5, 1.5, 120), verbose=0)
     result[name] = history.history
     result["weights"] += model.get_weights()
+
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(2)])
+model.compile(optimizer=keras.optimizers.Adam(0.01), loss=GaussianLikelihood())
+result["likelihood"] = model.fit(x, y, epochs=3, batch_size=30, validation_split=0.2, verbose=0).history
+result["weights"] += model.get_weights()
 result["history"] = result["upper"]
