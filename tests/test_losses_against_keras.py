@@ -7,6 +7,7 @@ from loss_cases import LOSSES, METRICS, REDUCTIONS, LossCase
 
 import minidl.keras as minidl_keras
 from minidl import losses, metrics
+from minidl.naming import to_snake_case
 from minidl.oracle import record
 
 pytestmark = pytest.mark.keras
@@ -292,3 +293,19 @@ def test_one_s_own_loss(keras_tf, formula, derivative, weighted):
             # |e|⁴ ≤ 6⁴ and |4 e³| ≤ 900 of each element are what the sums are made of
             within("value", ours.value(y, p, **arguments), value, "float64", 1e-12 / 20 * 24 * 6**4)
             within("gradient", ours.value_gradient(y, p, **arguments), gradient, "float64", 1e-12 / 20 * 900)
+
+
+def test_every_name_that_keras_takes_is_known_or_refused_for_a_reason(keras_tf):
+    """Those that need arguments, such as Mean, are no metrics of y_true and y_pred."""
+    from keras.src.losses import ALL_OBJECTS_DICT as LOSS_NAMES
+    from keras.src.metrics import ALL_OBJECTS_DICT as METRIC_NAMES
+
+    needs_arguments = {"Loss", "LossFunctionWrapper", "Metric", "Mean", "Sum", "MeanMetricWrapper", "PrecisionAtRecall",
+                       "RecallAtPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity"}  # fmt: skip
+    needs_arguments |= {to_snake_case(name) for name in needs_arguments}
+    for module, names in ((losses, LOSS_NAMES), (metrics, METRIC_NAMES)):
+        for name in names.keys() - needs_arguments:
+            try:
+                assert module.get(name).name
+            except NotImplementedError as refusal:
+                assert "meant for images" in str(refusal), name
