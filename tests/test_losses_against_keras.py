@@ -278,17 +278,12 @@ def test_one_s_own_loss(keras_tf, formula, derivative, weighted):
     keras, tf = keras_tf
     y, p, weights = LossCase("own").data("float64")
     given = weights[:, None] if weighted else None
-    for reduction in REDUCTIONS:
-        with floatx(keras, "float64"):
-            base, ours = (
-                keras.losses.Loss,
-                losses.LossFunctionWrapper(formula(minidl_keras.ops), reduction, gradient=derivative),
-            )
-            call = formula(keras.ops)
-            theirs = type("Own", (base,), {"call": lambda self, y_true, y_pred, call=call: call(y_true, y_pred)})(
-                reduction=reduction
-            )
-            value, gradient = keras_value_and_gradient(tf, theirs, y, p, given)
+    call = formula(keras.ops)
+    own = type("Own", (keras.losses.Loss,), {"call": lambda self, y_true, y_pred: call(y_true, y_pred)})
+    with floatx(keras, "float64"):
+        for reduction in REDUCTIONS:
+            ours = losses.LossFunctionWrapper(formula(minidl_keras.ops), reduction, gradient=derivative)
+            value, gradient = keras_value_and_gradient(tf, own(reduction=reduction), y, p, given)
             arguments = {"from_logits": False, "sample_weight": given}
             # |e|⁴ ≤ 6⁴ and |4 e³| ≤ 900 of each element are what the sums are made of
             within("value", ours.value(y, p, **arguments), value, "float64", 1e-12 / 20 * 24 * 6**4)
