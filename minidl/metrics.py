@@ -918,7 +918,7 @@ class _BestAtConstraint(_Counts):
         return ops.divide_no_nan(hits, hits + misses)
 
     def result(self) -> Any:
-        limit = getattr(self, self.constraint)
+        limit = float(np.float32(getattr(self, self.constraint)))  # as Keras compares, in float64 too
         return ops.best_under_constraint(self.rates(self.constraint), self.rates(self.rate), at_least=limit)
 
 
@@ -1196,6 +1196,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
         concordance_correlation,
     )
 }
+_ELSEWHERE = ("BinaryIoU", "IoU", "MeanIoU", "OneHotIoU", "OneHotMeanIoU")  # of images
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape
 
 
@@ -1233,8 +1234,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     "accuracy" and "acc" mean BinaryAccuracy for a model with one output, SparseCategoricalAccuracy where the labels
     are (B,) or (B, 1), else CategoricalAccuracy, under that name, as in Keras. label_shape None: as the outputs'.
 
-    Errors: ValueError for an unknown name (with the nearest ones) or anything else.
-    Source: keras.src.trainers.compile_utils.get_metric.
+    Errors: ValueError for an unknown name (with the nearest ones) or anything else; NotImplementedError for Keras's of
+    images. Source: keras.src.trainers.compile_utils.get_metric.
     """
     if isinstance(identifier, dict):
         identifier = deserialize(identifier)
@@ -1256,6 +1257,11 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
         return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
+    if isinstance(identifier, str) and identifier.replace("_", "").lower() in map(str.lower, _ELSEWHERE):
+        raise NotImplementedError(
+            f"{identifier!r} is a metric of Keras that minidl does not support: it is meant for images. A metric of "
+            f"your own is a subclass of metrics.Metric, or a function of y_true and y_pred."
+        )
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))
 
 
