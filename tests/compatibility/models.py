@@ -69,13 +69,20 @@ def recorder(k: Any, events: list[Any]) -> Any:
     return type("Recorder", (k.callbacks.Callback,), {name: hook(name) for name in HOOKS})()
 
 
-def printed(run: Callable[[], Any]) -> list[Any]:
-    """Whether it prints, and the figures of the last state of each line; the layout is each library's own."""
+def printed_lines(run: Callable[[], Any]) -> list[str]:
+    """What it prints, line by line: of a bar that is drawn again and again, the last state."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         run()
     lines = [re.split(r"[\r\x08]", line.rstrip("\r\x08"))[-1] for line in text.getvalue().split("\n")]
-    return [bool(text.getvalue().strip()), *(re.findall(r"\w+: -?\d+\.\d+", line) for line in lines if ": " in line)]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    return [re.sub(r" +", " ", line).strip() for line in lines]
+
+
+def printed(run: Callable[[], Any]) -> list[Any]:
+    """Whether it prints, and the figures of each line; the layout is each library's own."""
+    lines = printed_lines(run)
+    return [any(lines), *(re.findall(r"\w+: -?\d+\.\d+", line) for line in lines if ": " in line)]
 
 
 # ------------------------------------------------------------------------------------- compile and fit
@@ -553,7 +560,7 @@ def called_back(k: Any, target: Any, /, *, fit_arguments: Any = None, prints: bo
     events: list[Any] = []
     held: list[Any] = []
     options = {"epochs": 6, "batch_size": 4, "verbose": 0, "validation_data": VALIDATION, **(fit_arguments or {})}
-    lines = printed(lambda: held.append(model.fit(X, Y, callbacks=[made, recorder(k, events)], **options)))
+    lines = printed_lines(lambda: held.append(model.fit(X, Y, callbacks=[made, recorder(k, events)], **options)))
     names = sorted(path.relative_to(".").as_posix() for path in Path().rglob("*") if path.is_file())
     found = {"history": held[0].history, "weights": model.get_weights(), "files": names, "epochs": held[0].epoch}
     texts = [path.read_text() for path in sorted(Path().glob("*.csv"))]

@@ -282,6 +282,7 @@ LAYERS = [
     ),
     a_layer("LayerNormalization", NORM),
     a_layer("UnitNormalization", {"axis": Try(1, run=layer3)}),
+    a_layer("GroupNormalization", {**NORM, "axis": Try(1, given={"groups": 1}, run=layer3), "groups": 1}, groups=2),
     a_layer("RMSNormalization", {"axis": Try([1, 2], run=layer3), "epsilon": 0.5}),
     Entry(
         "layers.Reshape",
@@ -540,7 +541,7 @@ DATA |= {f"{kind} of logits": (DATA[kind][0], LOGITS, "linear") for kind in ("bi
 
 
 def loss(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
-    """Its value, without and with weights; its gradient, in two steps of training, where the reduction gives one number."""
+    """Its value, without and with weights; where the reduction gives one number, its gradient, in two training steps."""
     y, p, activation = DATA[kind]
     made = target(**arguments)
     found = {"value": made(y, p), "weighted": made(y, p, sample_weight=WEIGHTS), "name": made.name}
