@@ -236,11 +236,18 @@ def features(x: Any, dtype: str, input_shape: tuple[int | None, ...] | None, *, 
 
 
 def labels(
-    y: Any, dtype: str, outputs: tuple[int | None, ...], *, sparse: bool = False, check_finite: bool = True
+    y: Any,
+    dtype: str,
+    outputs: tuple[int | None, ...],
+    *,
+    sparse: bool = False,
+    any_shape: bool = False,
+    check_finite: bool = True,
 ) -> Array:
     """y as an array of dtype and of the outputs' shape (samples, …, units); without the last axis if that is 1.
 
-    sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape.
+    sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape. any_shape: so is what has
+    another shape than the outputs, which a loss of one's own may take.
 
     Errors: as numeric_array; ValueError for another length or shape.
     """
@@ -257,7 +264,7 @@ def labels(
         return array
     if array.shape == outputs[:-1] and units == 1:
         array = array[..., None]
-    if array.shape != outputs:
+    if array.shape != outputs and not any_shape:
         raise ValueError(f"y: the model has {units} outputs, so y must be {outputs}; got {array.shape}.")
     return array
 

@@ -136,7 +136,7 @@ class Layer:
         """The layer of a get_config(), Keras's too."""
         return cls(**config)
 
-    def add_weight(
+    def new_weight(
         self,
         name: str,
         shape: tuple[int, ...],
