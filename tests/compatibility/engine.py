@@ -285,5 +285,5 @@ def _both_numbers(a: Any, b: Any) -> bool:
 def shortened(message: str) -> str:
     """A refusal's reason in one line of a table."""
     text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(message.split()))
-    text = re.sub(r" is an argument of Keras that minidl does not support; leave it at .*?\.$", "", text)
+    text = re.sub(r"^.* is an argument of Keras that minidl does not support \((.*)\); leave it at .*$", r"\1", text)
     return text if len(text) <= 200 else text[:197] + "…"

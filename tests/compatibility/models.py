@@ -478,7 +478,7 @@ SEQUENTIAL = [
         summary,
         {
             "line_length": 60,
-            "positions": Try([0.3, 0.6, 0.7, 1.0]),
+            "positions": Try([0.3, 0.6, 1.0]),
             "print_fn": Try(print, run=lambda k, m, /, **a: summary(k, m, **a)),
             "expand_nested": Try(True, run=nested_summary),
             "show_trainable": True,

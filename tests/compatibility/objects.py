@@ -541,7 +541,7 @@ DATA |= {f"{kind} of logits": (DATA[kind][0], LOGITS, "linear") for kind in ("bi
 
 
 def loss(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
-    """Its value, without and with weights; where the reduction gives one number, its gradient, in two training steps."""
+    """Its value, without and with weights; where the reduction gives one number, its gradient, in two steps."""
     y, p, activation = DATA[kind]
     made = target(**arguments)
     found = {"value": made(y, p), "weighted": made(y, p, sample_weight=WEIGHTS), "name": made.name}
