@@ -29,10 +29,11 @@ bench: $(VENV)/.stamp-bench  ## run the benchmarks; tables in benchmarks/README.
 	$(python) -m pytest benchmarks --benchmark-only --benchmark-json=.benchmarks/latest.json $(ARGS)
 	$(if $(ARGS),,$(python) benchmarks/report.py .benchmarks/latest.json)
 
-docs: $(VENV)/.stamp-docs  ## make the figures of the README and of docs/ again, and the notebook
+docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of docs/ again
 	$(python) -m minidl demo --out docs/demo
 	$(python) docs/randomness.py
 	$(python) docs/notebook.py
+	$(python) docs/write_compatibility.py
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

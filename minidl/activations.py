@@ -159,7 +159,8 @@ def get(identifier: Any) -> Activation:
 
     Also for a layer that is one, such as ReLU(max_value=6), for Keras's dict of a function, and for a functools.partial
     of any of these with keywords. A function is known by its name, and only if a framework made it: somebody's own
-    function called relu need not be one, and has no backward here.
+    function called relu need not be one, and has no backward here: it carries its elementwise derivative as an
+    attribute that Keras ignores, function.gradient = a function of the inputs.
     Errors: ValueError for an unknown name (with the nearest ones) or another function.
     """
     if identifier is None:
@@ -185,11 +186,29 @@ def get(identifier: Any) -> Activation:
     if name in _BY_NAME and library in _FRAMEWORKS:
         arguments = _OTHER_DEFAULTS.get((library, name))
         return _BY_NAME[name].with_arguments(**arguments) if arguments else _BY_NAME[name]
+    if callable(identifier) and callable(getattr(identifier, "gradient", None)):
+        return _own(name, identifier)
     raise ValueError(
         f"Unknown activation: {identifier!r}. Pass one of the names {', '.join(_BY_NAME)}, or a framework's "
-        f"function of that name, such as tf.nn.relu; a function of your own has no backward known here: give it with "
-        f"one, minidl.activations.Activation(name, forward, backward)."
+        f"function of that name, such as tf.nn.relu; a function of your own has no backward known here: give it one, "
+        f"function.gradient = the elementwise derivative as a function of the inputs, or "
+        f"minidl.activations.Activation(name, forward, backward)."
     )
+
+
+def _own(name: str, function: Any) -> Activation:
+    """The activation of a function of the inputs that carries its elementwise derivative."""
+
+    def forward(inputs: Array) -> Array:
+        return np.asarray(function(inputs)).astype(inputs.dtype, copy=False)
+
+    def backward(d_outputs: Array, inputs: Array) -> Array:
+        slope = np.asarray(function.gradient(inputs))
+        if slope.shape != inputs.shape:
+            raise ValueError(f"{name}: gradient must have the inputs' shape {inputs.shape}; got {slope.shape}.")
+        return d_outputs * slope.astype(inputs.dtype, copy=False)
+
+    return Activation(name, forward, backward, needs_inputs=True)
 
 
 def for_layer(where: str, identifier: Any) -> Activation:

@@ -33,13 +33,40 @@ def take_scalars(where: str, shape: tuple[int, ...]) -> None:
             raise ValueError(f"{where}: a weight of shape {shape} is larger than what the file holds.")
 
 
+# Why minidl does not support an argument of Keras's.
+_REASONS = {
+    "autocast": "all is computed in the layer's own dtype",
+    "batch_size": "batches may have any size",
+    "embeddings_freq": "there are no Embedding layers",
+    "embeddings_metadata": "there are no Embedding layers",
+    "from_sorted_ids": "predictions are scores, not sorted class numbers",
+    "input_tensor": "there are no symbolic tensors; call layers on Input(…)",
+    "input_tensors": "there are no symbolic tensors; the copy makes its own Input",
+    "lora_alpha": "low-rank adapters are for networks too large to be trained whole",
+    "lora_rank": "low-rank adapters are for networks too large to be trained whole",
+    "mask": "there are no masks of time steps",
+    "max_shard_size": "weights go into one file",
+    "optional": "a model has one input",
+    "profile_batch": "there is no TensorFlow graph to profile",
+    "quantization_config": "weights are floats",
+    "ragged": "arrays are dense",
+    "sparse": "arrays are dense",
+    "synchronized": "there is one device",
+    "tensor": "there are no symbolic tensors; call layers on Input(…)",
+    "use_multiprocessing": "each batch is made when it is trained on, in this process",
+    "workers": "each batch is made when it is trained on, in this process",
+    "zipped": "the name says whether a model goes into one file, and it always does",
+}
+
+
 def refuse_unsupported(where: str, **arguments: tuple[Any, Any]) -> None:
     """Raise if an argument of Keras's that minidl does not support was set: name=(value, Keras's default)."""
     for name, (value, default) in arguments.items():
         if value is not default and not (np.isscalar(value) and value == default):
+            reason = f" ({_REASONS[name]})" if name in _REASONS else ""
             raise NotImplementedError(
-                f"{where}: {name}={value!r} is an argument of Keras that minidl does not support; "
-                f"leave it at {default!r}."
+                f"{where}: {name}={value!r} is an argument of Keras that minidl does not support{reason}; leave it at "
+                f"{default!r}."
             )
 
 
@@ -236,11 +263,18 @@ def features(x: Any, dtype: str, input_shape: tuple[int | None, ...] | None, *, 
 
 
 def labels(
-    y: Any, dtype: str, outputs: tuple[int | None, ...], *, sparse: bool = False, check_finite: bool = True
+    y: Any,
+    dtype: str,
+    outputs: tuple[int | None, ...],
+    *,
+    sparse: bool = False,
+    any_shape: bool = False,
+    check_finite: bool = True,
 ) -> Array:
     """y as an array of dtype and of the outputs' shape (samples, …, units); without the last axis if that is 1.
 
-    sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape.
+    sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape. any_shape: so is what has
+    another shape than the outputs, which a loss of one's own may take.
 
     Errors: as numeric_array; ValueError for another length or shape.
     """
@@ -257,7 +291,7 @@ def labels(
         return array
     if array.shape == outputs[:-1] and units == 1:
         array = array[..., None]
-    if array.shape != outputs:
+    if array.shape != outputs and not any_shape:
         raise ValueError(f"y: the model has {units} outputs, so y must be {outputs}; got {array.shape}.")
     return array
 

@@ -26,14 +26,21 @@ from minidl import (
     wrappers,
 )
 from minidl.initializers import Initializer
-from minidl.layers import Input
+from minidl.layers import Input, Layer
+from minidl.losses import Loss
+from minidl.metrics import Metric
 from minidl.models import Model, Sequential
+from minidl.optimizers import Optimizer
 from minidl.regularizers import Regularizer
 
 __all__ = [
     "Initializer",
     "Input",
+    "Layer",
+    "Loss",
+    "Metric",
     "Model",
+    "Optimizer",
     "Regularizer",
     "Sequential",
     "activations",

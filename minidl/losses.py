@@ -22,6 +22,8 @@ class Loss:
     A loss of your own defines call(y_true, y_pred), the loss of each sample or of each element, and
     gradient(y_true, y_pred), the derivative of the sum of these with respect to y_pred, of y_pred's shape, which Keras
     ignores. The loss of a sample must not depend on another sample's y_pred. Weights and reduction are done here.
+    y_true may have any shape, a row for each sample; to a model with one output (B,) comes as (B, 1), where Keras hands
+    it on as it is, for y_pred (B, 1) to broadcast to (B, B).
 
     reduction: what is made of the samples' losses ℓ_b with weights w_b: "sum_over_batch_size" and "mean" Σ w ℓ / B;
     "mean_with_sample_weight" Σ w ℓ / Σ w; "sum" Σ w ℓ; None and "none" w_b ℓ_b, a loss for each sample. A model
@@ -31,6 +33,7 @@ class Loss:
 
     from_logits: bool = False
     sparse: ClassVar[bool] = False  # labels are class numbers, (B,) or (B, 1)
+    any_labels: ClassVar[bool] = True  # labels may have another shape than y_pred
     config_names: ClassVar[tuple[str, ...]] = ()  # the arguments beside name, reduction and dtype
     axis: int = -1
 
@@ -182,6 +185,7 @@ class _Formula(Loss):
     """
 
     averages: ClassVar[bool] = True
+    any_labels = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import config, initializers, losses, ops, serialization
 from minidl.backend import Array
-from minidl.checks import finite_float, positive_int
+from minidl.checks import finite_float, positive_int, refuse_unsupported
 from minidl.losses import (
     binary_crossentropy,
     binary_focal_crossentropy,
@@ -244,6 +244,8 @@ class MeanMetricWrapper(Mean):
         super().__init__(name or auto_name(type(self).__name__), dtype)
         self._fn = fn
         self._fn_kwargs = kwargs
+        if self._direction is None and any(fn is known for known in losses.FUNCTIONS.values()):
+            self._direction = "down"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add a batch: y_true, y_pred (B, U), sample_weight (B,) or None (all 1)."""
@@ -310,13 +312,14 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Array:
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Array:
     """1 where y_true's class is among the k largest, else 0;  (B, C), (B, C) -> (B,). Source: keras.metrics."""
     y_true, y_pred = _labels_and_predictions("top_k_categorical_accuracy", y_true, y_pred)
-    return ops.in_top_k(y_true.argmax(axis=-1), y_pred, k=k)
+    return ops.in_top_k(y_true.argmax(axis=-1), y_pred, k=k).astype(config.floatx())
 
 
-def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Array:
+def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Array:
     """1 where class y_true is among the k largest, else 0;  (B,), (B, C) -> (B,). Source: keras.metrics."""
+    refuse_unsupported("sparse_top_k_categorical_accuracy", from_sorted_ids=(from_sorted_ids, False))
     numbers, y_pred = _class_numbers("sparse_top_k_categorical_accuracy", y_true, y_pred)
-    return ops.in_top_k(numbers.astype(np.int64), y_pred, k=k)
+    return ops.in_top_k(numbers.astype(np.int64), y_pred, k=k).astype(config.floatx())
 
 
 class Accuracy(MeanMetricWrapper):
@@ -379,7 +382,14 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     _direction = "up"
     config_names = ("k",)
 
-    def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        k: int = 5,
+        name: str = "sparse_top_k_categorical_accuracy",
+        dtype: str | None = None,
+        from_sorted_ids: bool = False,
+    ) -> None:
+        refuse_unsupported("SparseTopKCategoricalAccuracy", from_sorted_ids=(from_sorted_ids, False))
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=self.k)
 
@@ -589,6 +599,7 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: Any = -1) -> Array:
 class CosineSimilarity(MeanMetricWrapper):
     """The mean cosine of the angle between y and p, of which the loss is the negative. Source: keras.metrics."""
 
+    _direction = "up"
     config_names = ("axis",)  # which Keras forgets to write, and reads
 
     def __init__(self, name: str = "cosine_similarity", dtype: str | None = None, axis: int = -1) -> None:
@@ -599,6 +610,7 @@ class CosineSimilarity(MeanMetricWrapper):
 class PearsonCorrelation(MeanMetricWrapper):
     """The mean correlation of y and p, along an axis or several. Source: keras.metrics.PearsonCorrelation."""
 
+    _direction = "up"
     config_names = ("axis",)
 
     def __init__(self, name: str = "pearson_correlation", dtype: str | None = None, axis: Any = -1) -> None:
@@ -609,6 +621,7 @@ class PearsonCorrelation(MeanMetricWrapper):
 class ConcordanceCorrelation(MeanMetricWrapper):
     """The mean concordance of y and p, along an axis or several. Source: keras.metrics.ConcordanceCorrelation."""
 
+    _direction = "up"
     config_names = ("axis",)
 
     def __init__(self, name: str = "concordance_correlation", dtype: str | None = None, axis: Any = -1) -> None:
@@ -905,7 +918,7 @@ class _BestAtConstraint(_Counts):
         return ops.divide_no_nan(hits, hits + misses)
 
     def result(self) -> Any:
-        limit = getattr(self, self.constraint)
+        limit = float(np.float32(getattr(self, self.constraint)))  # as Keras compares, in float64 too
         return ops.best_under_constraint(self.rates(self.constraint), self.rates(self.rate), at_least=limit)
 
 
@@ -1024,7 +1037,7 @@ class FBetaScore(Metric):
         return {name: getattr(self, name) for name in names}
 
     def reset_state(self) -> None:
-        zero = np.zeros((), self.dtype)
+        zero = np.zeros(np.shape(getattr(self, "true_positives", 0)), self.dtype)  # once updated, of the outputs' shape
         self.true_positives = self.false_positives = self.false_negatives = self.positives = zero
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -1107,7 +1120,7 @@ class R2Score(Metric):
         return {name: getattr(self, name) for name in ("sum", "squared_sum", "total_mse", "count", "num_samples")}
 
     def reset_state(self) -> None:
-        zero = np.zeros((), self._kept_in)
+        zero = np.zeros(np.shape(getattr(self, "sum", 0)), self._kept_in)  # once updated, of the outputs' shape
         self.sum = self.squared_sum = self.total_mse = self.count = zero
         self.num_samples = 0
 
@@ -1183,6 +1196,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
         concordance_correlation,
     )
 }
+_ELSEWHERE = ("BinaryIoU", "IoU", "MeanIoU", "OneHotIoU", "OneHotMeanIoU")  # of images
 BY_SHAPE = ("accuracy", "acc")  # the accuracy that fits the labels' shape
 
 
@@ -1220,8 +1234,8 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
     "accuracy" and "acc" mean BinaryAccuracy for a model with one output, SparseCategoricalAccuracy where the labels
     are (B,) or (B, 1), else CategoricalAccuracy, under that name, as in Keras. label_shape None: as the outputs'.
 
-    Errors: ValueError for an unknown name (with the nearest ones) or anything else.
-    Source: keras.src.trainers.compile_utils.get_metric.
+    Errors: ValueError for an unknown name (with the nearest ones) or anything else; NotImplementedError for Keras's of
+    images. Source: keras.src.trainers.compile_utils.get_metric.
     """
     if isinstance(identifier, dict):
         identifier = deserialize(identifier)
@@ -1243,6 +1257,11 @@ def get(identifier: Any, units: int = 1, label_shape: tuple[int, ...] | None = N
         return MeanMetricWrapper(FUNCTIONS[name], name=name)
     if inspect.isfunction(identifier):
         return MeanMetricWrapper(identifier, name=name)
+    if isinstance(identifier, str) and identifier.replace("_", "").lower() in map(str.lower, _ELSEWHERE):
+        raise NotImplementedError(
+            f"{identifier!r} is a metric of Keras that minidl does not support: it is meant for images. A metric of "
+            f"your own is a subclass of metrics.Metric, or a function of y_true and y_pred."
+        )
     raise ValueError(unknown_name("metric", identifier, [*_BY_NAME, *BY_SHAPE]))
 
 

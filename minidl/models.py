@@ -351,8 +351,10 @@ class Model(Trainer):
         """The penalties of all regularizers at the present weights."""
         return [penalty for layer in self._flat_layers for penalty in layer.losses]
 
-    def __call__(self, x: Any, training: bool = False) -> Array:
-        """The outputs for x; with training=True, with dropout."""
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        """The outputs for x; with training=True, with dropout. Of an Input or a layer's outputs for one, as Layer's."""
+        if isinstance(x, Chain):
+            return x.then(self, training=training)
         outputs = self.forward(self.checked_features(x, check_finite=False), training=bool(training))
         if training:
             self.finish_step()

@@ -98,6 +98,7 @@ class Trainer(Layer):
         if first or metrics is not None or weighted_metrics is not None:
             self._metric_identifiers = resolved
             self._metrics: list[metrics_module.Metric] | None = None
+            self._label_shape: tuple[int, ...] | None = None  # of the first data
             self.weighted_count = len(weighted_metrics or [])  # the last so many of compiled_metrics see the weights
         self.jit_compile = jit_compile is True
         self.steps_per_execution = steps_per_execution
@@ -164,6 +165,7 @@ class Trainer(Layer):
 
     def resolve_loss(self, label_shape: tuple[int, ...]) -> None:
         """Choose the loss that "crossentropy" stands for, by the shape of the first labels."""
+        self._label_shape = label_shape
         if self._loss is None:
             self._loss = losses_module.crossentropy_for(label_shape, self.output_shape[-1])
 
@@ -173,7 +175,9 @@ class Trainer(Layer):
         self._require_compiled("metrics")
         if self._metrics is None:
             units = self.output_shape[-1]
-            shape = (0, 1) if self.loss.sparse else (0, units)
+            shape: tuple[int, ...] = (0, 1) if self.loss.sparse else (0, units)
+            if self.loss.any_labels and self._label_shape:
+                shape = self._label_shape
             self._metrics = [metrics_module.get(i, units, shape) for i in self._metric_identifiers]
         return self._metrics
 
@@ -335,7 +339,8 @@ class Trainer(Layer):
         self._require_loss()
         self.resolve_loss(np.shape(y))
         shape = self.compute_output_shape(array.shape)
-        labels = checks.labels(y, self.dtype, shape, sparse=self.loss.sparse, check_finite=check_finite)
+        kind = {"sparse": self.loss.sparse, "any_shape": self.loss.any_labels}
+        labels = checks.labels(y, self.dtype, shape, **kind, check_finite=check_finite)
         if check_finite:
             self.loss.check_labels(labels, shape[-1])
         weights = checks.weights_per_sample(
@@ -387,7 +392,7 @@ class Trainer(Layer):
         self.has_run = True
         epochs = batches.Epochs(data, steps, self.steps_per_execution)
         logs = loops.evaluate(self, epochs, verbose=verbose, callbacks=callbacks)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict(
         self,
@@ -447,7 +452,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.train_step(self, *data, check_finite=check_finite)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def test_on_batch(
         self,
@@ -464,7 +469,7 @@ class Trainer(Layer):
         self.reset_metrics()
         training.test_step(self, *data)
         logs = training.metric_results(self)
-        return logs if return_dict else training.as_list(self, logs)
+        return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, …, features) -> (B, …, units)."""

@@ -135,7 +135,7 @@ METRICS = [
     *(MetricCase(name, "binary", {argument: limit, **more})
       for name, argument in (("SensitivityAtSpecificity", "specificity"), ("SpecificityAtSensitivity", "sensitivity"),
                              ("PrecisionAtRecall", "recall"), ("RecallAtPrecision", "precision"))
-      for limit in (0.3, 0.7) for more in ({}, {"num_thresholds": 1}, {"num_thresholds": 5, "class_id": 1})),
+      for limit, more in ((0.7, {}), (0.3, {"num_thresholds": 5, "class_id": 1}))),
     *(MetricCase("R2Score", "real", {"class_aggregation": a, "num_regressors": n})
       for a in (None, "uniform_average", "variance_weighted_average") for n in (0, 2)),
 ]  # fmt: skip

@@ -384,3 +384,19 @@ def test_a_layer_as_an_activation_trains_as_in_keras(keras_tf, name, arguments):
         assert abs(losses[1] - losses[0]) <= 1e-12 * losses[0]
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             close("weight", a, b)
+
+
+def test_a_function_of_one_s_own_carries_its_derivative(rng):
+    def cube(x):
+        return x**3
+
+    with pytest.raises(ValueError, match=r"function\.gradient = the elementwise derivative"):
+        activations.get(cube)
+    cube.gradient = lambda x: 3 * x**2
+    found = activations.get(cube)
+    inputs, d_outputs = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    assert_same(found(inputs), inputs**3)
+    assert_same(found.gradient(d_outputs, inputs, found(inputs)), d_outputs * (3 * inputs**2))
+    cube.gradient = lambda x: x.sum()
+    with pytest.raises(ValueError, match="inputs' shape"):
+        found.gradient(d_outputs, inputs, found(inputs))

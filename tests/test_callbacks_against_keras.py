@@ -1,8 +1,7 @@
 """Callbacks against live Keras: the same calls with the same logs, and the same effect on training.
 
 The models are made so that nothing rounds: one weight w with inputs 1 and labels 1 is (w + 1)/2 after a step of mean
-squared error with a learning rate of 1/4, so the loss is a power of 4, and all figures are equal. Where a learning rate
-is no power of 2 they differ by some roundings of float32, and are compared to 1e-6 of numbers below 1.
+squared error with a learning rate of 1/4, so the loss is a power of 4, and all figures are equal.
 """
 
 import csv
@@ -35,7 +34,8 @@ def fit(model, callbacks=None, **arguments):
 
 
 def plain(logs):
-    return {name: np.asarray(value).tolist() for name, value in (logs or {}).items()}
+    """In their order."""
+    return [(name, np.asarray(value).tolist()) for name, value in (logs or {}).items()]
 
 
 def recorder(k):
@@ -55,7 +55,7 @@ def outcome(model, history):
     """What training was: epochs, logs, the weight, the learning rate, the steps."""
     return (
         history.epoch,
-        history.history,
+        list(history.history.items()),
         history.params,
         np.asarray(model.get_weights()[0]).tolist(),
         float(model.optimizer.learning_rate),
@@ -95,6 +95,26 @@ def calls_of_evaluate_and_predict(k, _):
     found = dict(callback.params)
     model.predict(X, batch_size=3, verbose=0, callbacks=[callback])
     return calls, found, callback.params
+
+
+def calls_an_execution(k, folder):
+    """steps_per_execution=2 of three batches, in all three loops; an execution runs past the data's end."""
+    model = compiled(k, steps_per_execution=2, run_eagerly=False, metrics=[k.metrics.MeanAbsoluteError("an_error")])
+    callback, calls = recorder(k)
+    fit(model, [callback], epochs=1, batch_size=3, validation_batch_size=2)
+    model.evaluate(X, Y, batch_size=3, verbose=0, callbacks=[callback])
+    model.predict(X, batch_size=3, verbose=0, callbacks=[callback])
+    return calls
+
+
+def calls_of_a_generator(k, folder):
+    """How many steps an epoch has is not known before it has been run."""
+    callback, calls = recorder(k)
+    batches = ((X[:2], Y[:2]) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both say that the data ran out
+        compiled(k).fit(batches, epochs=1, verbose=0, callbacks=[callback], shuffle=False)
+    return calls, callback.params
 
 
 def calls_of_a_callback_list(k, _):
@@ -184,7 +204,7 @@ def history_that_goes_on(k, _):
 
 def early_stopping(k, **arguments):
     callback, model = k.callbacks.EarlyStopping(**arguments), compiled(k)
-    found = outcome(model, fit(model, [callback], epochs=8))
+    found = outcome(model, fit(model, [callback]))
     return found, callback.stopped_epoch, callback.best_epoch, callback.best, callback.wait
 
 
@@ -205,7 +225,7 @@ def early_stopping_with_min_delta(k, _):
 
 
 def early_stopping_with_baseline(k, _):
-    return early_stopping(k, monitor="loss", baseline=1e-4, patience=3, restore_best_weights=True)
+    return early_stopping(k, monitor="loss", baseline=1e-3, patience=3, restore_best_weights=True)
 
 
 def early_stopping_from_an_epoch(k, _):
@@ -236,7 +256,7 @@ def early_stopping_without_its_monitor(k, _):
 def reduce_lr(k, *others, **arguments):
     callback = k.callbacks.ReduceLROnPlateau(**{"factor": 0.5, "patience": 1, **arguments})
     model = compiled(k)
-    return outcome(model, fit(model, [callback, *others], epochs=9)), callback.best, callback.wait
+    return outcome(model, fit(model, [callback, *others], epochs=7)), callback.best, callback.wait
 
 
 def reduce_lr_on_plateau(k, _):
@@ -410,6 +430,27 @@ def backup_twice_and_keep(k, folder):
 
 def backup_steps(k, folder):
     return interrupted(k, folder, save_freq=3)
+
+
+def directions(k, _):
+    """Whether more or less is better, of every metric that both have."""
+    found = {}
+    for name in dir(minidl.metrics):
+        metric = getattr(minidl.metrics, name)
+        if isinstance(metric, type) and issubclass(metric, minidl.metrics.Metric) and hasattr(keras_metrics(), name):
+            arguments = {"MeanMetricWrapper": [k.losses.mean_squared_error], "FBetaScore": ["micro"]}
+            try:
+                made = getattr(k.metrics, name)(*arguments.get(name, []))
+            except TypeError:  # one that cannot be made without arguments
+                continue
+            found[name] = getattr(made, "_direction", None)
+    return found
+
+
+def keras_metrics():
+    import keras
+
+    return keras.metrics
 
 
 CASES = [

@@ -7,6 +7,7 @@ from loss_cases import LOSSES, METRICS, REDUCTIONS, LossCase
 
 import minidl.keras as minidl_keras
 from minidl import losses, metrics
+from minidl.naming import to_snake_case
 from minidl.oracle import record
 
 pytestmark = pytest.mark.keras
@@ -277,18 +278,29 @@ def test_one_s_own_loss(keras_tf, formula, derivative, weighted):
     keras, tf = keras_tf
     y, p, weights = LossCase("own").data("float64")
     given = weights[:, None] if weighted else None
-    for reduction in REDUCTIONS:
-        with floatx(keras, "float64"):
-            base, ours = (
-                keras.losses.Loss,
-                losses.LossFunctionWrapper(formula(minidl_keras.ops), reduction, gradient=derivative),
-            )
-            call = formula(keras.ops)
-            theirs = type("Own", (base,), {"call": lambda self, y_true, y_pred, call=call: call(y_true, y_pred)})(
-                reduction=reduction
-            )
-            value, gradient = keras_value_and_gradient(tf, theirs, y, p, given)
+    call = formula(keras.ops)
+    own = type("Own", (keras.losses.Loss,), {"call": lambda self, y_true, y_pred: call(y_true, y_pred)})
+    with floatx(keras, "float64"):
+        for reduction in REDUCTIONS:
+            ours = losses.LossFunctionWrapper(formula(minidl_keras.ops), reduction, gradient=derivative)
+            value, gradient = keras_value_and_gradient(tf, own(reduction=reduction), y, p, given)
             arguments = {"from_logits": False, "sample_weight": given}
             # |e|⁴ ≤ 6⁴ and |4 e³| ≤ 900 of each element are what the sums are made of
             within("value", ours.value(y, p, **arguments), value, "float64", 1e-12 / 20 * 24 * 6**4)
             within("gradient", ours.value_gradient(y, p, **arguments), gradient, "float64", 1e-12 / 20 * 900)
+
+
+def test_every_name_that_keras_takes_is_known_or_refused_for_a_reason(keras_tf):
+    """Those that need arguments, such as Mean, are no metrics of y_true and y_pred."""
+    from keras.src.losses import ALL_OBJECTS_DICT as LOSS_NAMES
+    from keras.src.metrics import ALL_OBJECTS_DICT as METRIC_NAMES
+
+    needs_arguments = {"Loss", "LossFunctionWrapper", "Metric", "Mean", "Sum", "MeanMetricWrapper", "PrecisionAtRecall",
+                       "RecallAtPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity"}  # fmt: skip
+    needs_arguments |= {to_snake_case(name) for name in needs_arguments}
+    for module, names in ((losses, LOSS_NAMES), (metrics, METRIC_NAMES)):
+        for name in names.keys() - needs_arguments:
+            try:
+                assert module.get(name).name
+            except NotImplementedError as refusal:
+                assert "meant for images" in str(refusal), name

@@ -278,7 +278,7 @@ def test_weighted_metrics_and_names(rng):
     x, y, weights = rng.normal(size=(4, 2)), rng.normal(size=4), np.array([1.0, 0, 0, 0])
     error = abs(model.predict(x, verbose=0)[:, 0] - y.astype(F32))
     logs = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
-    assert list(logs) == ["loss", "mae", "mae_1", "weighted_mae", "MSE"]
+    assert list(logs) == ["MSE", "loss", "mae", "mae_1", "weighted_mae"]
     close = {"mae": error.mean(), "mae_1": error.mean(), "weighted_mae": error[0], "MSE": error[0] ** 2}
     for name, value in close.items():
         assert logs[name] == pytest.approx(value, rel=1e-6)  # some ten roundings

@@ -238,8 +238,10 @@ def test_a_functional_chain_travels_both_ways(keras, tmp_path):
         here.utils.set_random_seed(1)
         inputs = here.Input((4,))
         outputs = here.layers.Dense(3, "relu")(inputs)
+        outputs = here.layers.BatchNormalization()(outputs)
         outputs = here.layers.Dropout(0.2)(outputs)
-        model = here.Model(inputs, here.layers.Dense(1)(outputs))
+        inner = here.Sequential([here.layers.Dense(3), here.layers.ReLU()])
+        model = here.Model(inputs, here.layers.Dense(1)(inner(outputs)))
         compiled(here, model, "nadam", loss="mse", metrics=None)
         batches(model, 2)
         model.save(tmp_path / "m.keras")
@@ -252,6 +254,10 @@ def test_a_functional_chain_travels_both_ways(keras, tmp_path):
 
 def test_a_model_with_branches_is_refused_by_name(keras, tmp_path):
     inputs = keras.Input((4,))
+    outputs = keras.layers.Dropout(0.5)(inputs, training=True)
+    keras.Model(inputs, outputs).save(tmp_path / "m.keras")
+    with pytest.raises(minidl_keras.saving.FileFormatError, match="with more than its inputs"):
+        minidl_keras.models.load_model(tmp_path / "m.keras")
     branches = keras.layers.Dense(4)(inputs), keras.layers.Dense(4)(inputs)
     keras.Model(inputs, keras.layers.Add()(branches)).save(tmp_path / "m.keras")
     with pytest.raises(minidl_keras.saving.FileFormatError, match="no chain of layers"):

@@ -236,7 +236,7 @@ def test_train_on_batch_returns_the_figures_before_the_update(rng):
     assert model.optimizer.iterations == 2
     assert model.test_on_batch(x, y)[0] < again["loss"]
     assert model.optimizer.iterations == 2
-    assert list(model.test_on_batch(x, y, return_dict=True)) == ["loss", "accuracy"]
+    assert list(model.test_on_batch(x, y, return_dict=True)) == ["accuracy", "loss"]
 
 
 def test_a_step_is_adam_on_the_gradient(rng):
@@ -515,7 +515,7 @@ def test_evaluate_returns_a_list_a_dict_or_a_number(rng):
     model = small_model()
     values, named = model.evaluate(x, y, verbose=0), model.evaluate(x, y, return_dict=True, verbose=0)
     assert values == [named["loss"], named["accuracy"]]
-    assert list(named) == ["loss", "accuracy"]
+    assert list(named) == ["accuracy", "loss"]  # by name, as in Keras
     model.compile("adam", BCE, metrics=[])
     assert model.evaluate(x, y, verbose=0) == named["loss"]
 

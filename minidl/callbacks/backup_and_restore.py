@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from typing import Any
 
 from minidl.callbacks.callback import Callback, Logs
@@ -105,9 +104,12 @@ class BackupAndRestore(Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.delete_checkpoint and os.path.exists(self.backup_dir):
+            import shutil  # slow to import, and seldom needed
+
             shutil.rmtree(self.backup_dir)
 
 
 def _copy(source: str, target: str) -> None:
-    shutil.copyfile(source, f"{target}.tmp")
+    with open(source, "rb") as original, open(f"{target}.tmp", "wb") as copy:
+        copy.write(original.read())
     os.replace(f"{target}.tmp", target)

@@ -76,7 +76,8 @@ class EarlyStopping(MonitorCallback):
         if self.restore_best_weights and self.best_weights is not None:
             if self.verbose > 0:
                 print(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
-            self.model.set_weights(self.best_weights)
+            for weight, best in zip(self.model.weights, self.best_weights, strict=True):
+                weight[...] = best  # also NaN, after a training that accepts it
 
     def get_monitor_value(self, logs: Logs | None) -> Any:
         """The monitored value, or None with a warning."""

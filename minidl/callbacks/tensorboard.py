@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import time
@@ -16,6 +17,7 @@ from minidl.callbacks.callback import Callback, Logs
 from minidl.checks import non_negative_int, positive_int, refuse_unsupported
 
 BUCKETS = 30  # TensorBoard's
+_file_numbers = itertools.count()
 
 
 class TensorBoard(Callback):
@@ -60,7 +62,7 @@ class TensorBoard(Callback):
             positive_int("TensorBoard", "update_freq, unless 'epoch' or 'batch',", self.update_freq)
         self._protocol = _Protocol()
         self._writers: dict[str, Any] = {}
-        self._step = 0
+        self._step, self._in_fit = 0, False
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -71,7 +73,7 @@ class TensorBoard(Callback):
     # ------------------------------------------------------------------------------------- the hooks
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._step = 0
+        self._step, self._in_fit = 0, True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.abort()
@@ -94,7 +96,8 @@ class TensorBoard(Callback):
     def on_test_end(self, logs: Logs | None = None) -> None:
         step = int(self.model.optimizer.iterations)
         self._write_scalars("validation", logs or {}, "evaluation_{}_vs_iterations", step)
-        self._writers["validation"].flush()
+        if not self._in_fit:
+            self.abort()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
@@ -114,6 +117,7 @@ class TensorBoard(Callback):
 
     def abort(self) -> None:
         """Close the files."""
+        self._in_fit = False
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
@@ -143,8 +147,8 @@ class TensorBoard(Callback):
 
     def _write(self, folder: str, tag: str, plugin: str, value: Any, step: int) -> None:
         if folder not in self._writers:
-            self._writers[folder] = self._protocol.writer(os.path.join(self.log_dir, folder))
-        self._writers[folder].add_event(self._protocol.event(tag, plugin, value, step))
+            self._writers[folder] = self._protocol.open(os.path.join(self.log_dir, folder))
+        self._protocol.add(self._writers[folder], self._protocol.event(tag, plugin, value, step))
 
 
 class _Protocol:
@@ -152,7 +156,7 @@ class _Protocol:
 
     def __init__(self) -> None:
         try:
-            from tensorboardX.event_file_writer import EventFileWriter
+            from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
         except ImportError:
             try:
@@ -163,8 +167,18 @@ class _Protocol:
                     f"TensorBoard needs tensorboardX or tensorboard, and neither is installed ({error}). "
                     f"Run: pip install 'minidl[tensorboard]'"
                 ) from error
-        self.writer = EventFileWriter
+            else:
+                self._open, self.add, self.is_folder = EventFileWriter, EventFileWriter.add_event, True
+        else:  # the writer that writes at once: the other one's flush() does not wait for what is to be written
+            self._open, self.add, self.is_folder = EventsWriter, EventsWriter.write_event, False
         self.events, self.summaries, self.tensors, self.shapes = event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
+
+    def open(self, folder: str) -> Any:
+        """A writer with flush() and close() to a new file, also where another was made in the same second."""
+        os.makedirs(folder, exist_ok=True)
+        suffix = f".{os.getpid()}.{next(_file_numbers)}.v2"
+        path = folder if self.is_folder else os.path.join(folder, "events")
+        return self._open(path, filename_suffix=suffix)
 
     def event(self, tag: str, plugin: str, value: Any, step: int) -> Any:
         """One value: an array of float32 or float64, bytes, or a list of bytes."""

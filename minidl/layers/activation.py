@@ -251,7 +251,7 @@ class PReLU(Layer):
         own = tuple(size for size in sizes if size is not None)
         self._built_for = shape
         self._summed = (0, *sorted(set(shared)))
-        self.add_weight("alpha", own, self.alpha_initializer, self.alpha_regularizer, self.alpha_constraint)
+        self.new_weight("alpha", own, self.alpha_initializer, self.alpha_regularizer, self.alpha_constraint)
         super().build(shape)
 
     def check_input(self, input_shape: Shape) -> None:

@@ -136,7 +136,7 @@ class Layer:
         """The layer of a get_config(), Keras's too."""
         return cls(**config)
 
-    def add_weight(
+    def new_weight(
         self,
         name: str,
         shape: tuple[int, ...],
@@ -171,7 +171,7 @@ class Layer:
         Of an Input, or of what a layer returned for one, the Chain that ends in this layer: see models.Functional.
         """
         if isinstance(inputs, Chain):
-            return inputs.then(self)
+            return inputs.then(self, training=training)
         if isinstance(inputs, Layer):
             raise TypeError(
                 f"{self.name}: called on the layer {inputs.name!r} itself; call it on what that layer returned."
@@ -322,8 +322,13 @@ class Chain:
     def __init__(self, source: Any, layers: tuple[Layer, ...], shape: Shape) -> None:
         self.source, self.layers, self.shape = source, layers, shape
 
-    def then(self, layer: Layer) -> Chain:
-        """The chain with one more layer, which is built for it, and knows its input and output from now on."""
+    def then(self, layer: Layer, *, training: bool = False) -> Chain:
+        """The chain with one more layer, which is built for it, and knows its input and output from now on.
+
+        training: False; fit and predict set it, in Keras too, whatever a layer was called with.
+        Errors: NotImplementedError for training=True.
+        """
+        checks.refuse_unsupported(layer.name, training=(training or False, False))
         if not layer.built:
             layer.build(self.shape)
         layer.check_input(self.shape)

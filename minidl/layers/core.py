@@ -31,6 +31,7 @@ class InputLayer(Layer, Chain):
         name: str | None = None,
         tensor: Any = None,
         optional: bool = False,
+        input_tensor: Any = None,
     ) -> None:
         checks.refuse_unsupported(
             "Input",
@@ -38,6 +39,7 @@ class InputLayer(Layer, Chain):
             sparse=(sparse or None, None),
             ragged=(ragged or None, None),
             tensor=(tensor, None),
+            input_tensor=(input_tensor, None),
             optional=(optional, False),
         )
         Layer.__init__(self, name=name, dtype=dtype)
@@ -48,6 +50,10 @@ class InputLayer(Layer, Chain):
         self.batch_shape: Shape = (None, *sample_shape("Input", shape))
         Chain.__init__(self, self, (), self.batch_shape)
         self.build(self.batch_shape)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """None: its shape is among its arguments."""
+        return None
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -114,11 +120,11 @@ class Dense(Layer):
         """Draw the kernel (I, U) and the bias (U,)."""
         *_, inputs = batch_shape(self.name, input_shape)
         assert inputs is not None
-        self.add_weight(
+        self.new_weight(
             "kernel", (inputs, self.units), self.kernel_initializer, self.kernel_regularizer, self.kernel_constraint
         )
         if self.use_bias:
-            self.add_weight("bias", (self.units,), self.bias_initializer, self.bias_regularizer, self.bias_constraint)
+            self.new_weight("bias", (self.units,), self.bias_initializer, self.bias_regularizer, self.bias_constraint)
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

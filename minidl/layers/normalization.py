@@ -77,9 +77,9 @@ class _Normalizing(_Scaled):
         self._note_axes(input_shape, axes)
         shape = self._own_shape
         if self.has_gamma:
-            self.add_weight("gamma", shape, self.gamma_initializer, self.gamma_regularizer, self.gamma_constraint)
+            self.new_weight("gamma", shape, self.gamma_initializer, self.gamma_regularizer, self.gamma_constraint)
         if self.has_beta:
-            self.add_weight("beta", shape, self.beta_initializer, self.beta_regularizer, self.beta_constraint)
+            self.new_weight("beta", shape, self.beta_initializer, self.beta_regularizer, self.beta_constraint)
 
     def _write_gradients(self, d_outputs: Array, mean: Array, epsilon: float) -> None:
         """d_gamma and d_beta, where γ scales (inputs − mean) / √(σ² + ε)."""
@@ -174,12 +174,12 @@ class BatchNormalization(_Normalizing):
         """Make γ and β (U,), and the moving mean and variance (U,)."""
         shape = batch_shape(self.name, input_shape)
         self._add_gamma_and_beta(shape, (self.axis,))
-        self.add_weight("moving_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
-        self.add_weight("moving_variance", self._own_shape, self.moving_variance_initializer, trainable=False)
+        self.new_weight("moving_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
+        self.new_weight("moving_variance", self._own_shape, self.moving_variance_initializer, trainable=False)
         if self.renorm:
-            self.add_weight("moving_stddev", self._own_shape, self._first_deviation, trainable=False)
-            self.add_weight("renorm_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
-            self.add_weight("renorm_stddev", self._own_shape, self._first_deviation, trainable=False)
+            self.new_weight("moving_stddev", self._own_shape, self._first_deviation, trainable=False)
+            self.new_weight("renorm_mean", self._own_shape, self.moving_mean_initializer, trainable=False)
+            self.new_weight("renorm_stddev", self._own_shape, self._first_deviation, trainable=False)
         super().build(shape)
 
     def __call__(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
@@ -494,7 +494,7 @@ class RMSNormalization(_Scaled):
         shape = batch_shape(self.name, input_shape)
         self.axis = _sorted_axes(self.axis)
         self._note_axes(shape, tuple(self.axis))
-        self.add_weight("scale", self._own_shape, initializers.Ones())
+        self.new_weight("scale", self._own_shape, initializers.Ones())
         super().build(shape)
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-
 from compatibility.engine import FLOAT32, Entry, Of, Try
 
 _rng = np.random.default_rng(20)
@@ -19,11 +18,16 @@ NAME = "other"
 
 
 def config_of(found: Any) -> Any:
-    """get_config(), where the object has one."""
-    return found.get_config() if hasattr(found, "get_config") else None
+    """get_config(), where the object has one and can write it."""
+    try:
+        return found.get_config() if hasattr(found, "get_config") else None
+    except NotImplementedError:
+        return None
 
 
-def train(k: Any, layers: list[Any], y: Any = Y, *, x: Any = X, optimizer: Any = None, loss: Any = "mse", steps: int = 2):
+def train(
+    k: Any, layers: list[Any], y: Any = Y, *, x: Any = X, optimizer: Any = None, loss: Any = "mse", steps: int = 2
+):
     """Some steps on one batch: the losses, the weights afterwards, and the outputs with them."""
     model = k.Sequential(layers)
     model.compile(optimizer=optimizer or k.optimizers.SGD(0.05), loss=loss, run_eagerly=True)
@@ -145,7 +149,11 @@ def the_input(k: Any, target: Any, /, **arguments: Any) -> Any:
     """In a model: its shapes and what it computes."""
     made = target(**arguments)
     model = k.Sequential([made, k.layers.Dense(2)])
-    return {"inputs": model.input_shape, "outputs": model.predict_on_batch(X), "name": made.name if "name" in arguments else None}
+    return {
+        "inputs": model.input_shape,
+        "outputs": model.predict_on_batch(X),
+        "name": made.name if "name" in arguments else None,
+    }
 
 
 def input_kind(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -201,7 +209,7 @@ LAYERS = [
             "kernel_constraint": Of(bounded),
             "bias_constraint": Try(Of(bounded), given={"bias_initializer": "ones"}),
             "lora_rank": Try(2, run=lora),
-            "lora_alpha": Try(4, given={"lora_rank": 2}, run=lora, effect=None),
+            "lora_alpha": Try(4, run=lora, effect=None),
             "quantization_config": Try(Of(eight_bits), run=quantized),
         },
         units=5,
@@ -231,7 +239,12 @@ LAYERS = [
     a_layer("GaussianNoise", {"stddev": 0.3, "seed": 4}, stddev=0.5),
     a_layer("GaussianDropout", {"rate": 0.3, "seed": 4}, rate=0.5),
     a_layer("AlphaDropout", {"rate": 0.3, "noise_shape": Try((8, 1)), "seed": 4}, rate=0.5),
-    a_layer("ActivityRegularization", {"l1": 0.1, "l2": 0.1}),
+    Entry(
+        "layers.ActivityRegularization",
+        layer,
+        {"l1": 0.1, "l2": 0.1, **BASE, "activity_regularizer": Try(Of(penalised), raises=True)},
+        variadic=tuple(BASE),
+    ),
     a_layer("Identity"),
     a_layer("Rescaling", {"scale": 0.25, "offset": 0.5}, scale=2.0),
     Entry(
@@ -246,6 +259,8 @@ LAYERS = [
             "variance": Try([1.0, 2.0, 3.0, 4.0], given={"mean": [1.0] * 4}, run=given_moments),
             "invert": True,
             **BASE,
+            "activity_regularizer": Try(Of(penalised), effect=False, why="nothing is trained by it"),
+            "trainable": Try(False, effect=False, why="nothing of it is trained"),
             "dtype": Try("float32", run=adapted_alone),
             "input_shape": Try((4,), run=built_at_once),
             "input_dim": Try(4, run=built_at_once),
@@ -267,12 +282,32 @@ LAYERS = [
     ),
     a_layer("LayerNormalization", NORM),
     a_layer("UnitNormalization", {"axis": Try(1, run=layer3)}),
-    a_layer("RMSNormalization", {"axis": Try(1, run=layer3), "epsilon": 0.5}),
-    a_layer("Reshape", {"target_shape": Try((6, 2))}, run=layer3, target_shape=(2, 6)),
+    a_layer("GroupNormalization", {**NORM, "axis": Try(1, given={"groups": 1}, run=layer3), "groups": 1}, groups=2),
+    a_layer("RMSNormalization", {"axis": Try([1, 2], run=layer3), "epsilon": 0.5}),
+    Entry(
+        "layers.Reshape",
+        layer3,
+        {
+            "target_shape": Try((6, 2)),
+            **BASE,
+            "dtype": Try("float32", given={"target_shape": (2, 2)}, run=called),
+            "input_shape": Try((4,), given={"target_shape": (4,)}, run=first_layer),
+            "input_dim": Try(4, given={"target_shape": (4,)}, run=first_layer),
+        },
+        {"target_shape": (2, 6)},
+        variadic=tuple(BASE),
+    ),
     a_layer("Permute", {"dims": Try((1, 2))}, run=layer3, dims=(2, 1)),
     a_layer("RepeatVector", {"n": 3}, n=2),
-    Entry("layers.InputLayer", the_input, {**INPUT, "input_tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
-    Entry("layers.Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
+    Entry(
+        "layers.InputLayer",
+        the_input,
+        {**INPUT, "input_tensor": Try(Of(tensor), drop=("shape",), effect=None)},
+        {"shape": (4,)},
+    ),
+    Entry(
+        "layers.Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}
+    ),
     Entry("Input", the_input, {**INPUT, "tensor": Try(Of(tensor), drop=("shape",), effect=None)}, {"shape": (4,)}),
 ]
 
@@ -332,18 +367,34 @@ ACTIVATIONS = [
     an_activation("tanh"),
     an_activation("tanh_shrink"),
     Entry("activations.threshold", apply, {}, {"x": GRID, "threshold": 0.5, "default_value": -1.0}),
-    Entry("activations.serialize", lambda k, t, /, activation: t(activation), {}, {"activation": Of(lambda k: k.activations.elu)}),
+    Entry(
+        "activations.serialize",
+        lambda k, t, /, activation: t(activation),
+        {},
+        {"activation": Of(lambda k: k.activations.elu)},
+    ),
     Entry(
         "activations.deserialize",
         lambda k, t, /, config, **a: t(config, **a)(GRID),
         {"custom_objects": Try(Of(lambda k: {"elu": k.activations.tanh}))},
         {"config": "elu"},
     ),
-    Entry("activations.get", lambda k, t, /, identifier: t(identifier)(GRID), {"identifier": [
-        Try(None, label="None"),
-        Try(Of(lambda k: k.activations.tanh), label="a function"),
-        Try({"class_name": "function", "config": "tanh", "module": "builtins", "registered_name": "function"}, label="a config", effect=True),
-    ]}, {"identifier": "elu"}),
+    Entry(
+        "activations.get",
+        lambda k, t, /, identifier: t(identifier)(GRID),
+        {
+            "identifier": [
+                Try(None, label="None"),
+                Try(Of(lambda k: k.activations.tanh), label="a function"),
+                Try(
+                    {"class_name": "function", "config": "tanh", "module": "builtins", "registered_name": "function"},
+                    label="a config",
+                    effect=True,
+                ),
+            ]
+        },
+        {"identifier": "elu"},
+    ),
 ]
 
 # ---------------------------------------------------------------------------------------- initializers
@@ -352,7 +403,11 @@ ACTIVATIONS = [
 def initializer(k: Any, target: Any, /, *, shape: tuple[int, ...] = (4, 3), **arguments: Any) -> Any:
     """Two arrays, the second of a new shape, and the config."""
     made = target(**arguments)
-    return {"first": made(shape), "second": made((*shape[:-1], shape[-1] + 1), dtype="float32"), "config": config_of(made)}
+    return {
+        "first": made(shape),
+        "second": made((*shape[:-1], shape[-1] + 1), dtype="float32"),
+        "config": config_of(made),
+    }
 
 
 def initializer3(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -384,7 +439,9 @@ INITIALIZERS = [
     *with_alias(
         "initializers", ["Orthogonal", "OrthogonalInitializer", "orthogonal"], initializer, {"gain": 0.5, "seed": 4}
     ),
-    *with_alias("initializers", ["RandomNormal", "random_normal"], initializer, {"mean": 0.5, "stddev": 0.5, "seed": 4}),
+    *with_alias(
+        "initializers", ["RandomNormal", "random_normal"], initializer, {"mean": 0.5, "stddev": 0.5, "seed": 4}
+    ),
     *with_alias(
         "initializers", ["RandomUniform", "random_uniform"], initializer, {"minval": -0.5, "maxval": 0.5, "seed": 4}
     ),
@@ -412,7 +469,17 @@ def regularizer(k: Any, target: Any, /, **arguments: Any) -> Any:
     made = target(**arguments)
     dense = k.layers.Dense(4, kernel_regularizer=made)
     steps = train(k, [k.Input(shape=(4,)), dense, k.layers.Dense(1)])
-    return {"value": float(np.asarray(made(X[:4]))), "steps": steps, "config": config_of(made)}
+    return {
+        "value": float(np.asarray(made(k.ops.convert_to_tensor(X[:4].astype(k.config.floatx()))))),
+        "steps": steps,
+        "config": config_of(made),
+    }
+
+
+def regularizer_in_float32(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """The same, as Keras's own rounds to float32 and then cannot go on in float64."""
+    k.config.set_floatx("float32")
+    return regularizer(k, target, **arguments)
 
 
 def regularizer_in_float32(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -472,12 +539,15 @@ DATA = {
     "distributions": (POSITIVE / POSITIVE.sum(axis=1, keepdims=True), PROBABILITIES, "softmax"),
 }
 # TensorFlow's in_top_k takes float32 alone
-DATA |= {f"{kind} in float32": (DATA[kind][0], PROBABILITIES.astype("float32"), "softmax") for kind in ("categorical", "sparse")}
+DATA |= {
+    f"{kind} in float32": (DATA[kind][0], PROBABILITIES.astype("float32"), "softmax")
+    for kind in ("categorical", "sparse")
+}
 DATA |= {f"{kind} of logits": (DATA[kind][0], LOGITS, "linear") for kind in ("binary", "categorical", "sparse")}
 
 
 def loss(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
-    """Its value, without and with weights; its gradient, in two steps of training, where the reduction gives one number."""
+    """Its value, without and with weights; where the reduction gives one number, its gradient, in two steps."""
     y, p, activation = DATA[kind]
     made = target(**arguments)
     found = {"value": made(y, p), "weighted": made(y, p, sample_weight=WEIGHTS), "name": made.name}
@@ -554,7 +624,11 @@ def functions(module: str) -> list[Entry]:
         a_function(
             "sparse_categorical_crossentropy",
             "sparse",
-            {"from_logits": logits, "ignore_class": 1, "axis": Try(1, effect=False, why="the last, counted from the front")},
+            {
+                "from_logits": logits,
+                "ignore_class": 1,
+                "axis": Try(1, effect=False, why="the last, counted from the front"),
+            },
             module,
         ),
         a_function("categorical_hinge", "categorical", {}, module),
@@ -572,7 +646,9 @@ def functions(module: str) -> list[Entry]:
 
 
 LOSSES = [
-    a_loss("BinaryCrossentropy", "binary", {"from_logits": logits_of("binary"), **SMOOTH, "axis": along_columns("binary")}),
+    a_loss(
+        "BinaryCrossentropy", "binary", {"from_logits": logits_of("binary"), **SMOOTH, "axis": along_columns("binary")}
+    ),
     a_loss(
         "BinaryFocalCrossentropy",
         "binary",
@@ -585,7 +661,11 @@ LOSSES = [
             "axis": along_columns("binary"),
         },
     ),
-    a_loss("CategoricalCrossentropy", "categorical", {"from_logits": logits_of("categorical"), **SMOOTH, "axis": along_columns("categorical")}),
+    a_loss(
+        "CategoricalCrossentropy",
+        "categorical",
+        {"from_logits": logits_of("categorical"), **SMOOTH, "axis": along_columns("categorical")},
+    ),
     a_loss(
         "CategoricalFocalCrossentropy",
         "categorical",
@@ -627,7 +707,9 @@ def metric(k: Any, target: Any, /, *, kind: str, **arguments: Any) -> Any:
     return {"result": result, "name": made.name, "dtype": str(made.dtype), "empty": empty, "config": config_of(made)}
 
 
-def a_metric(name: str, kind: str, arguments: dict[str, Any] | None = None, *, run: Any = metric, **required: Any) -> Entry:
+def a_metric(
+    name: str, kind: str, arguments: dict[str, Any] | None = None, *, run: Any = metric, **required: Any
+) -> Entry:
     common = {"name": NAME, "dtype": "float32"}
     return Entry(f"metrics.{name}", partial(run, kind=kind), {**(arguments or {}), **common}, required)
 
@@ -636,7 +718,12 @@ def of_values(k: Any, target: Any, /, **arguments: Any) -> Any:
     made = target(**arguments)
     made.update_state(X)
     made.update_state(X + 1.0, sample_weight=WEIGHTS)
-    return {"result": np.array(made.result(), float), "name": made.name, "dtype": str(made.dtype), "config": config_of(made)}
+    return {
+        "result": np.array(made.result(), float),
+        "name": made.name,
+        "dtype": str(made.dtype),
+        "config": config_of(made),
+    }
 
 
 def metric_logits(kind: str) -> Try:
@@ -644,17 +731,21 @@ def metric_logits(kind: str) -> Try:
 
 
 PR = {"thresholds": Try([0.3, 0.6]), "top_k": 1, "class_id": 1}
-AT = {"num_thresholds": 5, "class_id": 1}
+AT = {"num_thresholds": Try(5, effect=None), "class_id": 1}
 METRICS = [
-    *[
-        Entry(f"metrics.{name}", of_values, {"name": NAME, "dtype": "float32"})
-        for name in ("Mean", "Sum")
-    ],
+    *[Entry(f"metrics.{name}", of_values, {"name": NAME, "dtype": "float32"}) for name in ("Mean", "Sum")],
     a_metric(
         "MeanMetricWrapper",
         "real",
-        {"fn": Try(Of(lambda k: k.losses.mean_absolute_error)), "kwargs": Try(0.5, run=lambda k, t, /, *, fn, kwargs=None:
-            metric(k, t, kind="real", fn=k.losses.huber, **({} if kwargs is None else {"delta": kwargs})))},
+        {
+            "fn": Try(Of(lambda k: k.losses.mean_absolute_error)),
+            "kwargs": Try(
+                0.5,
+                run=lambda k, t, /, *, fn, kwargs=None: metric(
+                    k, t, kind="real", fn=k.losses.huber, **({} if kwargs is None else {"delta": kwargs})
+                ),
+            ),
+        },
         fn=Of(lambda k: k.losses.mean_squared_error),
     ),
     a_metric("Accuracy", "sparse", run=lambda k, t, /, kind, **a: _accuracy(k, t, **a)),
@@ -662,10 +753,22 @@ METRICS = [
     a_metric("CategoricalAccuracy", "categorical"),
     a_metric("SparseCategoricalAccuracy", "sparse"),
     a_metric("TopKCategoricalAccuracy", "categorical in float32", {"k": 2}),
-    a_metric("SparseTopKCategoricalAccuracy", "sparse in float32", {"k": 2, "from_sorted_ids": Try(True, run=lambda k, t, /, kind="", **a: _sorted_ids(k, t, **a))}),
+    a_metric(
+        "SparseTopKCategoricalAccuracy",
+        "sparse in float32",
+        {"k": 2, "from_sorted_ids": Try(True, run=lambda k, t, /, kind="", **a: _sorted_ids(k, t, **a))},
+    ),
     a_metric("BinaryCrossentropy", "binary", {"from_logits": metric_logits("binary"), **SMOOTH}),
-    a_metric("CategoricalCrossentropy", "categorical", {"from_logits": metric_logits("categorical"), **SMOOTH, "axis": Try(1, effect=False, why="the last")}),
-    a_metric("SparseCategoricalCrossentropy", "sparse", {"from_logits": metric_logits("sparse"), "ignore_class": 1, "axis": Try(1, effect=False, why="the last")}),
+    a_metric(
+        "CategoricalCrossentropy",
+        "categorical",
+        {"from_logits": metric_logits("categorical"), **SMOOTH, "axis": Try(1, effect=False, why="the last")},
+    ),
+    a_metric(
+        "SparseCategoricalCrossentropy",
+        "sparse",
+        {"from_logits": metric_logits("sparse"), "ignore_class": 1, "axis": Try(1, effect=False, why="the last")},
+    ),
     a_metric("CategoricalHinge", "categorical"),
     a_metric("Hinge", "signs"),
     a_metric("SquaredHinge", "signs"),
@@ -680,8 +783,21 @@ METRICS = [
     a_metric("CosineSimilarity", "real", {"axis": 0}),
     a_metric("ConcordanceCorrelation", "real", {"axis": 0}),
     a_metric("PearsonCorrelation", "real", {"axis": 0}),
-    a_metric("R2Score", "real", {"class_aggregation": [Try(None, label="None"), Try("variance_weighted_average", label="variance_weighted_average")], "num_regressors": 2}),
-    *[a_metric(name, "binary", {"thresholds": Try([0.3, 0.6])}) for name in ("TruePositives", "TrueNegatives", "FalsePositives", "FalseNegatives")],
+    a_metric(
+        "R2Score",
+        "real",
+        {
+            "class_aggregation": [
+                Try(None, label="None"),
+                Try("variance_weighted_average", label="variance_weighted_average"),
+            ],
+            "num_regressors": 2,
+        },
+    ),
+    *[
+        a_metric(name, "binary", {"thresholds": Try([0.3, 0.6])})
+        for name in ("TruePositives", "TrueNegatives", "FalsePositives", "FalseNegatives")
+    ],
     *[a_metric(name, "binary", PR) for name in ("Precision", "Recall")],
     a_metric(
         "AUC",
@@ -689,7 +805,10 @@ METRICS = [
         {
             "num_thresholds": 5,
             "curve": "PR",
-            "summation_method": [Try("majoring", given={"num_thresholds": 5}, label="majoring"), Try("minoring", given={"num_thresholds": 5}, label="minoring")],
+            "summation_method": [
+                Try("majoring", given={"num_thresholds": 5}, label="majoring"),
+                Try("minoring", given={"num_thresholds": 5}, label="minoring"),
+            ],
             "thresholds": Try([0.3, 0.6]),
             "multi_label": True,
             "num_labels": Try(3, given={"multi_label": True}, effect=False, why="as the data say"),
@@ -701,14 +820,34 @@ METRICS = [
     a_metric("RecallAtPrecision", "binary", AT, precision=0.5),
     a_metric("SensitivityAtSpecificity", "binary", AT, specificity=0.5),
     a_metric("SpecificityAtSensitivity", "binary", AT, sensitivity=0.5),
-    a_metric("F1Score", "categorical", {"average": [Try(a, label=a) for a in ("micro", "macro", "weighted")], "threshold": 0.3}),
-    a_metric("FBetaScore", "categorical", {"average": [Try(a, label=a) for a in ("micro", "macro", "weighted")], "beta": 2.0, "threshold": 0.3}),
+    a_metric(
+        "F1Score",
+        "categorical",
+        {"average": [Try(a, label=a) for a in ("micro", "macro", "weighted")], "threshold": 0.3},
+    ),
+    a_metric(
+        "FBetaScore",
+        "categorical",
+        {"average": [Try(a, label=a) for a in ("micro", "macro", "weighted")], "beta": 2.0, "threshold": 0.3},
+    ),
     *functions("metrics"),
     a_function("binary_accuracy", "binary", {"threshold": 0.3}, "metrics"),
     a_function("categorical_accuracy", "categorical", {}, "metrics"),
     a_function("sparse_categorical_accuracy", "sparse", {}, "metrics"),
     a_function("top_k_categorical_accuracy", "categorical in float32", {"k": 1}, "metrics"),
-    a_function("sparse_top_k_categorical_accuracy", "sparse in float32", {"k": 1, "from_sorted_ids": Try(True, run=lambda k, t, /, y_true, y_pred, **a: t(y_true, np.argsort(-y_pred, axis=1).astype("float32"), **a), given={"k": 1})}, "metrics"),
+    a_function(
+        "sparse_top_k_categorical_accuracy",
+        "sparse in float32",
+        {
+            "k": 1,
+            "from_sorted_ids": Try(
+                True,
+                run=lambda k, t, /, y_true, y_pred, **a: t(y_true, np.argsort(-y_pred, axis=1).astype("float32"), **a),
+                given={"k": 1},
+            ),
+        },
+        "metrics",
+    ),
     a_function("concordance_correlation", "real", {"axis": 0}, "metrics"),
     a_function("pearson_correlation", "real", {"axis": 0}, "metrics"),
 ]
@@ -717,7 +856,12 @@ METRICS = [
 def _accuracy(k: Any, target: Any, /, **arguments: Any) -> Any:
     made = target(**arguments)
     made.update_state(CLASSES, (CLASSES + np.arange(8) // 5) % 3)
-    return {"result": np.array(made.result(), float), "name": made.name, "dtype": str(made.dtype), "config": config_of(made)}
+    return {
+        "result": np.array(made.result(), float),
+        "name": made.name,
+        "dtype": str(made.dtype),
+        "config": config_of(made),
+    }
 
 
 def _sorted_ids(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -787,15 +931,48 @@ OPTIMIZERS = [
 def rates(k: Any, target: Any, /, **arguments: Any) -> Any:
     """The rate at some steps, the name and the config."""
     made = target(**arguments)
-    return {"rates": [made(step) for step in (0, 1, 2, 3, 5, 8, 13, 50)], "name": getattr(made, "name", None), "config": config_of(made)}
+    return {
+        "rates": [made(step) for step in (0, 1, 2, 3, 5, 8, 13, 50)],
+        "name": getattr(made, "name", None),
+        "config": config_of(made),
+    }
 
 
 DECAY = {"initial_learning_rate": 0.1, "decay_steps": 4}
 SCHEDULES = [
-    Entry("optimizers.schedules.CosineDecay", rates, {"alpha": 0.1, "name": NAME, "warmup_target": Try(0.3, given={"warmup_steps": 2}), "warmup_steps": Try(2, given={"warmup_target": 0.3})}, DECAY),
-    Entry("optimizers.schedules.CosineDecayRestarts", rates, {"t_mul": 3.0, "m_mul": 0.5, "alpha": 0.1, "name": NAME}, {"initial_learning_rate": 0.1, "first_decay_steps": 4}),
-    Entry("optimizers.schedules.ExponentialDecay", rates, {"staircase": True, "name": NAME}, {**DECAY, "decay_rate": 0.5}),
-    Entry("optimizers.schedules.InverseTimeDecay", rates, {"staircase": True, "name": NAME}, {**DECAY, "decay_rate": 0.5}),
-    Entry("optimizers.schedules.PolynomialDecay", rates, {"end_learning_rate": 0.05, "power": 2.0, "cycle": True, "name": NAME}, DECAY),
-    Entry("optimizers.schedules.PiecewiseConstantDecay", rates, {"name": NAME}, {"boundaries": [2, 5], "values": [0.1, 0.2, 0.3]}),
+    Entry(
+        "optimizers.schedules.CosineDecay",
+        rates,
+        {
+            "alpha": 0.1,
+            "name": NAME,
+            "warmup_target": Try(0.3, given={"warmup_steps": 2}),
+            "warmup_steps": Try(2, given={"warmup_target": 0.3}),
+        },
+        DECAY,
+    ),
+    Entry(
+        "optimizers.schedules.CosineDecayRestarts",
+        rates,
+        {"t_mul": 3.0, "m_mul": 0.5, "alpha": 0.1, "name": NAME},
+        {"initial_learning_rate": 0.1, "first_decay_steps": 4},
+    ),
+    Entry(
+        "optimizers.schedules.ExponentialDecay", rates, {"staircase": True, "name": NAME}, {**DECAY, "decay_rate": 0.5}
+    ),
+    Entry(
+        "optimizers.schedules.InverseTimeDecay", rates, {"staircase": True, "name": NAME}, {**DECAY, "decay_rate": 0.5}
+    ),
+    Entry(
+        "optimizers.schedules.PolynomialDecay",
+        rates,
+        {"end_learning_rate": 0.05, "power": 2.0, "cycle": True, "name": NAME},
+        DECAY,
+    ),
+    Entry(
+        "optimizers.schedules.PiecewiseConstantDecay",
+        rates,
+        {"name": NAME},
+        {"boundaries": [2, 5], "values": [0.1, 0.2, 0.3]},
+    ),
 ]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from compatibility.engine import Entry, Of, Try
 from compatibility.models import calls, compiled, dataset, member, net, reads, shapes, trained
-from compatibility.objects import GRID, NAME, WEIGHTS, X, Y, apply, bounded, config_of, penalised
+from compatibility.objects import NAME, WEIGHTS, X, Y, apply, bounded, config_of, penalised
 
 # ------------------------------------------------------- serialize, deserialize and get of each module
 
@@ -23,7 +21,9 @@ def home(k: Any, module: str) -> Any:
     return k
 
 
-def keras_form(module: str, make: Callable[[Any], Any], use: Callable[[Any], Any], argument: str, config: str) -> list[Entry]:
+def keras_form(
+    module: str, make: Callable[[Any], Any], use: Callable[[Any], Any], argument: str, config: str
+) -> list[Entry]:
     """serialize, deserialize and get. make(k): an object. use(object): what it computes."""
 
     def serialized(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -146,7 +146,10 @@ LAYER_BASE = {
 }
 BASES = [
     *class_entries,
-    *[Entry(name, own_loss, {"name": NAME, "reduction": "sum", "dtype": "float32"}) for name in ("losses.Loss", "Loss")],
+    *[
+        Entry(name, own_loss, {"name": NAME, "reduction": "sum", "dtype": "float32"})
+        for name in ("losses.Loss", "Loss")
+    ],
     *[Entry(name, own_metric, {"name": NAME, "dtype": "float32"}) for name in ("metrics.Metric", "Metric")],
     *[Entry(name, own_layer, LAYER_BASE, variadic=("input_shape", "input_dim")) for name in ("layers.Layer", "Layer")],
 ]
@@ -191,19 +194,54 @@ LAYER = [
             "overwrite_with_gradient": Try(True, effect=False),
             "name": Try(NAME, effect=False),
         },
-        unbuilt, shape=(2,), initializer="zeros", name="extra",
+        unbuilt,
+        shape=(2,),
+        initializer="zeros",
+        name="extra",
     ),
     layer_member("build", lambda k, m, /, **a: [m.build(**a), shapes(m)], None, unbuilt, input_shape=(None, 4)),
-    layer_member("build_from_config", lambda k, m, /, **a: [m.build_from_config(**a), shapes(m)], None, unbuilt, config={"input_shape": (None, 4)}),
+    layer_member(
+        "build_from_config",
+        lambda k, m, /, **a: [m.build_from_config(**a), shapes(m)],
+        None,
+        unbuilt,
+        config={"input_shape": (None, 4)},
+    ),
     layer_member("call", layer_call, {}, inputs=X),
     layer_member("compute_output_shape", calls("compute_output_shape", tuple), input_shape=(None, 4)),
     layer_member("count_params", calls("count_params")),
-    layer_member("from_config", lambda k, m, /, config: type(m).from_config(m.get_config()).get_config(), {}, config=None),
+    layer_member(
+        "from_config", lambda k, m, /, config: type(m).from_config(m.get_config()).get_config(), {}, config=None
+    ),
     layer_member("get_build_config", calls("get_build_config")),
     layer_member("get_config", calls("get_config")),
     layer_member("get_weights", calls("get_weights")),
-    layer_member("set_weights", lambda k, m, /, **a: [m.set_weights(**a), m.get_weights()], {}, weights=[np.ones((4, 2)), np.ones(2)]),
-    *[layer_member(name, reads(name)) for name in ("weights", "variables", "trainable_weights", "non_trainable_weights", "trainable_variables", "non_trainable_variables", "losses", "trainable", "dtype", "compute_dtype", "variable_dtype", "input_dtype", "name", "built", "activity_regularizer")],
+    layer_member(
+        "set_weights",
+        lambda k, m, /, **a: [m.set_weights(**a), m.get_weights()],
+        {},
+        weights=[np.ones((4, 2)), np.ones(2)],
+    ),
+    *[
+        layer_member(name, reads(name))
+        for name in (
+            "weights",
+            "variables",
+            "trainable_weights",
+            "non_trainable_weights",
+            "trainable_variables",
+            "non_trainable_variables",
+            "losses",
+            "trainable",
+            "dtype",
+            "compute_dtype",
+            "variable_dtype",
+            "input_dtype",
+            "name",
+            "built",
+            "activity_regularizer",
+        )
+    ],
     layer_member("metrics", reads("metrics")),
     layer_member("metrics_variables", reads("metrics_variables")),
 ]
@@ -220,11 +258,18 @@ def metric_member(name: str, run: Any, arguments: Any = None, owner: Any = mean,
 
 
 METRIC = [
-    metric_member("update_state", lambda k, m, /, **a: [m.update_state(**a), float(np.asarray(m.result()))][1:], {"sample_weight": WEIGHTS}, values=X[:, 0]),
+    metric_member(
+        "update_state",
+        lambda k, m, /, **a: [m.update_state(**a), float(np.asarray(m.result()))][1:],
+        {"sample_weight": WEIGHTS},
+        values=X[:, 0],
+    ),
     metric_member("result", lambda k, m, /: float(np.asarray(m.result()))),
     metric_member("reset_state", lambda k, m, /: [m.reset_state(), float(np.asarray(m.result()))][1:]),
     metric_member("get_config", calls("get_config")),
-    metric_member("from_config", lambda k, m, /, **a: type(m).from_config(**a).name, config={"name": "it", "dtype": "float64"}),
+    metric_member(
+        "from_config", lambda k, m, /, **a: type(m).from_config(**a).name, config={"name": "it", "dtype": "float64"}
+    ),
     metric_member("dtype", reads("dtype", str)),
     metric_member("variables", reads("variables", lambda found: [float(np.asarray(v)) for v in found])),
 ]
@@ -254,7 +299,12 @@ OPTIMIZER = [
     optimizer_member("iterations", reads("iterations", lambda found: int(np.asarray(found)))),
     optimizer_member("variables", reads("variables", lambda found: [np.asarray(v).astype(float) for v in found])),
     optimizer_member("get_config", calls("get_config")),
-    optimizer_member("from_config", lambda k, m, /, **a: type(m).from_config(**a).get_config(), {"custom_objects": Try({}, effect=False)}, config=Of(lambda k: adam(k).get_config())),
+    optimizer_member(
+        "from_config",
+        lambda k, m, /, **a: type(m).from_config(**a).get_config(),
+        {"custom_objects": Try({}, effect=False)},
+        config=Of(lambda k: adam(k).get_config()),
+    ),
 ]
 
 
@@ -265,8 +315,14 @@ def huber(k: Any) -> Any:
 LOSS = [
     Entry("Loss.call", lambda k, m, /, **a: m.call(**a), {}, {"y_true": Y, "y_pred": X[:, :1]}, owner=huber),
     Entry("Loss.dtype", reads("dtype", str), owner=huber),
-    Entry("Loss.get_config", calls("get_config"), owner=huber),
-    Entry("Loss.from_config", lambda k, m, /, **a: type(m).from_config(**a).name, {}, {"config": {"name": "it"}}, owner=huber),
+    Entry("Loss.get_config", lambda k, made, /: {"config": made.get_config()}, owner=huber),
+    Entry(
+        "Loss.from_config",
+        lambda k, m, /, **a: type(m).from_config(**a).name,
+        {},
+        {"config": {"name": "it"}},
+        owner=huber,
+    ),
 ]
 
 
@@ -287,9 +343,25 @@ def hook(name: str) -> Entry:
 
 
 CALLBACK = [
-    *[hook(f"on_{what}_{when}") for what in ("batch", "epoch", "train", "train_batch", "test", "test_batch", "predict", "predict_batch") for when in ("begin", "end")],
-    Entry("Callback.set_model", lambda k, m, /, model: [m.set_model(model), m.model is model], {}, {"model": Of(net)}, owner=callback),
-    Entry("Callback.set_params", lambda k, m, /, params: [m.set_params(params), m.params], {}, {"params": {"epochs": 3}}, owner=callback),
+    *[
+        hook(f"on_{what}_{when}")
+        for what in ("batch", "epoch", "train", "train_batch", "test", "test_batch", "predict", "predict_batch")
+        for when in ("begin", "end")
+    ],
+    Entry(
+        "Callback.set_model",
+        lambda k, m, /, model: [m.set_model(model), m.model is model],
+        {},
+        {"model": Of(net)},
+        owner=callback,
+    ),
+    Entry(
+        "Callback.set_params",
+        lambda k, m, /, params: [m.set_params(params), m.params],
+        {},
+        {"params": {"epochs": 3}},
+        owner=callback,
+    ),
     Entry("Callback.model", reads("model", lambda found: type(found).__name__), owner=callback),
 ]
 
@@ -374,7 +446,10 @@ def weights_loaded(k: Any, model: Any, /, *, skip_mismatch: Any = None, **argume
 
 SAVE = {
     "overwrite": Try(False, effect=False, why="asks only where the file exists"),
-    "zipped": [Try(True, effect=False, why="the default", label="True"), Try(False, label="False", run=lambda k, t, /, **a: save_folder(k, t, **a))],
+    "zipped": [
+        Try(True, effect=False, why="the default", label="True"),
+        Try(False, label="False", run=lambda k, t, /, **a: save_folder(k, t, **a)),
+    ],
 }
 
 
@@ -395,15 +470,68 @@ LOAD = {
     "safe_mode": Try(False, effect=False, why="no code is ever run"),
 }
 FILES = [
-    member("save", model_save, {**SAVE, "zipped": [SAVE["zipped"][0], Try(False, label="False", run=lambda k, m, /, **a: save_folder(k, m.save, **a))], "include_optimizer": Try(False, effect=None)}, filepath="m.keras"),
-    member("save_weights", weights_kept, {"overwrite": Try(False, effect=False, why="asks only where the file exists"), "max_shard_size": Try(1.0, effect=None)}, filepath="m.weights.h5"),
+    member(
+        "save",
+        model_save,
+        {
+            **SAVE,
+            "zipped": [
+                SAVE["zipped"][0],
+                Try(False, label="False", run=lambda k, m, /, **a: save_folder(k, m.save, **a)),
+            ],
+            "include_optimizer": Try(False, effect=None),
+        },
+        filepath="m.keras",
+    ),
+    member(
+        "save_weights",
+        weights_kept,
+        {
+            "overwrite": Try(False, effect=False, why="asks only where the file exists"),
+            "max_shard_size": Try(1.0, run=lambda k, m, /, **a: [m.save_weights(**a), None][1:], effect=None),
+        },
+        filepath="m.weights.h5",
+    ),
     member("load_weights", weights_loaded, {"skip_mismatch": True}, filepath="m.weights.h5"),
-    *[Entry(f"{module}.save_model", save_function, {**SAVE, "include_optimizer": Try(False, effect=None)}, {"model": Of(trained), "filepath": "m.keras"}) for module in ("models", "saving")],
+    *[
+        Entry(
+            f"{module}.save_model",
+            save_function,
+            {**SAVE, "include_optimizer": Try(False, effect=None)},
+            {"model": Of(trained), "filepath": "m.keras"},
+        )
+        for module in ("models", "saving")
+    ],
     *[Entry(f"{module}.load_model", load, LOAD, {"filepath": "m.keras"}) for module in ("models", "saving")],
-    Entry("saving.save_weights", lambda k, t, /, **a: [t(**a), files()], {"overwrite": Try(False, effect=False), "max_shard_size": Try(1.0, effect=None)}, {"model": Of(trained), "filepath": "m.weights.h5"}),
-    Entry("saving.load_weights", lambda k, t, /, **a: [trained(k).save_weights(a["filepath"]), t(**a), a["model"].get_weights()], {"skip_mismatch": Try(True, effect=False, why="nothing to skip")}, {"model": Of(compiled), "filepath": "m.weights.h5"}),
-    Entry("models.clone_model", cloned, {"input_tensors": Try(Of(lambda k: [k.Input(shape=(4,))]), effect=None), "clone_function": Of(renamed_layer), "call_function": Try(lambda layer, *a, **o: layer(*a, **o), effect=None), "recursive": Try(True, effect=False, why="no model within")}, {"model": Of(trained)}),
-    Entry("models.model_from_json", from_json, {"custom_objects": Try({})}, {"json_string": Of(lambda k: trained(k).to_json())}),
+    Entry(
+        "saving.save_weights",
+        lambda k, t, /, **a: [t(**a), files()],
+        {"overwrite": Try(False, effect=False), "max_shard_size": Try(1.0, effect=None)},
+        {"model": Of(trained), "filepath": "m.weights.h5"},
+    ),
+    Entry(
+        "saving.load_weights",
+        lambda k, t, /, **a: [trained(k).save_weights(a["filepath"]), t(**a), a["model"].get_weights()],
+        {"skip_mismatch": Try(True, effect=False, why="nothing to skip")},
+        {"model": Of(compiled), "filepath": "m.weights.h5"},
+    ),
+    Entry(
+        "models.clone_model",
+        cloned,
+        {
+            "input_tensors": Try(Of(lambda k: [k.Input(shape=(4,))]), effect=None),
+            "clone_function": Of(renamed_layer),
+            "call_function": Try(lambda layer, *a, **o: layer(*a, **o), raises=True),
+            "recursive": Try(True, effect=False, why="no model within"),
+        },
+        {"model": Of(trained)},
+    ),
+    Entry(
+        "models.model_from_json",
+        from_json,
+        {"custom_objects": Try({})},
+        {"json_string": Of(lambda k: trained(k).to_json())},
+    ),
 ]
 
 
@@ -415,7 +543,10 @@ def chain(k: Any, target: Any, /, **arguments: Any) -> Any:
     return [model.predict_on_batch(X), model.name, model.trainable]
 
 
-FILES += [Entry(name, chain, {"name": NAME, "trainable": False}, variadic=("inputs", "outputs", "name", "trainable")) for name in ("Model", "models.Model")]
+FILES += [
+    Entry(name, chain, {"name": NAME, "trainable": False}, variadic=("inputs", "outputs", "name", "trainable"))
+    for name in ("Model", "models.Model")
+]
 
 # ----------------------------------------------------------------------------------------- helpers
 
@@ -517,7 +648,9 @@ def toggled(module: str, what: str) -> list[Entry]:
         getattr(home(k, module), f"{'enable' if before else 'disable'}_{what}")()
         return found
 
-    return [Entry(f"{module}.{verb}_{what}", run) for verb in ("enable", "disable")] + [getter_entry(f"{module}.is_{what}_enabled")]
+    return [Entry(f"{module}.{verb}_{what}", run) for verb in ("enable", "disable")] + [
+        getter_entry(f"{module}.is_{what}_enabled")
+    ]
 
 
 OBJECTS = {"custom_objects": Try({}), "safe_mode": Try(False, effect=False)}
@@ -526,49 +659,138 @@ UTILS = [
     Entry("utils.to_categorical", apply, {"num_classes": 5}, {"x": [0, 2, 1, 2]}),
     Entry("utils.normalize", apply, {"axis": Try(1, effect=False, why="the last"), "order": 1}, {"x": X}),
     *[Entry(f"{m}.clear_session", names_anew, {"free_memory": Try(False, effect=False)}) for m in ("utils", "backend")],
-    *[Entry(f"utils.{name}", a_dataset, {"workers": 2, "use_multiprocessing": Try(True, run=lambda k, t, /, **a: dataset(k, **a).use_multiprocessing), "max_queue_size": 3}) for name in ("PyDataset", "Sequence")],
-    Entry("utils.Progbar", bar, {"width": 10, "verbose": 2, "interval": Try(0.0, effect=None), "stateful_metrics": Try(["loss"]), "stateless_metrics": Try(["loss"], effect=None), "unit_name": Try("sample")}, {"target": 3}),
-    Entry("utils.pack_x_y_sample_weight", apply, {"y": Try(Y), "sample_weight": Try(WEIGHTS, given={"y": Y})}, {"x": X}),
+    *[
+        Entry(
+            f"utils.{name}",
+            a_dataset,
+            {
+                "workers": 2,
+                "use_multiprocessing": Try(True, run=lambda k, t, /, **a: dataset(k, **a).use_multiprocessing),
+                "max_queue_size": 3,
+            },
+        )
+        for name in ("PyDataset", "Sequence")
+    ],
+    Entry(
+        "utils.Progbar",
+        bar,
+        {
+            "width": 10,
+            "verbose": 2,
+            "interval": Try(0.0, effect=None),
+            "stateful_metrics": Try(["loss"]),
+            "stateless_metrics": Try(["loss"], effect=None),
+            "unit_name": Try("sample"),
+        },
+        {"target": 3},
+    ),
+    Entry(
+        "utils.pack_x_y_sample_weight", apply, {"y": Try(Y), "sample_weight": Try(WEIGHTS, given={"y": Y})}, {"x": X}
+    ),
     Entry("utils.unpack_x_y_sample_weight", apply, {}, {"data": (X, Y)}),
-    Entry("utils.split_dataset", lambda k, t, /, **a: [np.asarray(list(part)) for part in t(**a)], {"left_size": 0.25, "right_size": 0.25, "shuffle": True, "seed": Try(3, given={"shuffle": True}), "preferred_backend": Try("tensorflow", effect=None)}, {"dataset": X, "left_size": 0.5}),
+    Entry(
+        "utils.split_dataset",
+        lambda k, t, /, **a: [np.asarray(list(part)) for part in t(**a)],
+        {
+            "left_size": 0.25,
+            "right_size": 0.25,
+            "shuffle": True,
+            "seed": Try(3, given={"shuffle": True}),
+            "preferred_backend": Try("tensorflow", effect=None),
+        },
+        {"dataset": X, "left_size": 0.5},
+    ),
     *[Entry(f"{m}.standardize_dtype", apply, {}, {"dtype": "float32"}) for m in ("utils", "backend")],
     *toggled("utils", "interactive_logging"),
-    *[Entry(f"{m}.{name}", scope, {}, {"custom_objects": None}) for m in ("utils", "saving") for name in ("custom_object_scope", "CustomObjectScope")],
+    *[
+        Entry(f"{m}.{name}", scope, {}, {"custom_objects": None})
+        for m in ("utils", "saving")
+        for name in ("custom_object_scope", "CustomObjectScope")
+    ],
     *[Entry(f"{m}.get_custom_objects", custom_known) for m in ("utils", "saving")],
-    *[Entry(f"{m}.get_registered_name", lambda k, t, /, obj: t(obj), {}, {"obj": Of(lambda k: k.layers.Dense)}) for m in ("utils", "saving")],
-    *[Entry(f"{m}.get_registered_object", lambda k, t, /, **a: getattr(t(**a), "__name__", None), {"custom_objects": Try({"it": np.ndarray}), "module_objects": Try({"it": np.ndarray})}, {"name": "it"}) for m in ("utils", "saving")],
-    *[Entry(f"{m}.register_keras_serializable", registered, {"package": "Ours", "name": "It"}) for m in ("utils", "saving")],
+    *[
+        Entry(f"{m}.get_registered_name", lambda k, t, /, obj: t(obj), {}, {"obj": Of(lambda k: k.layers.Dense)})
+        for m in ("utils", "saving")
+    ],
+    *[
+        Entry(
+            f"{m}.get_registered_object",
+            lambda k, t, /, **a: getattr(t(**a), "__name__", None),
+            {"custom_objects": Try({"it": np.ndarray}), "module_objects": Try({"it": np.ndarray})},
+            {"name": "it"},
+        )
+        for m in ("utils", "saving")
+    ],
+    *[
+        Entry(f"{m}.register_keras_serializable", registered, {"package": "Ours", "name": "It"})
+        for m in ("utils", "saving")
+    ],
     *[Entry(f"{m}.serialize_keras_object", object_form, {}, {"obj": Of(penalised)}) for m in ("utils", "saving")],
-    *[Entry(f"{m}.deserialize_keras_object", object_back, OBJECTS, {"config": Of(l2_config)}) for m in ("utils", "saving")],
+    *[
+        Entry(f"{m}.deserialize_keras_object", object_back, OBJECTS, {"config": Of(l2_config)})
+        for m in ("utils", "saving")
+    ],
 ]
 
 CONFIG = [
-    *[getter_entry(f"{m}.{name}") for m in ("config", "backend") for name in ("epsilon", "floatx", "backend", "image_data_format")],
+    *[
+        getter_entry(f"{m}.{name}")
+        for m in ("config", "backend")
+        for name in ("epsilon", "floatx", "backend", "image_data_format")
+    ],
     *[settings_entry(m, "set_floatx", "floatx", "value", "float32") for m in ("config", "backend")],
     *[settings_entry(m, "set_epsilon", "epsilon", "value", 1e-5) for m in ("config", "backend")],
-    *[settings_entry(m, "set_image_data_format", "image_data_format", "data_format", "channels_first") for m in ("config", "backend")],
+    *[
+        settings_entry(m, "set_image_data_format", "image_data_format", "data_format", "channels_first")
+        for m in ("config", "backend")
+    ],
     settings_entry("config", "set_max_epochs", "max_epochs", "max_epochs", 3),
     settings_entry("config", "set_max_steps_per_epoch", "max_steps_per_epoch", "max_steps_per_epoch", 3),
     getter_entry("config.max_epochs"),
     getter_entry("config.max_steps_per_epoch"),
     Entry("config.dtype_policy", lambda k, t, /: t().name),
-    Entry("config.set_dtype_policy", lambda k, t, /, policy: [t(policy), k.layers.Dense(1).dtype, t("float64")], {}, {"policy": "float32"}),
+    Entry(
+        "config.set_dtype_policy",
+        lambda k, t, /, policy: [t(policy), k.layers.Dense(1).dtype, t("float64")],
+        {},
+        {"policy": "float32"},
+    ),
     *toggled("config", "interactive_logging"),
     *toggled("config", "traceback_filtering"),
 ]
 
 DRAW = {"dtype": "float32", "seed": 5}
 RANDOM = [
-    Entry("random.normal", apply, {"mean": 1.0, "stddev": 2.0, "dtype": Try("float32", given={"seed": 3}, effect=True), "seed": 5}, {"shape": (3, 4)}),
+    Entry(
+        "random.normal",
+        apply,
+        {"mean": 1.0, "stddev": 2.0, "dtype": Try("float32", given={"seed": 3}, effect=True), "seed": 5},
+        {"shape": (3, 4)},
+    ),
     Entry("random.truncated_normal", apply, {"mean": 1.0, "stddev": 2.0, **DRAW}, {"shape": (3, 4)}),
     Entry("random.uniform", apply, {"minval": -1.0, "maxval": 2.0, **DRAW}, {"shape": (3, 4)}),
     Entry("random.randint", apply, {"dtype": Try("int64"), "seed": 5}, {"shape": (3, 4), "minval": 0, "maxval": 9}),
     Entry("random.dropout", apply, {"noise_shape": Try((8, 1)), "seed": 5}, {"inputs": X, "rate": 0.5}),
     Entry("random.shuffle", apply, {"axis": 1, "seed": 5}, {"x": X}),
-    Entry("random.SeedGenerator", lambda k, t, /, **a: [np.asarray((g := t(**a)).next()), np.asarray(g.next()), g.get_config()["seed"]], {"seed": 5, "name": Try(NAME, effect=False, why="names a variable")}),
+    Entry(
+        "random.SeedGenerator",
+        lambda k, t, /, **a: [np.asarray((g := t(**a)).next()), np.asarray(g.next()), g.get_config()["seed"]],
+        {"seed": 5, "name": Try(NAME, effect=False, why="names a variable")},
+    ),
 ]
 SEEDS = [
-    Entry("SeedGenerator.next", lambda k, m, /, **a: [np.asarray(m.next(**a)), np.asarray(m.next())], {"ordered": Try(False, effect=None)}, owner=lambda k: k.random.SeedGenerator(4)),
+    Entry(
+        "SeedGenerator.next",
+        lambda k, m, /, **a: [np.asarray(m.next(**a)), np.asarray(m.next())],
+        {"ordered": Try(False, effect=None)},
+        owner=lambda k: k.random.SeedGenerator(4),
+    ),
     Entry("SeedGenerator.get_config", calls("get_config"), owner=lambda k: k.random.SeedGenerator(4)),
-    Entry("SeedGenerator.from_config", lambda k, m, /, **a: np.asarray(type(m).from_config(**a).next()), {}, {"config": {"seed": 4}}, owner=lambda k: k.random.SeedGenerator(4)),
+    Entry(
+        "SeedGenerator.from_config",
+        lambda k, m, /, **a: np.asarray(type(m).from_config(**a).next()),
+        {},
+        {"config": {"seed": 4}},
+        owner=lambda k: k.random.SeedGenerator(4),
+    ),
 ]

@@ -82,7 +82,9 @@ def cells(rows: list[Row]) -> list[tuple[str, str, str]]:
         f"`{name}`" + (f" ({', '.join(row.label for row in found)})" if name in partly else "")
         for name, found in supported.items()
     ]
-    remarks = dict.fromkeys(f"`{row.argument}`: {row.reason}" for row in rows if row.verdict == "supported" and row.reason)
+    remarks = dict.fromkeys(
+        f"`{row.argument}`: {row.reason}" for row in rows if row.verdict == "supported" and row.reason
+    )
     found = [(", ".join(listed), "supported", escaped("; ".join(remarks)))]
     for row in refused:
         what = f"`{row.argument}`" + (f" ({row.label})" if row.label else "")

@@ -23,8 +23,8 @@ SECTIONS = {
     "keras": "Used in a small model.",
     "Sequential": "Methods and properties of a model. Compared: what is returned and printed, histories, the hooks "
     "that callbacks see, the weights afterwards.",
-    "layers": "Each layer stands between two `Dense` layers for two training steps. Compared: losses, outputs, weights, "
-    "what is trainable, the name, the config.",
+    "layers": "Each layer stands between two `Dense` layers for two training steps. Compared: losses, outputs, "
+    "weights, what is trainable, the name, the config.",
     "Layer": "Methods and properties of a layer.",
     "activations": "Compared: values on both sides of every kink; the gradient, in two steps of a `Dense` layer that "
     "names the function.",
@@ -33,7 +33,8 @@ SECTIONS = {
     "constraints": "Compared: the value; a kernel that it holds, for two steps; the config.",
     "losses": "Compared: the value, without and with sample weights; the gradient, in two steps; the name; the config.",
     "Loss": "Methods and properties of a loss.",
-    "metrics": "Compared: the result of two batches, one of them weighted, and after `reset_state`; the name; the config.",
+    "metrics": "Compared: the result of two batches, one of them weighted, and after `reset_state`; the name; the "
+    "config.",
     "Metric": "Methods and properties of a metric.",
     "optimizers": "Compared: four steps: losses, weights, learning rate, iterations, name, config.",
     "Optimizer": "Methods and properties of an optimizer.",
@@ -60,7 +61,7 @@ OUTSIDE: dict[str, dict[str, str]] = {
         "Convolution2D Convolution2DTranspose Convolution3D Convolution3DTranspose Cropping1D Cropping2D Cropping3D "
         "CutMix DepthwiseConv1D DepthwiseConv2D Equalization GlobalAveragePooling1D GlobalAveragePooling2D "
         "GlobalAveragePooling3D GlobalAvgPool1D GlobalAvgPool2D GlobalAvgPool3D GlobalMaxPool1D GlobalMaxPool2D "
-        "GlobalMaxPool3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization MaxNumBoundingBoxes "
+        "GlobalMaxPool3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D MaxNumBoundingBoxes "
         "MaxPool1D MaxPool2D MaxPool3D MaxPooling1D MaxPooling2D MaxPooling3D MixUp Pipeline RandAugment "
         "RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform "
         "RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective "
@@ -98,8 +99,8 @@ OUTSIDE: dict[str, dict[str, str]] = {
     "code of a framework within the model, or derivatives of code": {
         "layers": "EinsumDense FlaxLayer JaxLayer Lambda SpectralNormalization TFSMLayer TorchModuleWrapper Wrapper",
         "keras": "Optimizer Quantizer RematScope StatelessScope SymbolicScope Variable device name_scope remat version",
-        "Sequential": "add_loss add_variable add_weight call_signature_parameters compute_loss compute_metrics make_predict_function "
-        "make_test_function make_train_function predict_step rematerialized_call stateless_call "
+        "Sequential": "add_loss add_variable add_weight call_signature_parameters compute_loss compute_metrics "
+        "make_predict_function make_test_function make_train_function predict_step rematerialized_call stateless_call "
         "stateless_compute_loss test_step train_step loss get_state_tree set_state_tree",
         "Layer": "add_loss add_variable rematerialized_call stateless_call",
         "Metric": "add_variable add_weight stateless_reset_state stateless_result stateless_update_state",
@@ -137,8 +138,22 @@ OUTSIDE: dict[str, dict[str, str]] = {
 
 # Whole modules of Keras.
 MODULES_OUTSIDE = set(
-    "applications datasets distillation distribution dtype_policies export legacy mixed_precision ops preprocessing "
-    "quantizers tree visualization wrappers".split()
+    [
+        "applications",
+        "datasets",
+        "distillation",
+        "distribution",
+        "dtype_policies",
+        "export",
+        "legacy",
+        "mixed_precision",
+        "ops",
+        "preprocessing",
+        "quantizers",
+        "tree",
+        "visualization",
+        "wrappers",
+    ]
 )
 
 
@@ -193,10 +208,10 @@ def arguments_of(keras: Any, entry: Entry) -> tuple[set[str], bool]:
         parameters = parameters[1:]
     open_ended = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
     names = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    if of_class and open_ended and issubclass(target, keras.layers.Layer) and not issubclass(target, keras.Model):
-        if target.__name__ != "InputLayer":
-            base = inspect.signature(keras.layers.Layer.__init__).parameters.values()
-            names |= {p.name for p in base if p.kind is p.KEYWORD_ONLY}
+    is_layer = of_class and issubclass(target, keras.layers.Layer) and not issubclass(target, keras.Model)
+    if open_ended and is_layer and target.__name__ != "InputLayer":
+        base = inspect.signature(keras.layers.Layer.__init__).parameters.values()
+        names |= {p.name for p in base if p.kind is p.KEYWORD_ONLY}
     return names, open_ended
 
 
@@ -210,7 +225,9 @@ def uncovered(keras: Any, section: str) -> list[str]:
     instance = INSTANCE_ONLY if section in ("Sequential", "Layer") else set()
     found += [f"{section}.{name}: nothing tries it" for name in sorted(names - set(entries) - set(left_out))]
     found += [f"{section}.{name}: Keras does not have it" for name in sorted(set(entries) - names - instance)]
-    found += [f"{section}.{name}: left out, but Keras does not have it" for name in sorted(set(left_out) - names - instance)]
+    found += [
+        f"{section}.{name}: left out, but Keras does not have it" for name in sorted(set(left_out) - names - instance)
+    ]
     found += [f"{section}.{name}: tried, and also left out" for name in sorted(set(left_out) & set(entries))]
     for name, tries in entries.items():
         if name not in names:
@@ -224,7 +241,16 @@ def uncovered(keras: Any, section: str) -> list[str]:
 
 # Set in Keras's constructors and by compile, so that dir() of the class does not show them.
 INSTANCE_ONLY = set(
-    "activity_regularizer built call_signature_parameters compiled name optimizer steps_per_execution stop_training".split()
+    [
+        "activity_regularizer",
+        "built",
+        "call_signature_parameters",
+        "compiled",
+        "name",
+        "optimizer",
+        "steps_per_execution",
+        "stop_training",
+    ]
 )
 
 
