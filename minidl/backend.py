@@ -1,6 +1,6 @@
 """The one place that chooses the array library: NumPy on a CPU, CuPy on a GPU.
 
-Also Keras's `backend` namespace: floatx, set_floatx, epsilon, set_epsilon.
+Also Keras's `backend` namespace: floatx, set_floatx, epsilon, set_epsilon, clear_session.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.config import epsilon, floatx, set_epsilon, set_floatx
+from minidl.config import clear_session, epsilon, floatx, set_epsilon, set_floatx
 
-__all__ = ["Array", "array_module", "epsilon", "floatx", "set_epsilon", "set_floatx"]
+__all__ = ["Array", "array_module", "clear_session", "epsilon", "floatx", "set_epsilon", "set_floatx"]
 
 # An array of either library: CuPy is optional, and its arrays have NumPy's interface.
 Array = Any

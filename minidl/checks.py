@@ -39,7 +39,6 @@ _REASONS = {
     "batch_size": "batches may have any size",
     "embeddings_freq": "there are no Embedding layers",
     "embeddings_metadata": "there are no Embedding layers",
-    "from_sorted_ids": "predictions are scores, not sorted class numbers",
     "input_tensor": "there are no symbolic tensors; call layers on Input(…)",
     "input_tensors": "there are no symbolic tensors; the copy makes its own Input",
     "lora_alpha": "low-rank adapters are for networks too large to be trained whole",
@@ -55,7 +54,7 @@ _REASONS = {
     "tensor": "there are no symbolic tensors; call layers on Input(…)",
     "use_multiprocessing": "each batch is made when it is trained on, in this process",
     "workers": "each batch is made when it is trained on, in this process",
-    "zipped": "the name says whether a model goes into one file, and it always does",
+    "zipped": "a model goes into one file, which can be replaced whole; a folder cannot",
 }
 
 

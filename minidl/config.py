@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -105,3 +106,22 @@ def using_random_stream(name: str) -> Iterator[None]:
         yield
     finally:
         set_random_stream(before)
+
+
+_session: list[Callable[[], object]] = [naming.reset_names]
+
+
+def forget_at_clear_session(forget: Callable[[], object]) -> None:
+    """Have clear_session call forget() too."""
+    _session.append(forget)
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Count names anew from dense, and drop the global SeedGenerator; the seed of set_random_seed stays.
+
+    free_memory: collect garbage too. Source: keras.utils.clear_session.
+    """
+    for forget in _session:
+        forget()
+    if free_memory:
+        gc.collect()

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import config, initializers, losses, ops, serialization
 from minidl.backend import Array
-from minidl.checks import finite_float, positive_int, refuse_unsupported
+from minidl.checks import finite_float, positive_int
 from minidl.losses import (
     binary_crossentropy,
     binary_focal_crossentropy,
@@ -316,9 +316,13 @@ def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Array:
 
 
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Array:
-    """1 where class y_true is among the k largest, else 0;  (B,), (B, C) -> (B,). Source: keras.metrics."""
-    refuse_unsupported("sparse_top_k_categorical_accuracy", from_sorted_ids=(from_sorted_ids, False))
+    """1 where class y_true is among the k largest, else 0;  (B,), (B, C) -> (B,).
+
+    from_sorted_ids: y_pred holds class numbers, the best first. Source: keras.metrics.
+    """
     numbers, y_pred = _class_numbers("sparse_top_k_categorical_accuracy", y_true, y_pred)
+    if from_sorted_ids:
+        return (y_pred[..., :k] == numbers[..., None]).any(axis=-1).astype(config.floatx())
     return ops.in_top_k(numbers.astype(np.int64), y_pred, k=k).astype(config.floatx())
 
 
@@ -380,7 +384,7 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
 
     _direction = "up"
-    config_names = ("k",)
+    config_names = ("k", "from_sorted_ids")
 
     def __init__(
         self,
@@ -389,9 +393,9 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
         dtype: str | None = None,
         from_sorted_ids: bool = False,
     ) -> None:
-        refuse_unsupported("SparseTopKCategoricalAccuracy", from_sorted_ids=(from_sorted_ids, False))
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
-        super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=self.k)
+        self.from_sorted_ids = bool(from_sorted_ids)
+        super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=self.k, from_sorted_ids=self.from_sorted_ids)
 
 
 # ------------------------------------------------------------------------------------- losses as metrics

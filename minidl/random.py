@@ -280,6 +280,9 @@ def drop_global_generator() -> None:
     _global_generator = None
 
 
+config.forget_at_clear_session(drop_global_generator)
+
+
 def draw_seed(seed: Seed) -> Pair:
     """(seed, counter) for one draw: an int means (seed, 0), a SeedGenerator its next pair.
 

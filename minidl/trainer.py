@@ -113,6 +113,11 @@ class Trainer(Layer):
             "steps_per_execution": steps_per_execution,
         }
 
+    @property
+    def run_eagerly(self) -> bool:
+        """What compile was given; it changes nothing."""
+        return self.compiled and bool(self._compile_arguments["run_eagerly"])
+
     def get_compile_config(self) -> dict[str, Any]:
         """What compile was called with, as Keras's dict; {} before. The optimizer is as it is now, without its state.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random as python_random
 import threading
 from collections.abc import Iterator
@@ -11,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl import naming, random
+from minidl import random
 from minidl.backend import Array
 from minidl.checks import positive_int, refuse_unsupported
-from minidl.serialization import (
+from minidl.config import clear_session
+from minidl.saving import (
     CustomObjectScope,
     custom_object_scope,
+    deserialize_keras_object,
     get_custom_objects,
     get_registered_name,
     get_registered_object,
     register_keras_serializable,
+    serialize_keras_object,
 )
 
 __all__ = [
@@ -28,12 +30,14 @@ __all__ = [
     "PyDataset",
     "clear_session",
     "custom_object_scope",
+    "deserialize_keras_object",
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
     "normalize",
     "random_seed_within",
     "register_keras_serializable",
+    "serialize_keras_object",
     "set_random_seed",
     "to_categorical",
 ]
@@ -74,17 +78,6 @@ def random_seed_within(seed: int) -> Iterator[None]:
             python_random.setstate(before[0])
             np.random.set_state(before[1])
             random.restore_global_state(before[2])
-
-
-def clear_session(free_memory: bool = True) -> None:
-    """Count names anew from dense, and drop the global SeedGenerator; the seed of set_random_seed stays.
-
-    free_memory: collect garbage too. Source: keras.utils.clear_session.
-    """
-    naming.reset_names()
-    random.drop_global_generator()
-    if free_memory:
-        gc.collect()
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> Array:

@@ -131,6 +131,11 @@ class Layer:
         """The shape that the layer was built for, {"input_shape": (None, 4)}; None if it was not, or need not be."""
         return None if self._build_shape is None else {"input_shape": self._build_shape}
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build for the shape of a get_build_config()."""
+        if config.get("input_shape") is not None:
+            self.build(tuple(config["input_shape"]))
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
         """The layer of a get_config(), Keras's too."""
@@ -217,6 +222,13 @@ class Layer:
         return self._ends[which]
 
     # ------------------------------------------------------------------------------------ weights
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the layer computes in: its dtype, as are input_dtype and variable_dtype."""
+        return self.dtype
+
+    input_dtype = variable_dtype = compute_dtype
 
     @property
     def trainable(self) -> bool:

@@ -79,7 +79,7 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     Errors: ValueError for another ending; NotImplementedError for zipped=False (a folder cannot be replaced whole);
     ImportError without h5py; TypeError or ValueError for objects that cannot be written, such as lambdas.
     """
-    checks.refuse_unsupported("save", zipped=(zipped or None if zipped is not False else False, None))
+    checks.refuse_unsupported("save", zipped=(None if zipped else zipped, None))
     if not kwargs.pop("include_optimizer", True):
         raise NotImplementedError("save: include_optimizer=False is for Keras's legacy .h5 files; use save_weights.")
     checks.refuse_unknown("save", kwargs, ["overwrite", "zipped"])

@@ -378,10 +378,6 @@ def states(k: Any, model: Any, /) -> Any:
     return [found, model.get_metrics_result()]
 
 
-def call_method(k: Any, model: Any, /, **arguments: Any) -> Any:
-    return net(k, dropout=True).call(**arguments)
-
-
 def member(name: str, run: Any, arguments: Any = None, owner: Any = trained, /, **required: Any) -> Entry:
     return Entry(f"Sequential.{name}", run, arguments or {}, required, owner=owner)
 
@@ -411,13 +407,6 @@ SEQUENTIAL = [
         )
         for path in ("Sequential", "models.Sequential")
     ],
-    Entry(
-        "Sequential.call",
-        call_method,
-        {"training": True, "mask": Try(np.ones(8, bool), effect=False, why="no layer uses it")},
-        {"inputs": X},
-        owner=net,
-    ),
     member(
         "add",
         added,
@@ -529,7 +518,6 @@ SEQUENTIAL = [
     member("losses", reads("losses")),
     member("metrics", reads("metrics", lambda found: [m.name for m in found][:1])),
     member("metrics_names", reads("metrics_names")),
-    member("metrics_variables", reads("metrics_variables", len)),
     member("reset_metrics", states),
     member("get_metrics_result", states),
     member("input_shape", reads("input_shape")),
@@ -553,18 +541,25 @@ SEQUENTIAL = [
 # -------------------------------------------------------------------------------------------- callbacks
 
 
-def called_back(k: Any, target: Any, /, *, fit_arguments: Any = None, prints: bool = False, **arguments: Any) -> Any:
-    """Six epochs with the callback: the history, the weights, the learning rate, what it wrote and printed."""
-    model = compiled(k, optimizer=k.optimizers.SGD(1.5))
+def called_back(k: Any, target: Any, /, *, rate: float = 1.5, **arguments: Any) -> Any:
+    """Six epochs with the callback: the history, the weights, what it wrote and printed.
+
+    At this rate the loss falls all the time, and that of the validation rises.
+    """
+    model = compiled(k, optimizer=k.optimizers.SGD(rate))
     made = target(**arguments)
     events: list[Any] = []
     held: list[Any] = []
-    options = {"epochs": 6, "batch_size": 4, "verbose": 0, "validation_data": VALIDATION, **(fit_arguments or {})}
+    options = {"epochs": 6, "batch_size": 8, "verbose": 0, "validation_data": VALIDATION}
     lines = printed_lines(lambda: held.append(model.fit(X, Y, callbacks=[made, recorder(k, events)], **options)))
     names = sorted(path.relative_to(".").as_posix() for path in Path().rglob("*") if path.is_file())
     found = {"history": held[0].history, "weights": model.get_weights(), "files": names, "epochs": held[0].epoch}
     texts = [path.read_text() for path in sorted(Path().glob("*.csv"))]
     return {**found, "texts": numbers(texts), "printed": numbers(lines), "hooks": len(events)}
+
+
+gently = partial(called_back, rate=0.01)
+wildly = partial(called_back, rate=5.0)  # the loss falls once, then rises
 
 
 def numbers(lines: list[str]) -> list[Any]:
@@ -642,11 +637,16 @@ def backed_up(k: Any, target: Any, /, **arguments: Any) -> Any:
 
 
 def averaged(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """SwapEMAWeights: the weights that a later callback sees at the end of each epoch, and those that are left."""
     model = compiled(k, optimizer=k.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
-    history = model.fit(
-        X, Y, epochs=2, batch_size=4, verbose=0, validation_data=VALIDATION, callbacks=[target(**arguments)]
-    )
-    return {"history": history.history, "weights": model.get_weights()}
+    seen: list[Any] = []
+
+    def look(self: Any, epoch: int, logs: Any = None) -> None:
+        seen.append(self.model.get_weights())
+
+    callbacks = [target(**arguments), type("Look", (k.callbacks.Callback,), {"on_epoch_end": look})()]
+    history = model.fit(X, Y, epochs=2, batch_size=4, verbose=0, validation_data=VALIDATION, callbacks=callbacks)
+    return {"history": history.history, "seen": seen, "weights": model.get_weights()}
 
 
 def logged(k: Any, target: Any, /, **arguments: Any) -> Any:
@@ -694,7 +694,7 @@ CALLBACKS = [
             "patience": 3,
             "verbose": 1,
             "mode": [Try("max", label="max"), Try("min", effect=False, why="what auto finds", label="min")],
-            "baseline": Try(0.01, given={"monitor": "loss", "patience": 1}, effect=None),
+            "baseline": Try(0.01, given={"monitor": "loss", "patience": 2}, run=wildly),
             "restore_best_weights": True,
             "start_from_epoch": 4,
         },
@@ -738,7 +738,7 @@ CALLBACKS = [
             "patience": 1,
             "verbose": Try(1, given={"patience": 1}),
             "mode": Try("max", given={"patience": 1}),
-            "min_delta": Try(0.5, given={"patience": 1}, effect=None),
+            "min_delta": Try(0.5, given={"patience": 1, "monitor": "loss"}, run=gently),
             "cooldown": Try(2, given={"patience": 1}),
             "min_lr": Try(1.0, given={"patience": 1}),
         },
@@ -773,6 +773,6 @@ CALLBACKS = [
         },
         {"log_dir": "logs"},
     ),
-    Entry("callbacks.SwapEMAWeights", averaged, {"swap_on_epoch": Try(True, effect=None)}),
+    Entry("callbacks.SwapEMAWeights", averaged, {"swap_on_epoch": True}),
     a_callback("ProgbarLogger"),
 ]

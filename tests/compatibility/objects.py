@@ -297,8 +297,6 @@ LAYERS = [
         {"target_shape": (2, 6)},
         variadic=tuple(BASE),
     ),
-    a_layer("Permute", {"dims": Try((1, 2))}, run=layer3, dims=(2, 1)),
-    a_layer("RepeatVector", {"n": 3}, n=2),
     Entry(
         "layers.InputLayer",
         the_input,
@@ -665,7 +663,6 @@ LOSSES = [
         "categorical",
         {**FOCAL, "from_logits": logits_of("categorical"), **SMOOTH, "axis": along_columns("categorical")},
     ),
-    a_loss("CategoricalGeneralizedCrossEntropy", "sparse", {"q": 0.7}),
     a_loss("SparseCategoricalCrossentropy", "sparse", {**SPARSE, "axis": Try(1, effect=False, why="the last")}),
     a_loss("CategoricalHinge", "categorical"),
     a_loss("CosineSimilarity", "real", {"axis": along_columns("real")}),
@@ -679,13 +676,8 @@ LOSSES = [
     a_loss("MeanSquaredError", "real"),
     a_loss("MeanSquaredLogarithmicError", "positive"),
     a_loss("Poisson", "positive"),
-    a_loss("Dice", "binary", {"axis": Try((1,))}),
-    a_loss("Tversky", "binary", {"alpha": 0.7, "beta": 0.7, "axis": Try((1,))}),
     *functions("losses"),
-    a_function("categorical_generalized_cross_entropy", "sparse", q=0.7),
     a_function("cosine_similarity", "real", AXIS),
-    a_function("dice", "binary", {"axis": Try((1,))}),
-    a_function("tversky", "binary", {"alpha": 0.7, "beta": 0.7, "axis": Try((1,))}),
 ]
 
 

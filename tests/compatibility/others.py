@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from compatibility.engine import Entry, Of, Try
 from compatibility.models import calls, compiled, dataset, member, net, reads, shapes, trained
-from compatibility.objects import NAME, WEIGHTS, X, Y, apply, bounded, config_of, penalised
+from compatibility.objects import NAME, WEIGHTS, X, Y, apply, config_of, penalised
 
 # ------------------------------------------------------- serialize, deserialize and get of each module
 
@@ -169,36 +169,7 @@ def layer_member(name: str, run: Any, arguments: Any = None, owner: Any = dense,
     return Entry(f"Layer.{name}", run, arguments or {}, required, owner=owner)
 
 
-def own_weight(k: Any, layer: Any, /, **arguments: Any) -> Any:
-    made = layer.add_weight(**arguments)
-    return [np.asarray(made), len(layer.trainable_weights), len(layer.losses)]
-
-
-def layer_call(k: Any, layer: Any, /, **arguments: Any) -> Any:
-    return k.layers.Dropout(0.5, seed=3).call(**arguments)
-
-
 LAYER = [
-    layer_member(
-        "add_weight",
-        own_weight,
-        {
-            "shape": Try((3,)),
-            "initializer": "ones",
-            "dtype": Try("float32", given={"initializer": "zeros"}),
-            "trainable": False,
-            "autocast": Try(False, effect=False),
-            "regularizer": Of(penalised),
-            "constraint": Try(Of(bounded), effect=False, why="an update's, later"),
-            "aggregation": Try("mean", effect=False, why="one replica"),
-            "overwrite_with_gradient": Try(True, effect=False),
-            "name": Try(NAME, effect=False),
-        },
-        unbuilt,
-        shape=(2,),
-        initializer="zeros",
-        name="extra",
-    ),
     layer_member("build", lambda k, m, /, **a: [m.build(**a), shapes(m)], None, unbuilt, input_shape=(None, 4)),
     layer_member(
         "build_from_config",
@@ -207,7 +178,6 @@ LAYER = [
         unbuilt,
         config={"input_shape": (None, 4)},
     ),
-    layer_member("call", layer_call, {}, inputs=X),
     layer_member("compute_output_shape", calls("compute_output_shape", tuple), input_shape=(None, 4)),
     layer_member("count_params", calls("count_params")),
     layer_member(
@@ -242,8 +212,6 @@ LAYER = [
             "activity_regularizer",
         )
     ],
-    layer_member("metrics", reads("metrics")),
-    layer_member("metrics_variables", reads("metrics_variables")),
 ]
 
 
@@ -569,17 +537,6 @@ def a_dataset(k: Any, target: Any, /, **arguments: Any) -> Any:
     return {"history": history.history, "settings": [made.workers, made.use_multiprocessing, made.max_queue_size]}
 
 
-def bar(k: Any, target: Any, /, **arguments: Any) -> Any:
-    from compatibility.models import printed
-
-    def run() -> None:
-        made = target(**{"target": 3, "interval": 0.0, **arguments})
-        for i in range(3):
-            made.update(i + 1, [("loss", float(i))])
-
-    return printed(run)
-
-
 def scope(k: Any, target: Any, /, *, custom_objects: Any) -> Any:
     mine = type("Mine", (k.layers.Dense,), {"__module__": "somebody"})
     model = k.Sequential([k.Input(shape=(4,)), mine(1)])
@@ -639,20 +596,6 @@ def getter_entry(path: str) -> Entry:
     return Entry(path, lambda k, t, /: t())
 
 
-def toggled(module: str, what: str) -> list[Entry]:
-    def run(k: Any, target: Any, /) -> Any:
-        read = getattr(home(k, module), f"is_{what}_enabled")
-        before = read()
-        target()
-        found = read()
-        getattr(home(k, module), f"{'enable' if before else 'disable'}_{what}")()
-        return found
-
-    return [Entry(f"{module}.{verb}_{what}", run) for verb in ("enable", "disable")] + [
-        getter_entry(f"{module}.is_{what}_enabled")
-    ]
-
-
 OBJECTS = {"custom_objects": Try({}), "safe_mode": Try(False, effect=False)}
 UTILS = [
     Entry("utils.set_random_seed", global_draws, {}, {"seed": 5}),
@@ -671,37 +614,6 @@ UTILS = [
         )
         for name in ("PyDataset", "Sequence")
     ],
-    Entry(
-        "utils.Progbar",
-        bar,
-        {
-            "width": 10,
-            "verbose": 2,
-            "interval": Try(0.0, effect=None),
-            "stateful_metrics": Try(["loss"]),
-            "stateless_metrics": Try(["loss"], effect=None),
-            "unit_name": Try("sample"),
-        },
-        {"target": 3},
-    ),
-    Entry(
-        "utils.pack_x_y_sample_weight", apply, {"y": Try(Y), "sample_weight": Try(WEIGHTS, given={"y": Y})}, {"x": X}
-    ),
-    Entry("utils.unpack_x_y_sample_weight", apply, {}, {"data": (X, Y)}),
-    Entry(
-        "utils.split_dataset",
-        lambda k, t, /, **a: [np.asarray(list(part)) for part in t(**a)],
-        {
-            "left_size": 0.25,
-            "right_size": 0.25,
-            "shuffle": True,
-            "seed": Try(3, given={"shuffle": True}),
-            "preferred_backend": Try("tensorflow", effect=None),
-        },
-        {"dataset": X, "left_size": 0.5},
-    ),
-    *[Entry(f"{m}.standardize_dtype", apply, {}, {"dtype": "float32"}) for m in ("utils", "backend")],
-    *toggled("utils", "interactive_logging"),
     *[
         Entry(f"{m}.{name}", scope, {}, {"custom_objects": None})
         for m in ("utils", "saving")
@@ -733,30 +645,9 @@ UTILS = [
 ]
 
 CONFIG = [
-    *[
-        getter_entry(f"{m}.{name}")
-        for m in ("config", "backend")
-        for name in ("epsilon", "floatx", "backend", "image_data_format")
-    ],
+    *[getter_entry(f"{m}.{name}") for m in ("config", "backend") for name in ("epsilon", "floatx")],
     *[settings_entry(m, "set_floatx", "floatx", "value", "float32") for m in ("config", "backend")],
     *[settings_entry(m, "set_epsilon", "epsilon", "value", 1e-5) for m in ("config", "backend")],
-    *[
-        settings_entry(m, "set_image_data_format", "image_data_format", "data_format", "channels_first")
-        for m in ("config", "backend")
-    ],
-    settings_entry("config", "set_max_epochs", "max_epochs", "max_epochs", 3),
-    settings_entry("config", "set_max_steps_per_epoch", "max_steps_per_epoch", "max_steps_per_epoch", 3),
-    getter_entry("config.max_epochs"),
-    getter_entry("config.max_steps_per_epoch"),
-    Entry("config.dtype_policy", lambda k, t, /: t().name),
-    Entry(
-        "config.set_dtype_policy",
-        lambda k, t, /, policy: [t(policy), k.layers.Dense(1).dtype, t("float64")],
-        {},
-        {"policy": "float32"},
-    ),
-    *toggled("config", "interactive_logging"),
-    *toggled("config", "traceback_filtering"),
 ]
 
 DRAW = {"dtype": "float32", "seed": 5}
@@ -771,12 +662,45 @@ RANDOM = [
     Entry("random.uniform", apply, {"minval": -1.0, "maxval": 2.0, **DRAW}, {"shape": (3, 4)}),
     Entry("random.randint", apply, {"dtype": Try("int64"), "seed": 5}, {"shape": (3, 4), "minval": 0, "maxval": 9}),
     Entry("random.dropout", apply, {"noise_shape": Try((8, 1)), "seed": 5}, {"inputs": X, "rate": 0.5}),
-    Entry("random.shuffle", apply, {"axis": 1, "seed": 5}, {"x": X}),
     Entry(
         "random.SeedGenerator",
         lambda k, t, /, **a: [np.asarray((g := t(**a)).next()), np.asarray(g.next()), g.get_config()["seed"]],
         {"seed": 5, "name": Try(NAME, effect=False, why="names a variable")},
     ),
+]
+
+
+def estimated(k: Any, target: Any, /, **arguments: Any) -> Any:
+    """Fitted: what its model predicts, or of a transformer what it makes of the data."""
+    made = target(**arguments)
+    made.fit(X, np.arange(8) % 2 if "Classifier" in target.__name__ else X[:, 1])
+    if hasattr(made, "transform"):
+        return made.transform(X)
+    return made.model_.predict(X, verbose=0)
+
+
+def estimator(k: Any) -> Any:
+    def build(X: Any, y: Any, *, units: int = 5) -> Any:
+        k.utils.set_random_seed(3)
+        model = k.Sequential([k.Input(shape=(4,)), k.layers.Dense(units), k.layers.Dense(y.shape[1])])
+        model.compile("sgd", "mse", run_eagerly=True)
+        return model
+
+    return build
+
+
+WRAPPERS = [
+    Entry(
+        f"wrappers.{name}",
+        estimated,
+        {
+            "warm_start": Try(True, effect=False, why="in Keras it changes no fit; here a second one goes on"),
+            "model_kwargs": Try({"units": 3}),
+            "fit_kwargs": Try({"epochs": 3, "verbose": 0}),
+        },
+        {"model": Of(estimator), "fit_kwargs": {"verbose": 0}},
+    )
+    for name in ("SKLearnClassifier", "SKLearnRegressor", "SKLearnTransformer")
 ]
 SEEDS = [
     Entry(

@@ -57,14 +57,14 @@ def defects(rows: dict[str, list[Row]]) -> list[str]:
 
 
 def table(rows: dict[str, list[Row]]) -> list[str]:
-    """The lines of a section's table: names that came out alike share a row."""
-    alike: dict[tuple[tuple[str, str, str], ...], list[str]] = {}
+    """The lines of a section's table: names of which the same is to be said share a row; first what is supported."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for path, found in rows.items():
-        alike.setdefault(tuple(cells(found)), []).append(f"`{path.rpartition('.')[2]}`")
+        for line in cells(found):
+            alike.setdefault(line, []).append(f"`{path.rpartition('.')[2]}`")
     lines = ["| Name | Arguments | | Reason or remark |", "|---|---|---|---|"]
-    for lines_of_name, names in alike.items():
-        for arguments, verdict, reason in lines_of_name:
-            lines.append(f"| {', '.join(names)} | {arguments} | {verdict} | {reason} |".replace("|  |", "| |"))
+    for (arguments, verdict, reason), names in sorted(alike.items(), key=lambda line: line[0][1] != "supported"):
+        lines.append(f"| {', '.join(names)} | {arguments} | {verdict} | {reason} |".replace("|  |", "| |"))
     return lines
 
 
@@ -79,7 +79,7 @@ def cells(rows: list[Row]) -> list[tuple[str, str, str]]:
             supported.setdefault(row.argument, []).append(row)
     partly = {row.argument for row in refused}
     listed = [
-        f"`{name}`" + (f" ({', '.join(row.label for row in found)})" if name in partly else "")
+        f"`{name}`" + (f" ({', '.join(row.label for row in found)})" if name in partly and found[0].label else "")
         for name, found in supported.items()
     ]
     remarks = dict.fromkeys(
@@ -112,9 +112,8 @@ def outside_text() -> str:
             for name in found.split()
         ]
         lines.append(f"- {why[0].upper()}{why[1:]}: {', '.join(names)}.")
-    modules = ", ".join(f"`{name}`" for name in sorted(territory.MODULES_OUTSIDE - {"datasets", "wrappers"}))
-    lines.append(f"- Whole modules: {modules}; `datasets` (they are downloads; `minidl.datasets` has its own) and")
-    lines.append("  `wrappers` (for scikit-learn; `minidl.sklearn` has its own).")
+    modules = ", ".join(f"`{name}`" for name in sorted(territory.MODULES_OUTSIDE - {"datasets"}))
+    lines.append(f"- Whole modules: {modules}; `datasets` (they are downloads; `minidl.datasets` has its own).")
     return "\n".join([*lines, ""])
 
 

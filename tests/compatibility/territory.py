@@ -47,6 +47,7 @@ SECTIONS = {
     "config": "Each setting is set, read and set back.",
     "backend": "As `config`.",
     "random": "Compared: the numbers drawn.",
+    "wrappers": "Compared: what an estimator of scikit-learn predicts.",
     "SeedGenerator": "Methods of a generator.",
 }
 MEMBERS = ("Sequential", "Layer", "Loss", "Metric", "Optimizer", "Callback", "SeedGenerator")
@@ -71,11 +72,14 @@ OUTSIDE: dict[str, dict[str, str]] = {
         "ZeroPadding2D ZeroPadding3D",
         "metrics": "BinaryIoU IoU MeanIoU OneHotIoU OneHotMeanIoU",
         "utils": "array_to_img image_dataset_from_directory img_to_array load_img save_img",
-        "config": "disable_flash_attention enable_flash_attention is_flash_attention_enabled",
+        "config": "disable_flash_attention enable_flash_attention image_data_format is_flash_attention_enabled "
+        "set_image_data_format",
+        "backend": "image_data_format set_image_data_format",
     },
     "sequences, text and sound": {
         "layers": "AdditiveAttention Attention Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D Embedding GRU GRUCell "
-        "GroupQueryAttention LSTM LSTMCell Masking MelSpectrogram MultiHeadAttention RNN ReversibleEmbedding "
+        "GroupQueryAttention LSTM LSTMCell Masking MelSpectrogram MultiHeadAttention Permute RNN RepeatVector "
+        "ReversibleEmbedding "
         "STFTSpectrogram SimpleRNN SimpleRNNCell StackedRNNCells TextVectorization TimeDistributed",
         "losses": "CTC ctc",
         "initializers": "STFT STFTInitializer stft",
@@ -96,18 +100,22 @@ OUTSIDE: dict[str, dict[str, str]] = {
         "symbolic_call",
         "Layer": "compute_mask compute_output_spec input input_spec output path supports_masking symbolic_call",
     },
-    "code of a framework within the model, or derivatives of code": {
+    "code of a framework within the model, derivatives of code, steps and weights of one's own": {
         "layers": "EinsumDense FlaxLayer JaxLayer Lambda SpectralNormalization TFSMLayer TorchModuleWrapper Wrapper",
         "keras": "Optimizer Quantizer RematScope StatelessScope SymbolicScope Variable device name_scope remat version",
-        "Sequential": "add_loss add_variable add_weight call_signature_parameters compute_loss compute_metrics "
+        "Sequential": "add_loss add_variable add_weight call call_signature_parameters compute_loss compute_metrics "
         "make_predict_function make_test_function make_train_function predict_step rematerialized_call stateless_call "
-        "stateless_compute_loss test_step train_step loss get_state_tree set_state_tree",
-        "Layer": "add_loss add_variable rematerialized_call stateless_call",
+        "stateless_compute_loss test_step train_step loss get_state_tree metrics_variables set_state_tree",
+        "Layer": "add_loss add_variable add_weight call metrics metrics_variables rematerialized_call stateless_call",
         "Metric": "add_variable add_weight stateless_reset_state stateless_result stateless_update_state",
         "Optimizer": "add_optimizer_variables add_variable add_variable_from_reference apply apply_gradients assign "
         "assign_add assign_sub build finalize_variable_values scale_loss set_weights stateless_apply update_step",
         "optimizers": "Optimizer",
-        "losses": "Circle circle",
+        "utils": "pack_x_y_sample_weight unpack_x_y_sample_weight",
+    },
+    "losses for segmentation, for pairs, and for noisy labels": {
+        "losses": "CategoricalGeneralizedCrossEntropy Circle Dice Tversky categorical_generalized_cross_entropy circle "
+        "dice tversky",
     },
     "low precision, quantization, other devices": {
         "keras": "DTypePolicy FloatDTypePolicy",
@@ -115,21 +123,26 @@ OUTSIDE: dict[str, dict[str, str]] = {
         "Sequential": "dtype_policy distribute_reduction_method distribute_strategy export "
         "get_quantization_layer_structure quantization_mode quantize quantized_build quantized_call",
         "Layer": "dtype_policy quantization_mode quantize quantized_build quantized_call",
-        "config": "set_backend is_nnx_enabled enable_unsafe_deserialization",
-        "backend": "get_uid is_float_dtype is_int_dtype result_type",
+        "config": "backend dtype_policy is_nnx_enabled set_backend set_dtype_policy",
+        "backend": "backend get_uid is_float_dtype is_int_dtype result_type standardize_dtype",
+        "utils": "standardize_dtype",
     },
     "other update rules": {
         "optimizers": "Adafactor Ftrl Lamb Lion MultiOptimizer Muon OptimizerMap ScheduleFreeAdamW",
     },
     "tools": {
         "callbacks": "CallbackList OrbaxCheckpoint RemoteMonitor",
-        "utils": "Config get_file",
+        "config": "disable_interactive_logging disable_traceback_filtering enable_interactive_logging "
+        "enable_traceback_filtering enable_unsafe_deserialization is_interactive_logging_enabled "
+        "is_traceback_filtering_enabled max_epochs max_steps_per_epoch set_max_epochs set_max_steps_per_epoch",
+        "utils": "Config Progbar disable_interactive_logging enable_interactive_logging get_file "
+        "is_interactive_logging_enabled split_dataset",
         "saving": "KerasFileEditor",
         "Sequential": "load_own_variables save_own_variables",
         "Layer": "load_own_variables save_own_variables",
         "Optimizer": "load_own_variables save_own_variables",
     },
-    "draws that a plain MLP does not make": {"random": "beta binomial categorical gamma"},
+    "draws that a plain MLP does not make": {"random": "beta binomial categorical gamma shuffle"},
     "deprecated": {
         "Sequential": "add_metric compiled_loss compiled_metrics",
         "Layer": "add_metric",
@@ -152,7 +165,6 @@ MODULES_OUTSIDE = set(
         "quantizers",
         "tree",
         "visualization",
-        "wrappers",
     ]
 )
 
