@@ -16,8 +16,9 @@ install = $(python) -m pip install --quiet --disable-pip-version-check --editabl
 demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/
 	$(python) -m minidl demo --out demo-out $(ARGS)
 
+# One worker more than there are cores, for while Keras's threads wait for each other.
 test: $(VENV)/.stamp-test,keras  ## run all tests, those against live Keras too
-	$(python) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(python) -m pytest -n $$($(python) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist worksteal $(ARGS)
 
 check: $(VENV)/.stamp-check  ## lint, formatting and types
 	$(python) -m ruff check
