@@ -381,10 +381,13 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
-    """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name."""
+    """TopKCategoricalAccuracy for labels that are class numbers. Source: keras.metrics of that name.
+
+    from_sorted_ids: y_pred holds class numbers, the best first.
+    """
 
     _direction = "up"
-    config_names = ("k", "from_sorted_ids")
+    config_names = ("k",)
 
     def __init__(
         self,
@@ -396,6 +399,9 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
         self.k = positive_int("SparseTopKCategoricalAccuracy", "k", k)
         self.from_sorted_ids = bool(from_sorted_ids)
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=self.k, from_sorted_ids=self.from_sorted_ids)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | ({"from_sorted_ids": True} if self.from_sorted_ids else {})  # as Keras writes it
 
 
 # ------------------------------------------------------------------------------------- losses as metrics
