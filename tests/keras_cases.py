@@ -118,20 +118,20 @@ def floatx(keras, dtype):
     """Both libraries' default float type for the time being."""
     before = keras.config.floatx(), minidl_keras.config.floatx()
     keras.config.set_floatx(dtype)
-    keras.utils.clear_session()  # forgets the dtype policy made of another float type
+    keras.utils.clear_session(free_memory=False)  # forgets the dtype policy made of another float type
     minidl_keras.config.set_floatx(dtype)
     try:
         yield
     finally:
         keras.config.set_floatx(before[0])
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         minidl_keras.config.set_floatx(before[1])
 
 
 def run_keras(keras, tf, case, dtype):
     """Train Keras's model of a case, from seed 7, and record every quantity of every step."""
     x, y, weights = case.data(dtype)
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
     with record.Inside(keras, tf) as inside:
         model = case.build(keras)

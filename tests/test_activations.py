@@ -372,7 +372,7 @@ def test_a_layer_as_an_activation_trains_as_in_keras(keras_tf, name, arguments):
         built = []
         for library in (keras, minidl_keras):
             naming.reset_names()
-            keras.utils.clear_session()
+            keras.utils.clear_session(free_memory=False)
             dense = library.layers.Dense(3, activation=getattr(library.layers, name)(**arguments))
             model = library.models.Sequential([library.layers.Input(shape=(4,)), dense])
             model.compile(optimizer="sgd", loss=loss)

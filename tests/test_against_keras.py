@@ -143,7 +143,7 @@ def test_history_is_the_mean_over_samples(keras_tf):
     case = CASES[1]
     x, y, _ = case.data("float32")
     x, y = x.reshape(-1, 4)[:100], y.reshape(-1, 1)[:100]  # batches of 32, 32, 32 and 4
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
     with record.Inside(keras, tf) as inside:
         model = case.build(keras)

@@ -82,10 +82,10 @@ FITS = {
 def float64(request):
     keras = pytest.importorskip("keras")
     keras.config.set_floatx("float64")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     yield keras
     keras.config.set_floatx("float32")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
 
 
 @pytest.fixture(autouse=True)

@@ -91,7 +91,7 @@ def plain(config):
 def test_names_configs_and_serialized_forms(keras_tf):
     keras, _ = keras_tf
     with floatx(keras, "float32"):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         for name, (make, shape) in LAYERS.items():
             theirs, ours = make(keras), make(minidl_keras)
             assert ours.name == theirs.name, name
@@ -287,7 +287,7 @@ def test_the_summary_is_keras_s(keras_tf, arguments, monkeypatch):
     keras, _ = keras_tf
     monkeypatch.setenv("COLUMNS", "120")
     with floatx(keras, "float32"):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         texts = []
         for k in (keras, minidl_keras):
             la = k.layers

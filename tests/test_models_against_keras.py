@@ -125,7 +125,7 @@ def close(name, ours, theirs):
 
 
 def compare(keras, build, data, compile_arguments):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     theirs, ours = build(keras), build(minidl)
     ours.set_weights(theirs.get_weights())
     x, y = data

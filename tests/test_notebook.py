@@ -33,7 +33,7 @@ def test_the_notebook_gives_what_it_gives_on_tensorflow(capsys):
     rounding bound of a few ULPs of the weight (see test_compare.py) the weights agree to 1e-6, and so do outputs.
     """
     keras, _ = record.keras_on_tensorflow()
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     with pytest.warns(UserWarning, match="input_shape"):
         theirs = class_notebook.run(class_notebook.IMPORTS["TensorFlow"], penguins.data())
     their_summaries = summaries(capsys)

@@ -79,7 +79,7 @@ def data(dtype):
 
 def twins(keras, name, options):
     """Keras's and minidl's model, with Keras's initial weights in both."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     naming.reset_names()
     keras.utils.set_random_seed(3)
     theirs, ours = make_model(keras, name, options), make_model(minidl_keras, name, options)

@@ -190,7 +190,7 @@ def check_against_keras(mode, seed, build, fit):
     recorded inside the step and compared to the bit.
     """
     keras, tf = record.keras_on_tensorflow()
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     with record.Inside(keras, tf) as inside:
         theirs = build(keras)

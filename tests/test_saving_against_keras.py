@@ -91,7 +91,7 @@ def test_the_layout_is_keras_s(keras, tmp_path):
     files = []
     for k in (keras, minidl_keras):
         k.utils.set_random_seed(0)
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
         rate = k.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
         metrics = ["accuracy", k.metrics.AUC(), k.metrics.Precision(name="p")]
         model = compiled(k, rich(k, 0.5), k.optimizers.Adam(rate), metrics=metrics, weighted_metrics=["mae"])
@@ -138,7 +138,7 @@ def test_training_goes_on_as_it_would_have(name, options, keras, tmp_path):
     an update of at most η = 1 times m/√v, both of order 1, by a few of these: 1e-12 leaves a factor of 50.
     """
     with floatx(keras, "float64"):
-        keras.utils.clear_session()  # forgets float32's dtype policy
+        keras.utils.clear_session(free_memory=False)  # forgets float32's dtype policy
         for here, there in ((keras, minidl_keras), (minidl_keras, keras)):
             here.utils.set_random_seed(1)
             given = dict(options)
@@ -212,7 +212,7 @@ def tabular(k):
 
 def test_layers_with_state_travel_both_ways(keras, tmp_path):
     with floatx(keras, "float64"):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         for here, there in ((keras, minidl_keras), (minidl_keras, keras)):
             here.utils.set_random_seed(1)
             model = compiled(here, tabular(here), here.optimizers.SGD(0.1, momentum=0.9))
@@ -314,7 +314,7 @@ METRICS = [
 
 def test_configs_of_losses_and_metrics_are_keras_s(keras):
     """serialize writes what Keras writes, and each reads the other's."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     for kind, cases in (("losses", LOSSES), ("metrics", METRICS)):
         theirs, ours = getattr(keras, kind), getattr(minidl_keras, kind)
         for name, options in cases:

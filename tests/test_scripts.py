@@ -66,7 +66,7 @@ def differences(ours, theirs, place="result"):
 @pytest.mark.parametrize(("path", "dtype"), CASES)
 def test_script_gives_with_minidl_what_it_gives_with_keras(keras, path, dtype, tmp_path, monkeypatch):
     with floatx(keras, dtype):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         theirs = run(path, tmp_path / "keras", monkeypatch)
         naming.reset_names()
         ours = run(path, tmp_path / "minidl", monkeypatch, "import minidl as keras\n")

@@ -414,14 +414,14 @@ def test_wrappers_compute_what_keras_s_compute(keras, name):
 
         before = library.config.floatx()
         library.config.set_floatx("float64")
-        library.utils.clear_session()  # forgets the dtype policy made of another float type
+        library.utils.clear_session(free_memory=False)  # forgets the dtype policy made of another float type
         try:
             wrapper = getattr(library.wrappers, name)(build, model_kwargs={"loss": "mse"}, fit_kwargs={"verbose": 0})
             wrapper.fit(x, y, epochs=3)
             outputs = wrapper.transform(x) if name == "SKLearnTransformer" else wrapper.predict(x)
         finally:
             library.config.set_floatx(before)
-            library.utils.clear_session()
+            library.utils.clear_session(free_memory=False)
         found.append((outputs, wrapper.history_.history["loss"]))
     (expected, expected_losses), (outputs, losses) = found
     assert outputs.shape == expected.shape and outputs.dtype == expected.dtype

@@ -56,7 +56,7 @@ def record(
         raise ValueError("record: the rows of x must differ from each other, so that a batch tells its rows.")
 
     def run(inside: Inside | None) -> tuple[_States, Any]:
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
         model = build(keras)
         states = _States(keras, model)
