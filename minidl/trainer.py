@@ -256,6 +256,11 @@ class Trainer(Layer):
         _one_of("fit", "shuffle", shuffle, (True, False, "batch"))
         _one_of("fit", "verbose", verbose, ("auto", 0, 1, 2))
         steps = _steps("fit", "steps_per_epoch", steps_per_epoch)
+        if steps is not None and config.random_stream() == "torch":
+            raise NotImplementedError(
+                "fit: steps_per_epoch is not supported with torch's random stream, whose draws would come in another "
+                "order than Keras's; leave it at None."
+            )
         due = _validation_freq(validation_freq)
         counts = {"epochs": epochs, "initial_epoch": initial_epoch}
         counts = {name: checks.non_negative_int("fit", name, value) for name, value in counts.items()}
@@ -307,8 +312,6 @@ class Trainer(Layer):
             return self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
 
         if batches.yields_batches(x):
-            if steps is not None and config.random_stream() == "torch":
-                raise NotImplementedError(f"{where}: steps_per_epoch is not supported with torch's random stream.")
             return batches.stream(
                 where, x, check, shuffle=shuffle, class_weight=class_weight, y=y, sample_weight=sample_weight
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_same
 
-from minidl import batches, callbacks, losses, training, utils
+from minidl import batches, callbacks, config, losses, training, utils
 from minidl.batches import ArrayBatches, Epochs, OutOfData, StreamBatches
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
@@ -349,3 +349,12 @@ def test_stream_batches_tell_no_one_where_there_is_no_one():
     data = StreamBatches(lambda *batch: batch[:3], lambda: iter([]), 0)
     data.on_epoch_begin()
     data.on_epoch_end()
+
+
+def test_steps_per_epoch_with_torch_s_random_stream_is_refused():
+    built = model()
+    with (
+        config.using_random_stream("torch"),
+        pytest.raises(NotImplementedError, match="steps_per_epoch is not support"),
+    ):
+        built.fit(X, Y, steps_per_epoch=2, verbose=0)
