@@ -134,6 +134,8 @@ def as_array(name: str, data: Any) -> Array:
     """
     if isinstance(data, np.ndarray):
         return data
+    if isinstance(data, dict):
+        raise TypeError(f"{name}: a dict is for models with several inputs or outputs; pass the one array, not {{…}}.")
     pandas = sys.modules.get("pandas")  # never imported: a frame cannot exist before someone imported it
     if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
         return _pandas_array(name, data)

@@ -85,7 +85,7 @@ BAD_X = {
         ValueError,
         r"x: expected an array of numbers with rows of one length; .*\(2,\)",
     ),
-    "dict": ({"x": X}, TypeError, r"x: expected real numbers .*; got dtype object"),
+    "dict": ({"x": X}, TypeError, r"x: a dict is for models with several inputs or outputs"),
 }
 
 

@@ -352,9 +352,6 @@ def test_stream_batches_tell_no_one_where_there_is_no_one():
 
 
 def test_steps_per_epoch_with_torch_s_random_stream_is_refused():
-    built = model()
-    with (
-        config.using_random_stream("torch"),
-        pytest.raises(NotImplementedError, match="steps_per_epoch is not support"),
-    ):
+    built, message = model(), "steps_per_epoch is not supported with torch's random stream"
+    with config.using_random_stream("torch"), pytest.raises(NotImplementedError, match=message):
         built.fit(X, Y, steps_per_epoch=2, verbose=0)
