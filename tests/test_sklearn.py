@@ -203,7 +203,10 @@ def test_early_stopping_keeps_the_best_weights_on_rows_held_out(rng):
         (64,), early_stopping=True, patience=3, epochs=500, learning_rate=0.02, random_state=0, validation_fraction=0.2
     ).fit(x, y)
     losses = network.history_["val_loss"]
-    assert network.n_iter_ == len(losses) == int(np.argmin(losses)) + 1 + 3
+    best = int(np.argmin(losses)) + 1
+    assert network.n_iter_ == len(losses) == best + 3
+    stopped = clone(network).set_params(epochs=best).fit(x, y)  # ends at the best epoch by itself
+    np.testing.assert_array_equal(network.predict_proba(x), stopped.predict_proba(x))
     weighted = MLPClassifier(early_stopping=True, epochs=2).fit(x, y, sample_weight=rng.uniform(1, 2, size=60))
     assert len(weighted.history_["val_loss"]) == 2
 
