@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from typing import Any
 
 from minidl import config, ops, serialization
@@ -122,13 +123,17 @@ _CLASSES = {cls.__name__: cls for cls in (MaxNorm, NonNeg, UnitNorm, MinMaxNorm)
 _BY_NAME: dict[str, Any] = _CLASSES | {to_snake_case(name): cls for name, cls in _CLASSES.items()}
 
 
-def serialize(constraint: Constraint) -> dict[str, Any]:
-    """The constraint as Keras's dict: its class and its arguments."""
+def serialize(constraint: Constraint | types.FunctionType) -> dict[str, Any]:
+    """The constraint as Keras's dict: its class and its arguments; a function of your own by its name."""
+    if isinstance(constraint, types.FunctionType):
+        return serialization.serialize_function(constraint)
     return serialization.serialize(constraint, "keras.constraints")
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Constraint:
-    """The constraint of a serialize(), Keras's too; custom_objects: class name -> class of your own ones."""
+    """The constraint of a serialize(), Keras's too; custom_objects: name -> class or function of your own."""
+    if serialization.is_function(config):
+        return serialization.deserialize_function("constraint", config, {}, custom_objects)
     return serialization.deserialize("constraint", config, _BY_NAME, custom_objects)
 
 
@@ -138,7 +143,7 @@ def get(identifier: Any) -> Constraint | None:
     Errors: ValueError for an unknown name (with the nearest ones) or anything else.
     """
     if isinstance(identifier, dict):
-        return deserialize(identifier)
+        identifier = deserialize(identifier)
     if isinstance(identifier, str):
         if identifier not in _BY_NAME:
             raise ValueError(unknown_name("constraint", identifier, _BY_NAME))

@@ -8,6 +8,7 @@ gives new ones). Verified with Keras 3.15.1: keras/src/initializers/.
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -351,16 +352,20 @@ def _class(name: str) -> type[Initializer]:
     return _CLASSES[name]
 
 
-def serialize(initializer: Initializer) -> dict[str, Any]:
-    """The initializer as Keras's dict; `deserialize` and `get` read it back."""
+def serialize(initializer: Initializer | types.FunctionType) -> dict[str, Any]:
+    """The initializer as Keras's dict, a function of your own by its name; `deserialize` and `get` read it back."""
+    if isinstance(initializer, types.FunctionType):
+        return serialization.serialize_function(initializer)
     return serialization.serialize(initializer, "keras.initializers")
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Initializer:
-    """The initializer of a serialize(), Keras's too; custom_objects: class name -> class of your own ones.
+    """The initializer of a serialize(), Keras's too; custom_objects: name -> class or function of your own.
 
     Raises: ValueError for another dict or an unknown name.
     """
+    if serialization.is_function(config):
+        return serialization.deserialize_function("initializer", config, {}, custom_objects)
     found: Initializer = serialization.deserialize("initializer", config, _CLASSES, custom_objects)
     return found
 
@@ -378,13 +383,13 @@ def get(identifier: Any) -> Callable[..., Array] | None:
     if isinstance(identifier, str):
         return _class(identifier)()
     if isinstance(identifier, dict):
-        return deserialize(identifier)
+        identifier = deserialize(identifier)
     if isinstance(identifier, type):
         identifier = identifier()
     if callable(identifier):
         return identifier
     if hasattr(identifier, "__array__"):
-        return _values(np.asarray(identifier))
+        return _Values(np.asarray(identifier))
     raise ValueError(
         f"An initializer must be a name, a class, an instance, a config dict, an array or a callable; "
         f"got {identifier!r}."
@@ -399,10 +404,13 @@ def required(where: str, name: str, identifier: Any) -> Callable[..., Array]:
     return found
 
 
-def _values(values: Array) -> Callable[..., Array]:
-    def initialize(shape: Sequence[int], dtype: str | None = None) -> Array:
-        if tuple(shape) != values.shape:
-            raise ValueError(f"The array given as initializer has shape {values.shape}; expected {tuple(shape)}.")
-        return values.astype(config.standardize_dtype(dtype))
+class _Values:
+    """An array's values as an initializer; written into no config, as in Keras."""
 
-    return initialize
+    def __init__(self, values: Array) -> None:
+        self._values = values
+
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Array:
+        if tuple(shape) != self._values.shape:
+            raise ValueError(f"The array given as initializer has shape {self._values.shape}; expected {tuple(shape)}.")
+        return self._values.astype(config.standardize_dtype(dtype))

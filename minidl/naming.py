@@ -36,4 +36,5 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     known = sorted(known)
     nearest = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-    return f"Unknown {what}: {name!r}.{hint} Known: {', '.join(known)}."
+    listed = f" Known: {', '.join(known)}." if known else ""
+    return f"Unknown {what}: {name!r}.{hint}{listed}"

@@ -345,6 +345,22 @@ def test_one_s_own():
     assert isinstance(again, Filled) and again.value == 3.0
 
 
+def twos(shape, dtype=None):
+    return np.full(shape, 2, dtype)
+
+
+def test_a_function_of_one_s_own_is_written_by_its_name():
+    written = layers.Dense(3, kernel_initializer=twos).get_config()["kernel_initializer"]
+    assert written == {"module": "builtins", "class_name": "function", "config": "twos", "registered_name": "function"}
+    assert initializers.deserialize(written, {"twos": twos}) is twos
+    with pytest.raises(ValueError, match=r"Unknown initializer: 'twos'. If it is your own, hand it over"):
+        initializers.get(written)
+    with pytest.raises(ValueError, match="A lambda cannot be written"):
+        initializers.serialize(lambda shape, dtype=None: np.ones(shape, dtype))
+    with pytest.raises(TypeError, match="cannot be written"):
+        initializers.serialize(initializers.get(np.ones((2, 3))))
+
+
 @pytest.mark.parametrize("name", ["STFT", "stft", "STFTInitializer"])
 def test_stft_is_not_for_a_dense_layer(name):
     with pytest.raises(NotImplementedError, match=f"{name}: .*three axes"):

@@ -344,6 +344,28 @@ def test_clone_model_draws_as_keras_draws(keras):
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)  # as the initializers' own tests bound it
 
 
+def doubled(shape, dtype=None):
+    return np.full(shape, 2, dtype)
+
+
+def halved(weights):
+    return weights * 0.5
+
+
+def test_initializers_and_constraints_that_are_functions_travel_both_ways(keras, tmp_path):
+    own = {"doubled": doubled, "halved": halved}
+    arguments = {"kernel_initializer": doubled, "kernel_constraint": halved}
+    path = tmp_path / "model.keras"
+    for ours, theirs in ((minidl_keras, keras), (keras, minidl_keras)):
+        model = ours.Sequential([ours.Input((2,)), ours.layers.Dense(3, **arguments)])
+        model.save(path)
+        with pytest.raises((TypeError, ValueError), match="doubled"):
+            theirs.models.load_model(path)
+        layer = theirs.models.load_model(path, custom_objects=own).layers[-1]
+        assert (layer.kernel_initializer, layer.kernel_constraint) == (doubled, halved)
+        assert layer.get_config()["kernel_constraint"] == model.layers[-1].get_config()["kernel_constraint"]
+
+
 def test_custom_objects_are_written_as_keras_writes_them(keras):
     found = []
     for k in (keras, minidl_keras):
