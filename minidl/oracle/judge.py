@@ -1,0 +1,795 @@
+"""Lock-step: each operation of a recorded step is run again on the trainer's own inputs, and compared to its bound.
+
+Nothing compounds: a layer is judged on the outputs that were recorded of the layer before it, a slot on the recorded
+gradient, a weight on the recorded slots. What was not observed is said to be so, and what follows from it is judged by
+the balls that the operations before it lead to: for a step of which only the weights and slots around it are known,
+through the whole step.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import checks, config, metrics, random, training
+from minidl.backend import Array
+from minidl.layers import Dropout, Layer
+from minidl.layers.regularization import AlphaDropout
+from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
+from minidl.oracle.balls import Arithmetic, Ball
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND, Check, State, Step
+from minidl.schedules import LearningRateSchedule
+
+
+class Judge:
+    """Judges the steps of one fit of a model, in order.
+
+    model: a compiled, built minidl model like the trainer's; it is written to. data: (x, y) or (x, y, sample_weight) of
+    the whole fit, weights of classes included; with it the rows of each batch are checked, in the order that seed and
+    shuffle predict on TensorFlow, or, where that is not known (seed None, another backend), that each comes once an
+    epoch. The backend is that of config.random_stream().
+    Errors: NotImplementedError, naming it, for a layer, loss, regularizer, constraint or optimizer without a bound.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        data: tuple[Any, ...] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | str = True,
+        seed: int | None = None,
+    ) -> None:
+        check_model(model)
+        self.model, self.arithmetic = model, Arithmetic.of(model.dtype)
+        self.layers: list[Layer] = model.flat_layers()
+        self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
+        self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
+        self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
+        self._number = 0
+
+    def judge(self, step: Step) -> list[Check]:
+        """All that there is to say of a step, in the order in which a step computes it."""
+        with np.errstate(all="ignore"):  # what is not finite in the trainer's numbers is for the bounds to report
+            return _StepJudge(self, step).run()
+
+    def _mean_names(self) -> list[str]:
+        return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def check_model(model: Any) -> None:
+    """Raise NotImplementedError, with the reason, for a model of which a part has no bound."""
+    for layer in model.flat_layers():
+        layer_bounds.check_layer(layer)
+        if layer.dtype != model.dtype:
+            raise NotImplementedError(f"no error bound for the layer {layer.name!r} of another dtype than the model's.")
+        found = [*layer.regularizers.values(), layer.activity_regularizer]
+        for regularizer in found:
+            if regularizer is not None:
+                loss_bounds.check_regularizer(regularizer)
+        for constraint in layer.constraints.values():
+            optimizer_bounds.check_constraint(constraint)
+    names = [layer.name for layer in model.flat_layers()]
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise NotImplementedError(f"two layers are called {twice[0]!r}, so that what was recorded cannot be told apart.")
+    loss_bounds.check_loss(model.loss)
+    if model.loss.dtype != model.dtype:
+        raise NotImplementedError(f"no error bound for the loss {model.loss.name!r} of another dtype than the model's.")
+    optimizer_bounds.check_optimizer(model.optimizer)
+
+
+def judge_start(model: Any, weights: dict[str, Array]) -> list[Check]:
+    """The initial weights of a model that was made from the trainer's seed, against the trainer's: bit for bit.
+
+    weights: "layer/name" -> array, as State.weights. Random weights are predicted exactly, so there is no bound.
+    """
+    found = []
+    for layer in model.flat_layers():
+        for name, own in _weights_of(layer).items():
+            got = weights.get(f"{layer.name}/{name}")
+            if got is None:
+                found.append(_not_observed("weight", layer.name, name, -1, "the trainer has no such weight"))
+            else:
+                found.append(_exactly("weight", layer.name, name, -1, got, own, "the initializer, from its seed"))
+    return found
+
+
+def _weights_of(layer: Layer) -> dict[str, Array]:
+    return {**layer.parameters, **layer.state}
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+def _not_observed(quantity: str, layer: str | None, name: str, step: int, reason: str) -> Check:
+    return Check(quantity, layer, name, step, NOT_OBSERVED, reason=reason)
+
+
+def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, own: Any, what: str) -> Check:
+    """Numbers that are predicted, not computed: equal in every bit, or divergent."""
+    got, own = np.asarray(got), np.asarray(own)
+    if got.shape != own.shape:
+        reason = f"shape {got.shape}, expected {own.shape}: {what}"
+        return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, reason=reason)
+    differs = _differs(got, own)
+    if not differs.any():
+        return Check(quantity, layer, name, step, BIT_EQUAL, reason=what)
+    place = tuple(int(i) for i in np.argwhere(differs)[0])
+    reason = f"{int(differs.sum())} of {differs.size} differ from {what}"
+    found = Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, place=place, bound=0.0, reason=reason)
+    found.got, found.expected, found.truth = float(got[place]), float(own[place]), float(own[place])
+    return found
+
+
+def _differs(got: Array, own: Array) -> Array:
+    return (got != own) & ~(np.isnan(got) & np.isnan(own)) if got.dtype.kind == "f" else np.asarray(got != own)
+
+
+def _compare(
+    quantity: str,
+    layer: str | None,
+    name: str,
+    step: int,
+    got: Any,
+    own: Any,
+    ball: Ball,
+    formula: str,
+    inputs: dict[str, Any] | None = None,
+) -> Check:
+    """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place."""
+    arithmetic = ball.arithmetic
+    got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
+    if got.shape != ball.shape:
+        reason = f"shape {got.shape}, expected {ball.shape}"
+        return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
+    same = ~_differs(got, own)
+    finite = np.isfinite(got) & np.isfinite(ball.value)
+    share = np.where(same & ~finite, 0, ball.share(got))
+    own_share = np.where(~np.isfinite(own), 0, ball.share(own))
+    if not got.size:
+        return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
+    place = tuple(int(i) for i in np.unravel_index(np.argmax(share), share.shape))
+    worst = float(share[place])
+    verdict = BIT_EQUAL if same.all() else WITHIN_BOUND if worst <= 1 else DIVERGENT
+    truth = ball.value[place]
+    unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
+    wide = got[place].astype(arithmetic.wide)
+    given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in (inputs or {}).items()}
+    return Check(
+        quantity,
+        layer,
+        name,
+        step,
+        verdict,
+        ulps=float(np.abs(wide - truth) / unit) if np.isfinite(wide) else np.inf,
+        share=worst,
+        own_share=float(own_share.max()),
+        place=place,
+        got=float(wide),
+        expected=float(own[place]),
+        truth=float(truth),
+        bound=float(ball.radius[place]),
+        inputs=given,
+        formula=formula,
+        reason=f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else "",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ batch
+
+
+class _Rows:
+    """The rows of the data in the order in which they should come."""
+
+    def __init__(self, data: tuple[Any, ...], batch_size: int | None, shuffle: bool | str, seed: int | None) -> None:
+        self.arrays = [None if part is None else np.asarray(part) for part in (*data, None)[:3]]
+        assert self.arrays[0] is not None
+        self.samples = len(self.arrays[0])
+        self.batch_size = batch_size or 32
+        self.order: Array | None = None
+        if not shuffle:
+            self.order = np.arange(self.samples)
+        elif seed is not None and config.random_stream().startswith("tensorflow"):
+            by_batch = shuffle == "batch"
+            self.order = (
+                random.batch_shuffle_orders(self.samples, self.batch_size, seed)
+                if by_batch
+                else random.shuffle_order(self.samples, seed)
+            )
+        self._left: collections.Counter[bytes] = collections.Counter()
+
+    def expected(self, step: Step) -> list[Array | None] | None:
+        """x, y and the weights of a batch, where the order is known."""
+        if self.order is None:
+            return None
+        rows = self.order[step.batch * self.batch_size : (step.batch + 1) * self.batch_size]
+        return [None if part is None else part[rows] for part in self.arrays]
+
+    def strangers(self, step: Step, dtype: str) -> int:
+        """How many rows of the batch are none of those that the epoch has left."""
+        parts = [part for part in self.arrays if part is not None]
+        if step.batch == 0:
+            self._left = collections.Counter(_row_keys(parts, self.samples, dtype))
+        batch = [part for part, known in zip((step.x, step.y, step.sample_weight), self.arrays, strict=True)
+                 if known is not None and part is not None]  # fmt: skip
+        if len(batch) != len(parts):
+            return 0
+        unknown = 0
+        for key in _row_keys(batch, len(batch[0]), dtype):
+            unknown += not self._left[key]
+            self._left[key] -= 1
+        return unknown
+
+
+def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
+    cast = [np.ascontiguousarray(np.asarray(part, dtype)).reshape(rows, -1) for part in parts]
+    return [b"".join(part[i].tobytes() for part in cast) for i in range(rows)]
+
+
+# ---------------------------------------------------------------------------------------------- metrics
+
+
+class _Mean:
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it."""
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self.arithmetic = arithmetic
+        self.reset()
+
+    def reset(self) -> None:
+        self.total, self.count = self.arithmetic.given(0.0), self.arithmetic.given(0.0)
+
+    def add(self, total: Ball, count: Ball) -> Ball:
+        """The mean after a batch's Σ w·value and Σ w."""
+        self.total, self.count = self.total + total, self.count + count
+        return self.total * 0 if self.count.value == 0 else self.total / self.count
+
+    def reported(self, value: Any) -> None:
+        """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
+        found = self.arithmetic.given(value).times(self.count, 2)
+        if np.isfinite(found.value) and found.radius < self.total.radius:
+            self.total = found
+
+
+# ----------------------------------------------------------------------------------------------- a step
+
+
+class _StepJudge:
+    """One step, from the top: what each part left for the next."""
+
+    def __init__(self, judge: Judge, step: Step) -> None:
+        self.judge, self.step = judge, step
+        self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
+        self.checks: list[Check] = []
+        self.noise: dict[str, Array] = {}
+        self.passed: dict[str, layer_bounds.Passed] = {}
+        self.weights: dict[str, layer_bounds.Weights] = {}
+        self.gradients: dict[str, Ball] = {}
+        self.outputs_observed = True
+
+    def run(self) -> list[Check]:
+        self._set_state(self.step.before)
+        batch = self._batch()
+        if batch is None:
+            return [*self.checks, *self._nothing_to_run()]
+        x, self.y, self.sample_weight = batch
+        self._predict_noise(x.shape)
+        self._forward(x)
+        self._losses()
+        self._metrics()
+        self._gradients()
+        self._update()
+        return self.checks
+
+    def _note(self, quantity: str, layer: str | None, name: str, *args: Any, **kwargs: Any) -> None:
+        self.checks.append(_compare(quantity, layer, name, self.step.number, *args, **kwargs))
+
+    def _unseen(self, quantity: str, layer: str | None, name: str, reason: str = "not recorded") -> None:
+        self.checks.append(_not_observed(quantity, layer, name, self.step.number, reason))
+
+    def _exactly(self, quantity: str, layer: str | None, name: str, got: Any, own: Any, what: str) -> None:
+        self.checks.append(_exactly(quantity, layer, name, self.step.number, got, own, what))
+
+    # ------------------------------------------------------------------------------ state and batch
+
+    def _set_state(self, state: State) -> None:
+        """Write the recorded weights, slots and seeds into the model."""
+        given = self.arithmetic.given
+        for layer in self.layers:
+            self.weights[layer.name] = {}
+            for name, own in _weights_of(layer).items():
+                own[...] = state.weights[f"{layer.name}/{name}"]
+                self.weights[layer.name][name] = given(own)
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None and layer.name in state.seeds:
+                generator.state[...] = state.seeds[layer.name]
+        self._set_optimizer(state)
+
+    def _set_optimizer(self, state: State) -> None:
+        optimizer = self.model.optimizer
+        optimizer.build(self.model.arena)
+        for slot in optimizer.slots:
+            for view, name in zip(self.model.arena.views(getattr(optimizer, slot)), self.judge.segments, strict=True):
+                view[...] = state.slots[slot][name]
+        for name in optimizer.scalars:
+            getattr(optimizer, name)[...] = state.slots[name][""]
+        optimizer._batches = self.batches
+        if not isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
+            optimizer.learning_rate = float(state.learning_rate)
+
+    @property
+    def batches(self) -> int:
+        """Batches before this one: with accumulated gradients, counted from a fit that starts between two updates."""
+        every = self.model.optimizer.gradient_accumulation_steps or 1
+        return int(self.step.before.iterations) * every + self.step.number % every
+
+    def _batch(self) -> tuple[Array, Array, Array | None] | None:
+        """The batch as minidl takes it, after a look at its rows; None if it is not known."""
+        step, rows = self.step, self.judge.rows
+        expected = None if rows is None else rows.expected(step)
+        recorded = [step.x, step.y, step.sample_weight]
+        if expected is not None:
+            for name, got, own in zip(("x", "y", "sample_weight"), recorded, expected, strict=True):
+                if own is not None and got is not None:
+                    own = np.asarray(own, self.model.dtype).reshape(-1)
+                    got = np.asarray(got, self.model.dtype).reshape(-1)
+                    self._exactly("batch", None, name, got, own, "the rows that the seed predicts")
+                elif own is not None:
+                    self._unseen("batch", None, name)
+        elif rows is not None and step.x is not None:
+            strangers = rows.strangers(step, self.model.dtype)
+            verdict = DIVERGENT if strangers else BIT_EQUAL
+            reason = f"{strangers} rows are not among those that the epoch has left" if strangers else "each row once"
+            worst = np.inf if strangers else 0.0
+            self.checks.append(Check("batch", None, "rows", step.number, verdict, worst, worst, reason=reason))
+        if step.x is None:
+            if expected is None:
+                self._unseen("batch", None, "x")
+                return None
+            recorded = list(expected)
+        x, y, sample_weight = recorded
+        x = np.asarray(x, self.model.dtype)
+        x = x[:, None] if x.ndim == 1 else x
+        shape = self.model.compute_output_shape(x.shape)
+        loss = self.model.loss
+        labels = checks.labels(
+            y, self.model.dtype, shape, sparse=loss.sparse, any_shape=loss.any_labels, check_finite=False
+        )
+        weights = checks.weights_per_sample(labels, sample_weight, None, self.model.dtype, shape, check_finite=False)
+        return x, labels, weights
+
+    def _nothing_to_run(self) -> Iterator[Check]:
+        number = self.step.number
+        for quantity in ("mask", "pre_activation", "activation", "loss", "penalty", "metric", "gradient", "slot", "weight"):
+            yield _not_observed(quantity, None, quantity, number, "the batch is not known")
+
+    # ---------------------------------------------------------------------------------------- noise
+
+    def _predict_noise(self, shape: tuple[int, ...]) -> None:
+        """The masks and noises that the seeds predict, against the recorded; the counter one on."""
+        step = self.step
+        recorded = step.noise or {}
+        for layer in self.layers:
+            generator = getattr(layer, "seed_generator", None)
+            if generator is None:
+                shape = layer.compute_output_shape(shape)
+                continue
+            own = self._draw(layer, shape)
+            got = recorded.get(layer.name)
+            if layer.name in step.before.seeds and own is not None:
+                if got is None:
+                    self._unseen("mask", layer.name, "noise")
+                else:
+                    self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
+                after = step.after.seeds.get(layer.name)
+                if after is not None:
+                    wanted = np.asarray(generator.state)
+                    self._exactly("mask", layer.name, "counter", np.asarray(after, np.int64), wanted, "one on")
+            self.noise[layer.name] = own if got is None else np.asarray(got)
+
+    def _draw(self, layer: Any, shape: tuple[int, ...]) -> Any:
+        stream = config.random_stream()
+        xla = self.model.jit_compile and stream == "tensorflow"
+        with config.using_random_stream("tensorflow-xla") if xla else contextlib.nullcontext():
+            if isinstance(layer, (Dropout, AlphaDropout)):
+                return np.broadcast_to(layer.draw_mask(shape), shape)
+            held: dict[str, Array] = {}
+            draw = layer._draw_normal
+
+            def keep(*args: Any) -> Array:
+                held["noise"] = draw(*args)
+                return held["noise"]
+
+            with _replaced(layer, "_draw_normal", keep):
+                layer.forward(np.zeros(shape, layer.dtype), training=True)
+            return held.get("noise")
+
+    @contextlib.contextmanager
+    def _replaying(self, layer: Any) -> Iterator[None]:
+        """While open, the layer takes the recorded noise instead of drawing its own."""
+        noise = self.noise.get(layer.name)
+        if noise is None:
+            yield
+            return
+        name = "draw_mask" if isinstance(layer, (Dropout, AlphaDropout)) else "_draw_normal"
+        with _replaced(layer, name, lambda *args: noise):
+            yield
+
+    # -------------------------------------------------------------------------------------- forward
+
+    def _forward(self, x: Array) -> None:
+        """Each layer on what was recorded of the one before it."""
+        ball = self.arithmetic.given(x)
+        for layer in self.layers:
+            x, ball = self._layer(layer, x, ball)
+        self.y_pred, self.y_pred_ball = x, ball
+
+    def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
+        step, name, given = self.step, layer.name, self.arithmetic.given
+        passed = layer_bounds.forward(layer, ball, self.weights[name], self.noise.get(name))
+        with self._replaying(layer):
+            own = layer.forward(x, training=True)
+        formula = type(layer).__name__
+        if layer_bounds.ends_in_activation(layer):
+            form = layer_bounds.form_of(layer)
+            formula = f"ops.{form.name}"
+            pre = (step.pre_activations or {}).get(name)
+            if layer.pre_activations is not x:  # a layer that is an activation and no more has its inputs for them
+                if pre is None:
+                    self._unseen("pre_activation", name, "outputs")
+                else:
+                    inputs = {"inputs": lambda place: x[place[:-1]]}
+                    self._note(
+                        "pre_activation", name, "outputs", pre, layer.pre_activations, passed.pre_activations,
+                        "ops.dense", inputs,
+                    )  # fmt: skip
+                    pre = np.asarray(pre, layer.dtype)
+                    passed.pre_activations = given(pre)
+                    passed.outputs = form.value(passed.pre_activations)
+                    layer.pre_activations, own = pre, layer.activation.forward(pre)
+        got = (step.activations or {}).get(name)
+        if got is None:
+            self._unseen("activation", name, "outputs")
+            outputs, found = own, passed.outputs
+            self.outputs_observed = False
+        else:
+            got = np.asarray(got, layer.dtype)
+            inputs = {"inputs": layer.pre_activations} if np.shape(getattr(layer, "pre_activations", None)) == got.shape else {}
+            self._note("activation", name, "outputs", got, own, passed.outputs, formula, inputs)
+            passes_on = own is x and not _differs(got, own).any()
+            outputs, found = (x, ball) if passes_on else (got, given(got))
+            self.outputs_observed = True
+        passed.outputs = found
+        if layer.outputs is not None:
+            layer.outputs = outputs
+        if layer.activity_regularizer is not None:
+            layer.activity = outputs
+        self.passed[name] = passed
+        return outputs, found
+
+    # ------------------------------------------------------------------------------- loss, penalties
+
+    def _loss_inputs(self, loss: Any) -> tuple[Ball, Array, bool]:
+        """What a loss is computed from, in balls and in numbers, and whether these are logits."""
+        predictions, from_logits = training.loss_inputs(self.model, loss, self.y_pred)
+        if predictions is self.y_pred:
+            return self.y_pred_ball, predictions, from_logits
+        source = training.logits_layer(self.model, self.y_pred)
+        assert source is not None
+        found = self.passed[source.name].pre_activations
+        assert found is not None
+        return found, predictions, from_logits
+
+    def _losses(self) -> None:
+        model, step = self.model, self.step
+        p, _, from_logits = self._loss_inputs(model.loss)
+        ball = loss_bounds.value(model.loss, self.y, p, from_logits, self.sample_weight)
+        if model.loss_weight is not None:
+            ball = ball * float(model.loss_weight)
+        ball = ball.mean() if ball.ndim else ball
+        own = training.data_loss(model, self.y, self.y_pred, self.sample_weight)
+        if step.data_loss is None:
+            self._unseen("loss", None, "data_loss")
+        else:
+            got = np.asarray(step.data_loss, model.dtype)
+            got = got.mean() if got.ndim else got
+            self._note("loss", None, "data_loss", got, own, ball, f"losses.{type(model.loss).__name__}")
+            ball, own = self.arithmetic.given(got), got
+        penalties = self._penalties()
+        parts = [ball, *(found for found, _ in penalties)]
+        numbers = [own, *(number for _, number in penalties)]
+        self.total = balls.concatenate([part.reshape(1) for part in parts]).sum() if penalties else ball
+        self.own_total = sum(numbers[1:], numbers[0])
+        if step.loss is None:
+            self._unseen("loss", None, "loss")
+        else:
+            got = np.asarray(step.loss, model.dtype)
+            self._note("loss", None, "loss", got.mean() if got.ndim else got, self.own_total, self.total, "data + penalties")
+            self.total, self.own_total = self.arithmetic.given(got.mean() if got.ndim else got), got
+
+    def _penalties(self) -> list[tuple[Ball, Any]]:
+        """Each penalty's ball and number, as recorded where it was."""
+        found: list[tuple[str, str, Ball]] = []
+        for layer in self.layers:
+            if layer.activity_regularizer is not None:
+                outputs = self.passed[layer.name].outputs
+                penalty = loss_bounds.penalty(layer.activity_regularizer, outputs)
+                found.append((layer.name, "activity", penalty / float(len(outputs.value))))
+        for layer in self.layers:
+            for name, regularizer in layer.regularizers.items():
+                if layer.trainable:
+                    found.append((layer.name, name, loss_bounds.penalty(regularizer, self.weights[layer.name][name])))
+        own = training.penalties(self.model)
+        recorded = self.step.penalties
+        kept = []
+        for i, (layer_name, name, ball) in enumerate(found):
+            if recorded is None or len(recorded) != len(found):
+                reason = "not recorded" if recorded is None else f"{len(recorded)} penalties instead of {len(found)}"
+                self._unseen("penalty", layer_name, name, reason)
+                if recorded is not None:
+                    self.checks[-1].verdict = DIVERGENT
+                kept.append((ball, own[i]))
+                continue
+            self._note("penalty", layer_name, name, recorded[i], own[i], ball, "regularizers")
+            number = np.asarray(recorded[i], self.model.dtype)
+            kept.append((self.arithmetic.given(number), number))
+        return kept
+
+    # -------------------------------------------------------------------------------------- metrics
+
+    def _metrics(self) -> None:
+        """The reported running values, from those reported before this step and this step's outputs."""
+        model, step, logs = self.model, self.step, self.step.logs
+        if step.batch == 0:
+            model.reset_metrics()
+            for mean in self.judge.means.values():
+                mean.reset()
+        training.update_metrics(model, self.own_total, self.y, self.y_pred, self.sample_weight)
+        own = training.metric_results(model)
+        size = float(len(self.y))
+        count = self.arithmetic.given(size)
+        self._mean("loss", "loss", self.total * size, count, own)
+        weighted = len(model.compiled_metrics) - model.weighted_count
+        names = [name for name in own if name != "loss"]
+        for i, metric in enumerate(model.compiled_metrics):
+            name = names[i] if len(names) == len(model.compiled_metrics) else metric.name
+            if not self.outputs_observed:
+                self._unseen("metric", None, name, "the outputs were not recorded")
+                continue
+            weight = self.sample_weight if i >= weighted else None
+            found = self._batch_mean(metric, weight)
+            if found is not None:
+                self._mean(name, str(i), *found, own)
+            elif logs is None or name not in logs:
+                self._unseen("metric", None, name)
+            elif not _differs(np.asarray(logs[name]), np.asarray(own[name])).any():
+                self._exactly("metric", None, name, logs[name], own[name], f"metrics.{type(metric).__name__}")
+            else:
+                self._counted(metric, name, logs[name], own[name])
+
+    def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
+        mean, logs = self.judge.means[key], self.step.logs
+        ball = mean.add(total, count)
+        if logs is None or name not in logs:
+            self._unseen("metric", None, name)
+            return
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean")
+        mean.reported(logs[name])
+
+    def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
+        """Σ w·value and Σ w of a metric that is a mean; None for another."""
+        if isinstance(metric, metrics.LossMetric):
+            loss = metric.loss
+            try:
+                loss_bounds.check_loss(loss)
+            except NotImplementedError:
+                return None
+            p, predictions, from_logits = (
+                self._loss_inputs(loss) if loss.recovers_logits() else (self.y_pred_ball, self.y_pred, loss.from_logits)
+            )
+            y = checks.labels(self.y, self.model.dtype, predictions.shape, sparse=loss.sparse, check_finite=False)
+            if metric.reduced:
+                values = loss_bounds.value(loss, y, p, from_logits, None)
+            else:
+                values = loss_bounds.samples(loss, y, p, from_logits)
+        elif isinstance(metric, _ACCURACIES):
+            values = self.arithmetic.given(metric._fn(self.y, self.y_pred, **metric._fn_kwargs))
+        else:
+            return None
+        return self._samplewise(values, weight)
+
+    def _samplewise(self, values: Ball, weight: Array | None) -> tuple[Ball, Ball]:
+        """metrics._samplewise and its sums in balls."""
+        if weight is None or values.ndim == 0:
+            if values.ndim > 1:
+                values = values.mean(tuple(range(1, values.ndim)))
+            if values.ndim == 0:
+                return values, self.arithmetic.given(1.0)
+            return values.sum(), self.arithmetic.given(float(values.value.size))
+        values, weight = metrics.same_rank(values, np.asarray(weight, self.model.dtype))  # type: ignore[arg-type]
+        rank = weight.ndim
+        if values.ndim > rank:
+            values = values.mean(tuple(range(rank, values.ndim)))
+        weights = self.arithmetic.given(np.broadcast_to(weight, values.shape))
+        values = values * weights
+        if rank > 1:
+            axes = tuple(range(1, rank))
+            values, weights = values.mean(axes), weights.mean(axes)
+        return values.sum(), weights.sum()
+
+    def _counted(self, metric: Any, name: str, got: Any, own: Any) -> None:
+        """A metric that is a ratio of counts: γ of the counts' sums and of the ratio."""
+        if not isinstance(metric, _RATIOS):
+            self._unseen("metric", None, name, f"no error bound for {type(metric).__name__}, and not bit-equal")
+            return
+        value = np.asarray(own, self.arithmetic.wide)
+        seen = (self.step.batch + 1) * len(self.y) * int(np.prod(self.y_pred.shape[1:]))
+        roundings = (seen if self.sample_weight is not None else 0) + 6  # whole counts are exact; own's and a quotient's
+        radius = self.arithmetic.gamma(2 * roundings) * np.abs(value)
+        self._note("metric", None, name, got, own, Ball(value, radius, self.arithmetic), f"metrics.{type(metric).__name__}")
+
+    # ------------------------------------------------------------------------------------ gradients
+
+    def _gradients(self) -> None:
+        """From the loss down to the first layer: see training.backward."""
+        model = self.model
+        training.backward(model, self.y, self.y_pred, self.sample_weight)
+        training.add_penalty_gradients(model)
+        p, predictions, from_logits = self._loss_inputs(model.loss)
+        d = loss_bounds.gradient(model.loss, self.y, p, from_logits, self.sample_weight)
+        d = self._scaled(d if model.loss_weight is None else d * float(model.loss_weight))
+        layers = self.layers
+        if predictions is not self.y_pred:
+            source = training.logits_layer(model, self.y_pred)
+            assert source is not None
+            at = layers.index(source)
+            penalized = [layer for layer in layers[at:] if layer.activity_regularizer is not None]
+            for layer in penalized:
+                passed = self.passed[source.name]
+                assert passed.pre_activations is not None
+                form = layer_bounds.form_of(source)
+                d = d + form.backward(self._activity_gradient(layer), passed.pre_activations, passed.outputs)
+            d = self._backward(source, d, layer_bounds.backward_from_pre_activations)
+            layers = layers[:at]
+        for layer in reversed(layers):
+            if layer.activity_regularizer is not None:
+                d = d + self._activity_gradient(layer)
+            d = self._backward(layer, d, layer_bounds.backward)
+
+    def _scaled(self, d: Ball) -> Ball:
+        factor = self.model.optimizer.loss_scale_factor
+        return d if factor is None else d * float(factor)
+
+    def _activity_gradient(self, layer: Layer) -> Ball:
+        outputs = self.passed[layer.name].outputs
+        gradient = loss_bounds.penalty_gradient(layer.activity_regularizer, outputs)
+        return self._scaled(gradient / float(len(outputs.value)))
+
+    def _backward(self, layer: Layer, d: Ball, backward: Any) -> Ball:
+        """One layer's gradients, with their penalties', checked; what the layer below receives."""
+        d_inputs, found = backward(layer, d, self.passed[layer.name], self.weights[layer.name])
+        if not layer.trainable:
+            return d_inputs
+        recorded = self.step.gradients
+        for name in reversed(layer.parameters):
+            ball = found[name]
+            if name in layer.regularizers:
+                penalty = loss_bounds.penalty_gradient(layer.regularizers[name], self.weights[layer.name][name])
+                ball = ball + self._scaled(penalty)
+            key = f"{layer.name}/{name}"
+            got = None if recorded is None else recorded.get(key)
+            if got is None:
+                self._unseen("gradient", layer.name, name)
+                self.gradients[key] = ball
+                continue
+            self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
+            layer.grads[name][...] = got
+            self.gradients[key] = self.arithmetic.given(layer.grads[name])
+        return d_inputs
+
+    # ------------------------------------------------------------------------------- slots, weights
+
+    def _update(self) -> None:
+        model, step, segments = self.model, self.step, self.judge.segments
+        optimizer, arena, given = model.optimizer, model.arena, self.arithmetic.given
+        theta = given(arena.theta.copy())
+        before = {slot: given(getattr(optimizer, slot).copy()) for slot in (*optimizer.slots, *optimizer.scalars)}
+        after = {
+            slot: given(np.concatenate([np.ravel(step.after.slots[slot][name]) for name in segments]))
+            for slot in optimizer.slots
+        } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
+        flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
+        rate = self._learning_rate()
+        found = optimizer_bounds.Update(
+            optimizer, arena, self.arithmetic, given(rate), self.batches // (optimizer.gradient_accumulation_steps or 1) + 1,
+            before, after,
+        )  # fmt: skip
+        ball = optimizer_bounds.update(found, theta, flat, self.batches)
+        optimizer.apply(arena)
+        for slot in optimizer.slots:
+            self._slot(slot, found.slots.get(slot, before[slot]))
+        for name in optimizer.scalars:
+            own = getattr(optimizer, name)
+            self._note("slot", None, name, step.after.slots[name][""], own, found.slots.get(name, before[name]), "scalar")
+        counted = optimizer.updates
+        self._exactly("slot", None, "iterations", int(step.after.iterations), counted, "one more update where one is due")
+        training.apply_constraints(model)
+        self._weights(ball)
+
+    def _learning_rate(self) -> Any:
+        optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
+        schedule = optimizer.learning_rate_argument
+        if isinstance(schedule, LearningRateSchedule):
+            ball = optimizer_bounds.learning_rate(schedule, self.batches)
+            if ball is None:
+                self._unseen("slot", None, "learning_rate", f"no error bound for the schedule {type(schedule).__name__}")
+            else:
+                self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
+        return np.asarray(recorded, self.model.dtype)
+
+    def _slot(self, slot: str, ball: Ball) -> None:
+        buffer = getattr(self.model.optimizer, slot)
+        views = self.model.arena.views(buffer)
+        for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
+            part = ball[segment.start : segment.stop].reshape(segment.shape)
+            got = self.step.after.slots[slot][name]
+            rule = f"{type(self.model.optimizer).__name__}"
+            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule)
+
+    def _weights(self, theta: Ball) -> None:
+        """Trained weights after the constraints; the state of a layer; what must not change."""
+        step, parts = self.step, {}
+        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            parts[name] = theta[segment.start : segment.stop].reshape(segment.shape)
+        training.finish_step(self.model)
+        for layer in self.layers:
+            for name, own in _weights_of(layer).items():
+                key = f"{layer.name}/{name}"
+                got = step.after.weights.get(key)
+                if got is None:
+                    self._unseen("weight", layer.name, name)
+                elif key in parts:
+                    ball = parts[key]
+                    if name in layer.constraints:
+                        ball = optimizer_bounds.constrained(layer.constraints[name], ball)
+                    rule = type(self.model.optimizer).__name__
+                    inputs = {"before": np.asarray(step.before.weights[key])}
+                    self._note("weight", layer.name, name, got, own, ball, rule, inputs)
+                elif name in self.passed[layer.name].state:
+                    ball = self.passed[layer.name].state[name]
+                    self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")
+                else:
+                    self._exactly("weight", layer.name, name, got, step.before.weights[key], "what it was: not trained")
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of one object, for the time being."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+_ACCURACIES = (
+    metrics.Accuracy,
+    metrics.BinaryAccuracy,
+    metrics.CategoricalAccuracy,
+    metrics.SparseCategoricalAccuracy,
+    metrics.TopKCategoricalAccuracy,
+    metrics.SparseTopKCategoricalAccuracy,
+)
+_RATIOS = (
+    metrics.Precision,
+    metrics.Recall,
+    metrics.TruePositives,
+    metrics.FalsePositives,
+    metrics.TrueNegatives,
+    metrics.FalseNegatives,
+)
