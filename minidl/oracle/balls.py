@@ -71,10 +71,14 @@ class Arithmetic:
         return n * self.unit / (1 - n * self.unit)
 
     def given(self, values: Any) -> Ball:
-        """Numbers of the narrow type that are given, not computed: radius 0; but what is below η may be taken as 0."""
+        """Numbers of the narrow type that are given, not computed: radius 0; but what is below η may be taken as 0.
+
+        What follows from an infinity or a NaN has no bound.
+        """
         value = np.asarray(values).astype(self.wide)
         size = np.abs(value)
-        return Ball(value, np.where(size < self.smallest, size, 0), self)
+        radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))
+        return Ball(value, radius, self)
 
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
@@ -118,15 +122,19 @@ class Ball:
     def share(self, computed: Array) -> Array:
         """|computed − value| / radius: at most 1 where it is held; infinite where a radius of 0 is missed, and for NaN.
 
-        An infinity is held where the ball reaches beyond the largest number of the narrow type.
+        0 where there is no bound: see unbounded.
         """
         computed = np.asarray(computed).astype(self.arithmetic.wide)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             error = np.abs(computed - self.value)
             share = np.where((error == 0) & (self.radius == 0), 0, error / self.radius)
-            beyond = np.isinf(computed) & (np.sign(computed) * self.value + self.radius >= self.arithmetic.largest)
-        share = np.where(beyond, 0, share)
-        return np.where(np.isnan(share), np.inf, share).astype(np.float64)
+        share = np.where(np.isnan(share), np.inf, share)
+        return np.where(self.unbounded, 0, share).astype(np.float64)
+
+    @property
+    def unbounded(self) -> Array:
+        """Where there is no bound: a divisor may be 0, or a number on the way lies beyond the narrow type's largest."""
+        return np.isinf(self.radius)
 
     # -------------------------------------------------------------------------------------- arithmetic
 
@@ -139,7 +147,9 @@ class Ball:
     def _made(self, value: Array, spread: Array, rounding: Array, flushes: float = 1) -> Ball:
         """spread: what the arguments' radii come to; rounding: what this operation adds, 0 only where it is exact."""
         flushed = np.where((rounding > 0) | (value != 0), flushes * self.arithmetic.smallest, 0)
-        return Ball(value, spread * (1 + 2.0**-50) + (rounding + flushed) * self.arithmetic.slack, self.arithmetic)
+        radius = spread * (1 + 2.0**-50) + (rounding + flushed) * self.arithmetic.slack
+        bounded = np.abs(value) + radius <= self.arithmetic.largest  # not of a NaN
+        return Ball(value, np.where(bounded, radius, np.inf), self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
         return Ball(value, radius, self.arithmetic)
@@ -191,9 +201,8 @@ class Ball:
             spread = (self.radius + np.abs(value) * other.radius) / least
             found = self._made(value, spread, self.arithmetic.gamma(2) * (np.abs(value) + spread))
             zero = (self.value == 0) & (self.radius == 0)
-            return self._exact(
-                np.where(least > 0, value, 0), np.where(least > 0, np.where(zero, 0, found.radius), np.inf)
-            )
+            radius = np.where(zero, 0, found.radius)
+            return self._exact(np.where(least > 0, value, 0), np.where(least > 0, radius, np.inf))
 
     def __rtruediv__(self, other: Any) -> Ball:
         return self.lift(other) / self
@@ -357,7 +366,9 @@ def maximum(a: Ball, b: Any) -> Ball:
     value = np.maximum(a.value, b.value)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
-    return Ball(value, np.maximum(high - value, value - low), a.arithmetic)
+    with np.errstate(invalid="ignore"):
+        radius = np.maximum(high - value, value - low)
+    return Ball(value, np.where(np.isnan(radius), np.inf, radius), a.arithmetic)
 
 
 def clip(a: Ball, low: Any, high: Any) -> Ball:
@@ -371,7 +382,7 @@ def either(*balls: Ball) -> Ball:
     radius = first.radius
     for other in others:
         with np.errstate(invalid="ignore"):
-            radius = np.maximum(radius, np.abs(other.value - first.value) + other.radius)
+            radius = np.fmax(radius, np.abs(other.value - first.value) + other.radius)
     return Ball(first.value, radius, first.arithmetic)
 
 

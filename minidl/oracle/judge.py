@@ -148,14 +148,17 @@ def _compare(
         reason = f"shape {got.shape}, expected {ball.shape}"
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
     same = ~_differs(got, own)
-    finite = np.isfinite(got) & np.isfinite(ball.value)
-    share = np.where(same & ~finite, 0, ball.share(got))
-    own_share = np.where(~np.isfinite(own), 0, ball.share(own))
+    share = np.where(same & ~np.isfinite(got), 0, ball.share(got))
+    own_share = np.where(same & ~np.isfinite(own), 0, ball.share(own))
     if not got.size:
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
     place = tuple(int(i) for i in np.unravel_index(np.argmax(share), share.shape))
     worst = float(share[place])
     verdict = BIT_EQUAL if same.all() else WITHIN_BOUND if worst <= 1 else DIVERGENT
+    reason = f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else ""
+    unbounded = int((ball.unbounded & ~same).sum())
+    if unbounded:
+        reason += f"{'; ' * bool(reason)}{unbounded} of {share.size} have no bound: beyond {arithmetic.dtype}, or over 0"
     truth = ball.value[place]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
     wide = got[place].astype(arithmetic.wide)
@@ -176,7 +179,7 @@ def _compare(
         bound=float(ball.radius[place]),
         inputs=given,
         formula=formula,
-        reason=f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else "",
+        reason=reason,
     )
 
 
