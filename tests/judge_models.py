@@ -96,7 +96,7 @@ OPTIMIZERS = {
 }
 
 REGULARIZERS = [
-    None, "l1", "l2", "l1_l2", lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns"),
+    None, "l1", "l2", lambda k: k.regularizers.L1L2(0.01, 0.02), lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns"),
     lambda k: k.regularizers.L1L2(1e-6, 10.0),
 ]  # fmt: skip
 CONSTRAINTS = [

@@ -38,8 +38,8 @@ ULPS = {
     "tanh": 7,
     "softplus": 8,
     "rsqrt": 2,
-    "erfc": 62,
-    "power": 2,
+    "erfc": 12,  # and x² more, of x > 0: see erfc
+    "power": 2,  # and |ln| of the result more: see power
 }
 
 
@@ -276,7 +276,7 @@ def square(a: Ball) -> Ball:
     return a.times(a)
 
 
-def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: float) -> Ball:
+def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: Any) -> Ball:
     """A monotone function: the ball's ends bound it; rounding: its own relative error."""
     value = function(a.value)
     if not a.radius.any():
@@ -342,17 +342,32 @@ def rsqrt(a: Ball) -> Ball:
 
 
 def erfc(a: Ball) -> Ball:
-    """erfc a, the true value to float64's accuracy only, for which one ULP of it is added."""
-    own = 0.0 if a.arithmetic.dtype == "float32" else 2 * a.arithmetic.unit
-    return _of_ends(a, _erfc, _ulps(a, "erfc") + own)
+    """erfc a. Beyond 0 it is made of e^(−a²), where the rounding of a², u a², is a relative error: a² ULPs more.
+
+    The true value is to float64's accuracy only, for which two ULPs of it are added.
+    """
+    own = 0.0 if a.arithmetic.dtype == "float32" else 4 * a.arithmetic.unit
+    beyond = np.square(np.maximum(a.value + a.radius, 0))
+    return _of_ends(a, _erfc, _ulps(a, "erfc") + own + 2 * a.arithmetic.unit * beyond)
 
 
 def power(a: Ball, exponent: float) -> Ball:
-    """a^exponent of a ≥ 0; of exponent 1 and 0 exactly, of 2 as a square."""
+    """a^exponent of a ≥ 0; of exponent 1 and 0 exactly.
+
+    It may be computed as e^(exponent · ln a), where the roundings of the argument are relative errors: |ln a^exponent|
+    ULPs more. Eigen's in float64 is off by 46 ULPs at 10⁻³⁰.
+    """
     if exponent in (0, 1):
         return a if exponent else Ball(np.ones_like(a.value), np.zeros_like(a.value), a.arithmetic)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _of_ends(a, lambda x: np.maximum(x, 0) ** exponent, _ulps(a, "power"))
+        rounding = _ulps(a, "power") + 2 * a.arithmetic.unit * _log_size(a, exponent)
+        return _of_ends(a, lambda x: np.maximum(x, 0) ** exponent, rounding)
+
+
+def _log_size(a: Ball, exponent: float) -> Array:
+    """|ln a^exponent| at the ball's lower end; 0 of 0, which is raised exactly."""
+    low = np.maximum(a.value - a.radius, 0)
+    return np.where(low > 0, np.abs(exponent * np.log(np.where(low > 0, low, 1))), 0)
 
 
 def minimum(a: Ball, b: Any) -> Ball:

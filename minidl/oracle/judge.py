@@ -140,8 +140,12 @@ def _compare(
     ball: Ball,
     formula: str,
     inputs: dict[str, Any] | None = None,
+    own_ball: Ball | None = None,
 ) -> Check:
-    """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place."""
+    """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place.
+
+    own_ball: where minidl's own result is of other numbers than what was recorded, its ball.
+    """
     arithmetic = ball.arithmetic
     got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
     if got.shape != ball.shape:
@@ -149,7 +153,7 @@ def _compare(
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
     same = ~_differs(got, own)
     share = np.where(same & ~np.isfinite(got), 0, ball.share(got))
-    own_share = np.where(same & ~np.isfinite(own), 0, ball.share(own))
+    own_share = np.where(same & ~np.isfinite(own), 0, (own_ball or ball).share(own))
     if not got.size:
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
     place = tuple(int(i) for i in np.unravel_index(np.argmax(share), share.shape))
@@ -561,13 +565,12 @@ class _StepJudge:
         names = [name for name in own if name != "loss"]
         for i, metric in enumerate(model.compiled_metrics):
             name = names[i] if len(names) == len(model.compiled_metrics) else metric.name
-            if not self.outputs_observed:
-                self._unseen("metric", None, name, "the outputs were not recorded")
-                continue
             weight = self.sample_weight if i >= weighted else None
             found = self._batch_mean(metric, weight)
             if found is not None:
                 self._mean(name, str(i), *found, own)
+            elif not self.outputs_observed:
+                self._unseen("metric", None, name, "the outputs were not recorded")
             elif logs is None or name not in logs:
                 self._unseen("metric", None, name)
             elif not _differs(np.asarray(logs[name]), np.asarray(own[name])).any():
@@ -601,10 +604,30 @@ class _StepJudge:
             else:
                 values = loss_bounds.samples(loss, y, p, from_logits)
         elif isinstance(metric, _ACCURACIES):
-            values = self.arithmetic.given(metric._fn(self.y, self.y_pred, **metric._fn_kwargs))
+            own = metric._fn(self.y, self.y_pred, **metric._fn_kwargs)
+            values = Ball(self.arithmetic.given(own).value, self._unsure(metric) + np.zeros(own.shape), self.arithmetic)
         else:
             return None
         return self._samplewise(values, weight)
+
+    def _unsure(self, metric: Any) -> Any:
+        """1 where the balls of the outputs leave open whether an accuracy counts a match, else 0."""
+        p = self.y_pred_ball
+        if not p.radius.any():
+            return 0.0
+        if isinstance(metric, (metrics.Accuracy, metrics.BinaryAccuracy)):
+            at = self.y if isinstance(metric, metrics.Accuracy) else metric.threshold
+            return (np.abs(p.value - at) <= p.radius).astype(float)
+        if isinstance(metric, (metrics.CategoricalAccuracy, metrics.TopKCategoricalAccuracy)):
+            labels = self.y.argmax(axis=-1)
+        else:
+            labels = self.y.reshape(p.shape[:-1]).astype(np.int64)
+        k = getattr(metric, "k", 1)
+        low, high = p.value - p.radius, p.value + p.radius
+        own_low, own_high = (np.take_along_axis(end, labels[..., None], axis=-1) for end in (low, high))
+        might = (high >= own_low).sum(axis=-1) - 1  # that others might be higher; its own end is
+        must = (low > own_high).sum(axis=-1)
+        return ((might >= k) & (must < k)).astype(float)
 
     def _samplewise(self, values: Ball, weight: Array | None) -> tuple[Ball, Ball]:
         """metrics._samplewise and its sums in balls."""
@@ -707,22 +730,23 @@ class _StepJudge:
             for slot in optimizer.slots
         } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
         flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
-        rate = self._learning_rate()
-        found = optimizer_bounds.Update(
-            optimizer, arena, self.arithmetic, given(rate), self.batches // (optimizer.gradient_accumulation_steps or 1) + 1,
-            before, after,
-        )  # fmt: skip
-        ball = optimizer_bounds.update(found, theta, flat, self.batches)
+        number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
+        arguments = optimizer, arena, self.arithmetic, given(self._learning_rate()), number, before
+        found = chained = optimizer_bounds.Update(*arguments, after)
+        ball = own_ball = optimizer_bounds.update(found, theta, flat, self.batches)
         optimizer.apply(arena)
+        if any(_differs(after[slot].value, given(getattr(optimizer, slot)).value).any() for slot in after):
+            chained = optimizer_bounds.Update(*arguments, {})
+            own_ball = optimizer_bounds.update(chained, theta, flat, self.batches)
         for slot in optimizer.slots:
-            self._slot(slot, found.slots.get(slot, before[slot]))
+            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
         for name in optimizer.scalars:
             own = getattr(optimizer, name)
             self._note("slot", None, name, step.after.slots[name][""], own, found.slots.get(name, before[name]), "scalar")
         counted = optimizer.updates
         self._exactly("slot", None, "iterations", int(step.after.iterations), counted, "one more update where one is due")
         training.apply_constraints(model)
-        self._weights(ball)
+        self._weights(ball, own_ball)
 
     def _learning_rate(self) -> Any:
         optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
@@ -735,20 +759,21 @@ class _StepJudge:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)
 
-    def _slot(self, slot: str, ball: Ball) -> None:
+    def _slot(self, slot: str, ball: Ball, own_ball: Ball) -> None:
         buffer = getattr(self.model.optimizer, slot)
         views = self.model.arena.views(buffer)
         for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
-            part = ball[segment.start : segment.stop].reshape(segment.shape)
+            part, own = (one[segment.start : segment.stop].reshape(segment.shape) for one in (ball, own_ball))
             got = self.step.after.slots[slot][name]
             rule = f"{type(self.model.optimizer).__name__}"
-            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule)
+            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own)
 
-    def _weights(self, theta: Ball) -> None:
+    def _weights(self, theta: Ball, own_theta: Ball) -> None:
         """Trained weights after the constraints; the state of a layer; what must not change."""
         step, parts = self.step, {}
         for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
-            parts[name] = theta[segment.start : segment.stop].reshape(segment.shape)
+            both = (theta, own_theta) if own_theta is not theta else (theta,)
+            parts[name] = [ball[segment.start : segment.stop].reshape(segment.shape) for ball in both]
         training.finish_step(self.model)
         for layer in self.layers:
             for name, own in _weights_of(layer).items():
@@ -757,12 +782,12 @@ class _StepJudge:
                 if got is None:
                     self._unseen("weight", layer.name, name)
                 elif key in parts:
-                    ball = parts[key]
+                    found = parts[key]
                     if name in layer.constraints:
-                        ball = optimizer_bounds.constrained(layer.constraints[name], ball)
+                        found = [optimizer_bounds.constrained(layer.constraints[name], ball) for ball in found]
                     rule = type(self.model.optimizer).__name__
                     inputs = {"before": np.asarray(step.before.weights[key])}
-                    self._note("weight", layer.name, name, got, own, ball, rule, inputs)
+                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1])
                 elif name in self.passed[layer.name].state:
                     ball = self.passed[layer.name].state[name]
                     self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")

@@ -24,6 +24,18 @@ from minidl.oracle import balls
 from minidl.oracle.balls import Ball, either, select, where
 
 Weights = dict[str, Ball]
+Terms = tuple[Ball, ...]
+
+
+def chained(d: Ball, slope: Ball | Terms, roundings: int = 1) -> Ball:
+    """d · slope. Of a slope that is a sum of terms, also as the tape adds it up, d times each of them."""
+    if isinstance(slope, Ball):
+        return d.times(slope, roundings)
+    total, products = slope[0], d.times(slope[0], roundings)
+    for term in slope[1:]:
+        total, products = total + term, products + d.times(term, roundings)
+    return either(d.times(total, roundings), products)
+
 
 # ----------------------------------------------------------------------------------------- activations
 
@@ -104,8 +116,8 @@ def _squareplus(x: Ball, *, b: float = 4) -> Ball:
     return (x + balls.sqrt(balls.square(x) + float(b))) * 0.5
 
 
-def _squareplus_slope(x: Ball, y: Ball, *, b: float = 4) -> Ball:
-    return x * balls.rsqrt(balls.square(x) + float(b)) * 0.5 + 0.5
+def _squareplus_slope(x: Ball, y: Ball, *, b: float = 4) -> Terms:
+    return _one(x) * 0.5, x * balls.rsqrt(balls.square(x) + float(b)) * 0.5
 
 
 def _soft_shrink(x: Ball, *, threshold: float = 0.5) -> Ball:
@@ -135,8 +147,8 @@ def _sparse_plus(x: Ball) -> Ball:
     return select(x, 1, x, bend, tie="either")
 
 
-def _tanh_shrink_slope(x: Ball, y: Ball) -> Ball:
-    return 1 - (1 - balls.square(balls.tanh(x)))
+def _tanh_shrink_slope(x: Ball, y: Ball) -> Terms:
+    return _one(x), -(1 - balls.square(balls.tanh(x)))
 
 
 def _silu_slope(x: Ball, y: Ball) -> Ball:
@@ -158,19 +170,19 @@ def _gelu(x: Ball, *, approximate: bool = False) -> Ball:
     return x * 0.5 * balls.erfc(-x * _kept(x, math.sqrt(0.5)))
 
 
-def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Ball:
+def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
     if approximate:
         inner, slope = _gelu_inner(x)
         t = balls.tanh(inner)
-        return (t + 1) * 0.5 + x * 0.5 * (1 - balls.square(t)) * slope
+        return (t + 1) * 0.5, x * 0.5 * (1 - balls.square(t)) * slope
     c = _kept(x, math.sqrt(0.5))
     density = balls.exp(-balls.square(x * c)) * x.arithmetic.const(2 / math.sqrt(math.pi)) * c
-    return balls.erfc(-x * c) * 0.5 + x * 0.5 * density
+    return balls.erfc(-x * c) * 0.5, x * 0.5 * density
 
 
-def _mish_slope(x: Ball, y: Ball) -> Ball:
+def _mish_slope(x: Ball, y: Ball) -> Terms:
     t = balls.tanh(balls.softplus(x))
-    return t + x * ((1 - balls.square(t)) * balls.sigmoid(x))
+    return t, x * ((1 - balls.square(t)) * balls.sigmoid(x))
 
 
 def _hard_sigmoid(x: Ball) -> Ball:
@@ -255,14 +267,14 @@ def _sparsemax_backward(d: Ball, x: Ball, y: Ball, *, axis: int = -1) -> Ball:
 
 
 # name: value of x, slope of (x, y)
-_SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball]]] = {
+_SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball | Terms]]] = {
     "celu": (_celu, _celu_slope),
     "elu": (_elu, _elu_slope),
     "exponential": (balls.exp, lambda x, y: y),
     "gelu": (_gelu, _gelu_slope),
     "hard_shrink": (_hard_shrink, _beyond),
     "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_slope),
-    "hard_silu": (lambda x: x * _hard_sigmoid(x), lambda x, y: _hard_sigmoid(x) + x * _hard_sigmoid_slope(x, y)),
+    "hard_silu": (lambda x: x * _hard_sigmoid(x), lambda x, y: (_hard_sigmoid(x), x * _hard_sigmoid_slope(x, y))),
     "hard_tanh": (lambda x: balls.clip(x, -1, 1), _between(-1, 1)),
     "leaky_relu": (
         lambda x, *, negative_slope=0.2: _relu(x, negative_slope=negative_slope),
@@ -312,7 +324,7 @@ def _form(name: str, arguments: dict[str, Any]) -> Form:
         if name == "linear":
             return Form(name, function, lambda d, x, y: d)
         return Form(
-            name, lambda x: function(x, **arguments), lambda d, x, y: d * slope(x, y, **arguments)
+            name, lambda x: function(x, **arguments), lambda d, x, y: chained(d, slope(x, y, **arguments))
         )
     if name in _WHOLE:
         function, backward = _WHOLE[name]

@@ -7,6 +7,7 @@ Sources: keras/src/losses/losses.py, keras/src/backend/tensorflow/nn.py; the val
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from minidl.backend import Array
 from minidl.losses import Loss, same_rank
 from minidl.oracle import balls
 from minidl.oracle.balls import Arithmetic, Ball, either, select, where
-from minidl.oracle.layer_bounds import inverse_norm, softmax, unit_backward
+from minidl.oracle.layer_bounds import Terms, chained, inverse_norm, softmax, unit_backward
 
 
 def _moved(a: Any, axis: int) -> Any:
@@ -48,11 +49,10 @@ def _binary(y: Ball, p: Ball) -> Ball:
     return -(y * balls.log(p) + (1 - y) * balls.log(1 - p))
 
 
-def _binary_backward(y: Ball, p: Ball) -> Ball:
+def _binary_backward(y: Ball, p: Ball) -> Terms:
     low, high = _clip_limits(p)
     clipped = balls.clip(p, low, high)
-    gradient = (1 - y) / (1 - clipped) - y / clipped
-    return _unclipped(p, gradient, low, high)
+    return tuple(_unclipped(p, term, low, high) for term in ((1 - y) / (1 - clipped), -(y / clipped)))
 
 
 def _tail(z: Ball) -> tuple[Ball, Ball]:
@@ -68,12 +68,14 @@ def _binary_logits(y: Ball, z: Ball) -> Ball:
     return either(stable, y * balls.softplus(-z) + (1 - y) * balls.softplus(z))
 
 
-def _binary_logits_backward(y: Ball, z: Ball) -> Ball:
+def _binary_logits_backward(y: Ball, z: Ball) -> list[Ball | Terms]:
     """σ(z) − y: as a difference, or the three terms [z ≥ 0], −y and ∓t/(1 + t) in any order."""
     _, tail = _tail(z)
     positive = z.value >= 0
     ends = where(positive, (1 - y) - tail, tail - y)
-    return either(ends, balls.sigmoid(z) - y, where(positive, 1 - tail, tail) - y)
+    step = z.arithmetic.given(positive)
+    signed = where(positive, -tail, tail)
+    return [ends, (step, -y, signed), (step, signed, -y), balls.sigmoid(z) - y]
 
 
 def _focal_parts(loss: Any, y: Ball, p: Ball, q: Ball | None = None) -> tuple[Ball, Ball, Any]:
@@ -101,10 +103,11 @@ def _focal(loss: Any, y: Ball, p: Ball) -> Ball:
     return balls.power(missed, loss.gamma) * _binary(y, p) * balance
 
 
-def _focal_backward(loss: Any, y: Ball, p: Ball) -> Ball:
+def _focal_backward(loss: Any, y: Ball, p: Ball) -> Terms:
     missed, slope, balance = _focal_parts(loss, y, p)
     found = _power_slope(missed, loss.gamma) * slope * _binary(y, p)
-    return (found + balls.power(missed, loss.gamma) * _binary_backward(y, p)) * balance
+    focused = balls.power(missed, loss.gamma)
+    return (found * balance, *(focused * term * balance for term in _binary_backward(y, p)))
 
 
 def _focal_logits(loss: Any, y: Ball, z: Ball) -> Ball:
@@ -112,12 +115,14 @@ def _focal_logits(loss: Any, y: Ball, z: Ball) -> Ball:
     return balls.power(missed, loss.gamma) * _binary_logits(y, z) * balance
 
 
-def _focal_logits_backward(loss: Any, y: Ball, z: Ball) -> Ball:
+def _focal_logits_backward(loss: Any, y: Ball, z: Ball) -> list[Terms]:
     p, q = balls.sigmoid(z), balls.sigmoid(-z)
     missed, slope, balance = _focal_parts(loss, y, p, q)
     d_p = either(p * q, p * (1 - p))
     found = _power_slope(missed, loss.gamma) * slope * d_p * _binary_logits(y, z)
-    return (found + balls.power(missed, loss.gamma) * _binary_logits_backward(y, z)) * balance
+    focused = balls.power(missed, loss.gamma)
+    ways = [way if isinstance(way, tuple) else (way,) for way in _binary_logits_backward(y, z)]
+    return [(found * balance, *(focused * term * balance for term in way)) for way in ways]
 
 
 # -------------------------------------------------------------------------- categorical cross-entropies
@@ -140,11 +145,11 @@ def _categorical(y: Ball, p: Ball) -> Ball:
     return -(y * balls.log(balls.clip(shares, *_clip_limits(p)))).sum(-1)
 
 
-def _categorical_backward(y: Ball, p: Ball) -> Ball:
+def _categorical_backward(y: Ball, p: Ball, d: Ball) -> Ball:
     shares, total = _shares(p)
     low, high = _clip_limits(p)
     gradient = _unclipped(shares, -(y / balls.clip(shares, low, high)), low, high)
-    return _through_shares(gradient, p, total)
+    return _through_shares(gradient * d, p, total)
 
 
 def _log_sum(z: Ball) -> tuple[Ball, Ball, Ball, Array]:
@@ -180,11 +185,6 @@ def _logs(p: Ball) -> tuple[Ball, Ball, Ball, Ball]:
     return balls.log(clipped), clipped, low, high
 
 
-def _sparse_backward(labels: Array, p: Ball) -> Ball:
-    logs, clipped, low, high = _logs(p)
-    return _unclipped(p, _categorical_logits_backward(_one_hot(labels, p), logs) / clipped, low, high)
-
-
 def _categorical_focal(loss: Any, y: Ball, p: Ball) -> Ball:
     shares, _ = _shares(p)
     clipped = balls.clip(shares, *_clip_limits(p))
@@ -192,13 +192,15 @@ def _categorical_focal(loss: Any, y: Ball, p: Ball) -> Ball:
     return (balls.power(1 - clipped, loss.gamma) * alpha * -(y * balls.log(clipped))).sum(-1)
 
 
-def _categorical_focal_backward(loss: Any, y: Ball, p: Ball) -> Ball:
+def _categorical_focal_backward(loss: Any, y: Ball, p: Ball, d: Ball) -> Ball:
     shares, total = _shares(p)
     low, high = _clip_limits(p)
     clipped = balls.clip(shares, low, high)
     alpha = p.arithmetic.given(np.asarray(loss._alpha(p.value.astype(p.arithmetic.dtype))))
-    slope = _power_slope(1 - clipped, loss.gamma) * balls.log(clipped) - balls.power(1 - clipped, loss.gamma) / clipped
-    return _through_shares(_unclipped(shares, y * alpha * slope, low, high), p, total)
+    powers = balls.power(1 - clipped, loss.gamma)
+    terms = _power_slope(1 - clipped, loss.gamma) * balls.log(clipped), -(powers / clipped)
+    gradient = chained(d, tuple(y * alpha * term for term in terms))
+    return _through_shares(_unclipped(shares, gradient, low, high), p, total)
 
 
 # -------------------------------------------------------------------------------------------- the others
@@ -248,10 +250,10 @@ def _log_cosh(y: Ball, p: Ball) -> Ball:
     return either(Ball(value, np.zeros_like(value), p.arithmetic), form)
 
 
-def _log_cosh_backward(y: Ball, p: Ball) -> Ball:
+def _log_cosh_backward(y: Ball, p: Ball) -> list[Ball | Terms]:
     """tanh e, or the tape's 1 − 2 σ(−2e)."""
     error = p - y
-    return either(balls.tanh(error), 1 - balls.sigmoid(error * -2) * 2)
+    return [balls.tanh(error), (p.arithmetic.given(np.ones(p.shape)), balls.sigmoid(error * -2) * -2)]
 
 
 def _hinge(y: Ball, p: Ball) -> Ball:
@@ -266,7 +268,7 @@ def _lead(y: Ball, p: Ball) -> Ball:
     return ((1 - y) * p).max(-1) - (y * p).sum(-1)
 
 
-def _categorical_hinge_backward(y: Ball, p: Ball) -> Ball:
+def _categorical_hinge_backward(y: Ball, p: Ball) -> Terms:
     others = (1 - y) * p
     most = others.max(-1, keepdims=True)
     top = others.value == most.value
@@ -274,7 +276,8 @@ def _categorical_hinge_backward(y: Ball, p: Ball) -> Ball:
     unsure = (np.abs(others.value - most.value) <= others.radius + most.radius) & (others.radius + most.radius > 0)
     unsure &= unsure.sum(axis=-1, keepdims=True) > 1
     share = Ball(share.value, np.where(unsure, 1, share.radius), p.arithmetic)
-    return select((_lead(y, p) + 1)[..., None], 0, share - y, share * 0, tie="either")
+    lead = (_lead(y, p) + 1)[..., None]
+    return tuple(select(lead, 0, term, share * 0, tie="either") for term in (share, -y))
 
 
 def _cosine(y: Ball, p: Ball) -> Ball:
@@ -282,10 +285,10 @@ def _cosine(y: Ball, p: Ball) -> Ball:
     return -(y * inverse_norm(y, -1, epsilon) * (p * inverse_norm(p, -1, epsilon))).sum(-1)
 
 
-def _cosine_backward(y: Ball, p: Ball) -> Ball:
+def _cosine_backward(y: Ball, p: Ball, d: Ball) -> Ball:
     epsilon = config.epsilon()
     inverse = inverse_norm(p, -1, epsilon)
-    return unit_backward(-(y * inverse_norm(y, -1, epsilon)), p, inverse, -1, epsilon)
+    return unit_backward(-(y * inverse_norm(y, -1, epsilon)) * d, p, inverse, -1, epsilon)
 
 
 def _divergence_parts(y: Ball, p: Ball) -> tuple[Ball, Ball, Ball]:
@@ -310,7 +313,9 @@ def _poisson_rate(p: Ball) -> Ball:
     return p + p.arithmetic.rounded(config.epsilon())
 
 
-Pair = tuple[Callable[..., Ball], Callable[..., Ball]]
+# A derivative: a ball, terms of a sum, or a list of such ways to compute it.
+Derivative = Ball | Terms | list[Any]
+Pair = tuple[Callable[..., Ball], Callable[..., Derivative]]
 _PLAIN: dict[type[Loss], Pair] = {
     losses.MeanSquaredError: (lambda y, p: balls.square(y - p), lambda y, p: (p - y) * 2),
     losses.MeanAbsoluteError: (lambda y, p: balls.absolute(y - p), lambda y, p: _sign(p - y)),
@@ -326,9 +331,9 @@ _PLAIN: dict[type[Loss], Pair] = {
     losses.Hinge: (_hinge, _hinge_backward),
     losses.SquaredHinge: (lambda y, p: balls.square(_hinge(y, p)), lambda y, p: y * _hinge(y, p) * -2),
     losses.CategoricalHinge: (lambda y, p: balls.maximum(_lead(y, p) + 1, 0), _categorical_hinge_backward),
-    losses.CosineSimilarity: (_cosine, _cosine_backward),
+    losses.CosineSimilarity: (_cosine, lambda y, p: p),
     losses.KLDivergence: (_divergence, _divergence_backward),
-    losses.Poisson: (lambda y, p: p - y * balls.log(_poisson_rate(p)), lambda y, p: 1 - y / _poisson_rate(p)),
+    losses.Poisson: (lambda y, p: p - y * balls.log(_poisson_rate(p)), lambda y, p: (p.arithmetic.given(np.ones(p.shape)), -(y / _poisson_rate(p)))),
 }
 _KNOWN = {
     *_PLAIN,
@@ -357,60 +362,78 @@ def targets(loss: Any, y: Array, arithmetic: Arithmetic) -> Ball:
     return labels * (1.0 - smoothing) + smoothing / classes
 
 
-def elements(loss: Any, y: Array, p: Ball, from_logits: bool, *, backward: bool) -> Ball:
-    """Each element's loss, or where it sums itself each sample's; or its derivative with respect to p."""
+def _pair(loss: Any, from_logits: bool) -> Pair:
+    """The loss's value(labels, p) and its derivative(labels, p), of labels as the formula takes them."""
     kind = type(loss)
-    if kind is losses.SparseCategoricalCrossentropy:
-        return _sparse_elements(loss, y, p, from_logits, backward)
-    labels = targets(loss, y, p.arithmetic)
-    if kind is losses.BinaryFocalCrossentropy:
-        pair = (_focal_logits, _focal_logits_backward) if from_logits else (_focal, _focal_backward)
-        return pair[backward](loss, labels, p)
     if kind is losses.BinaryCrossentropy:
-        pairs = (_binary_logits, _binary_logits_backward) if from_logits else (_binary, _binary_backward)
-        return pairs[backward](labels, p)
+        return (_binary_logits, _binary_logits_backward) if from_logits else (_binary, _binary_backward)
+    if kind is losses.CategoricalCrossentropy or kind is losses.SparseCategoricalCrossentropy:
+        return _categorical_logits, _categorical_logits_backward
+    if kind is losses.BinaryFocalCrossentropy:
+        found = (_focal_logits, _focal_logits_backward) if from_logits else (_focal, _focal_backward)
+        return functools.partial(found[0], loss), functools.partial(found[1], loss)
     if kind is losses.Huber:
-        return (_huber, _huber_backward)[backward](loss, labels, p)
-    axis = loss.axis
-    labels, p = _moved(labels, axis), _moved(p, axis)
-    if kind is losses.CategoricalFocalCrossentropy:
-        found = _categorical_focal_elements(loss, labels, p, from_logits, backward)
-    elif kind is losses.CategoricalCrossentropy and from_logits:
-        found = (_categorical_logits, _categorical_logits_backward)[backward](labels, p)
-    elif kind is losses.CategoricalCrossentropy:
-        found = (_categorical, _categorical_backward)[backward](labels, p)
+        return functools.partial(_huber, loss), functools.partial(_huber_backward, loss)
+    return _PLAIN[kind]
+
+
+def elements(loss: Any, y: Array, p: Ball, from_logits: bool) -> Ball:
+    """Each element's loss, or of a loss that sums itself each sample's."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        labels, valid, p = _classes(loss, y, p)
+        return where(valid, _categorical_logits(_one_hot(labels, p), p if from_logits else _logs(p)[0]), 0)
+    labels, p = _moved(targets(loss, y, p.arithmetic), loss.axis), _moved(p, loss.axis)
+    if isinstance(loss, losses.CategoricalFocalCrossentropy):
+        found = _categorical_focal(loss, labels, softmax(p) if from_logits else p)
+    elif isinstance(loss, losses.CategoricalCrossentropy) and not from_logits:
+        found = _categorical(labels, p)
     else:
-        found = _PLAIN[kind][backward](labels, p)
-    return _back(found, axis) if backward or loss.averages else found
+        found = _pair(loss, from_logits)[0](labels, p)
+    return _back(found, loss.axis) if loss.averages else found
 
 
-def _categorical_focal_elements(loss: Any, y: Ball, p: Ball, from_logits: bool, backward: bool) -> Ball:
-    shares = softmax(p) if from_logits else p
-    if not backward:
-        return _categorical_focal(loss, y, shares)
-    gradient = _categorical_focal_backward(loss, y, shares)
-    if not from_logits:
-        return gradient
-    return shares * (gradient - (gradient * shares).sum(-1, keepdims=True))
+def derivative(loss: Any, y: Array, p: Ball, from_logits: bool, d: Ball) -> Ball:
+    """d · the derivative of each element's loss with respect to p; d of p's shape, or broadcast to it."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        labels, valid, p = _classes(loss, y, p)
+        logits = p if from_logits else _logs(p)[0]
+        found = _every_way(d, _categorical_logits_backward(_one_hot(labels, p), logits))
+        if not from_logits:
+            _, clipped, low, high = _logs(p)
+            found = _unclipped(p, found / clipped, low, high)
+        return where(valid[..., None], found, 0)
+    axis = loss.axis
+    labels, p, d = _moved(targets(loss, y, p.arithmetic), axis), _moved(p, axis), _moved(d, axis)
+    if isinstance(loss, losses.CategoricalFocalCrossentropy):
+        shares = softmax(p) if from_logits else p
+        found = _categorical_focal_backward(loss, labels, shares, d)
+        if from_logits:
+            found = shares * (found - (found * shares).sum(-1, keepdims=True))
+    elif isinstance(loss, losses.CategoricalCrossentropy) and not from_logits:
+        found = _categorical_backward(labels, p, d)
+    elif isinstance(loss, losses.CosineSimilarity):
+        found = _cosine_backward(labels, p, d)
+    else:
+        found = _every_way(d, _pair(loss, from_logits)[1](labels, p))
+    return _back(found, axis)
 
 
-def _sparse_elements(loss: Any, y: Array, p: Ball, from_logits: bool, backward: bool) -> Ball:
+def _every_way(d: Ball, ways: Derivative) -> Ball:
+    return either(*(chained(d, way) for way in ways)) if isinstance(ways, list) else chained(d, ways)
+
+
+def _classes(loss: Any, y: Array, p: Ball) -> tuple[Array, Array, Ball]:
+    """Class numbers and outputs, and which samples count; numbers and outputs that do for the others."""
     labels = loss.targets(y, p.value)
-    valid = np.ones(labels.shape, bool)
-    if loss.ignore_class is not None:
-        valid = labels != loss.ignore_class
-        labels, p = np.where(valid, labels, 0), where(valid[..., None], p, 0)
-    if not backward:
-        found = _categorical_logits(_one_hot(labels, p), p if from_logits else _logs(p)[0])
-        return where(valid, found, 0)
-    if from_logits:
-        return where(valid[..., None], _categorical_logits_backward(_one_hot(labels, p), p), 0)
-    return where(valid[..., None], _sparse_backward(labels, p), 0)
+    if loss.ignore_class is None:
+        return labels, np.ones(labels.shape, bool), p
+    valid = labels != loss.ignore_class
+    return np.where(valid, labels, 0), valid, where(valid[..., None], p, 0)
 
 
 def samples(loss: Any, y: Array, p: Ball, from_logits: bool) -> Ball:
     """Each sample's loss."""
-    found = elements(loss, y, p, from_logits, backward=False)
+    found = elements(loss, y, p, from_logits)
     return found.mean(loss.axis) if loss.averages else found
 
 
@@ -443,17 +466,17 @@ def value(loss: Any, y: Array, p: Ball, from_logits: bool, sample_weight: Array 
     return total / float(found.value.size) if found.value.size else total
 
 
-_COUNT_ROUNDINGS = 9  # of w / N / U: two quotients as products, the weight's and the gradient's own product; our own, 3
+_COUNT_ROUNDINGS = 8  # of w / N / U: two quotients as products, the product with w; our own, 3
 
 
 def gradient(loss: Any, y: Array, p: Ball, from_logits: bool, sample_weight: Array | None) -> Ball:
     """dvalue/dp; with reduction None, of the sum of the value."""
-    found = elements(loss, y, p, from_logits, backward=True)
     axis = loss.axis % p.ndim
     shape = p.shape[:axis] + p.shape[axis + 1 :]
     counts = loss.counts(shape, loss.weights(y, sample_weight))
-    counts = counts / p.shape[axis] if loss.averages else counts
-    return found.times(p.arithmetic.given(np.expand_dims(counts, axis)), _COUNT_ROUNDINGS)
+    counts = np.expand_dims(counts / p.shape[axis] if loss.averages else counts, axis)
+    d = p.arithmetic.given(counts).times(np.ones(counts.shape), _COUNT_ROUNDINGS)
+    return derivative(loss, y, p, from_logits, d)
 
 
 # ------------------------------------------------------------------------------------------- penalties

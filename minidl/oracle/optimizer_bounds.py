@@ -53,9 +53,7 @@ class Update:
         return 1 - self.power(beta, t)
 
     def power(self, beta: float, t: int) -> Ball:
-        base = np.float32(beta).astype(self.arithmetic.wide)
-        value = np.asarray(base**t)
-        return Ball(value, 2 * balls.ULPS["power"] * self.arithmetic.unit * value, self.arithmetic)
+        return balls.power(self.arithmetic.given(np.float32(beta)), t)
 
 
 def _towards(old: Ball, target: Ball, keep: Ball | float, add: Ball | float) -> Ball:
@@ -97,10 +95,7 @@ def _nadam(step: Update, theta: Ball, g: Ball) -> Ball:
     b1, b2 = step.kept(optimizer.beta_1), step.kept(optimizer.beta_2)
 
     def mu(at: int, beta: Ball, decay: float) -> Ball:
-        base = np.asarray(decay).astype(step.arithmetic.wide)
-        value = base**at
-        power = Ball(value, 2 * balls.ULPS["power"] * step.arithmetic.unit * value, step.arithmetic)
-        return beta * (1 - power * 0.5)
+        return beta * (1 - balls.power(step.arithmetic.given(decay), at) * 0.5)
 
     decay = float(np.float32(0.96))
     now, following = mu(t, b1, decay), mu(t + 1, b1, decay)
@@ -280,8 +275,8 @@ def _raised(base: float, p: Ball) -> Ball:
         return Ball(np.where(p.value == 0, 1.0, 0.0), np.zeros(()), p.arithmetic)
     logarithm = math.log(base)
     found = balls._of_ends(Ball(p.value * logarithm, p.radius * abs(logarithm), p.arithmetic), np.exp, 0.0)
-    rounding = 2 * balls.ULPS["power"] * p.arithmetic.unit * found.magnitude
-    return Ball(found.value, found.radius + rounding, p.arithmetic)
+    size = np.abs(p.value * logarithm) + balls.ULPS["power"]  # as in balls.power
+    return Ball(found.value, found.radius + 2 * p.arithmetic.unit * size * found.magnitude, p.arithmetic)
 
 
 def _exponential(a: Arithmetic, schedule: Any, batch: int) -> Ball:
