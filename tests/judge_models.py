@@ -96,8 +96,8 @@ OPTIMIZERS = {
 }
 
 REGULARIZERS = [
-    None, "l1", "l2", lambda k: k.regularizers.L1L2(0.01, 0.02), lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns"),
-    lambda k: k.regularizers.L1L2(1e-6, 10.0),
+    None, "l1", "l2", lambda k: k.regularizers.L1L2(0.01, 0.02),
+    lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns"), lambda k: k.regularizers.L1L2(1e-6, 10.0),
 ]  # fmt: skip
 CONSTRAINTS = [
     None, None, "max_norm", "non_neg", "unit_norm",
@@ -122,7 +122,7 @@ class RandomModel:
         self.widths = [2 * int(rng.integers(1, 9)) for _ in range(int(rng.integers(0, 3)))]
         self.activations = [pick("activation", ACTIVATIONS) for _ in self.widths]
         self.extras = [pick("layer", [None, *LAYERS]) for _ in self.widths]
-        self.regularizers = [(pick("regularizer", REGULARIZERS), pick("regularizer", REGULARIZERS)) for _ in self.widths]
+        self.regularizers = [tuple(pick("regularizer", REGULARIZERS) for _ in range(2)) for _ in self.widths]
         self.constraints = [pick("constraint", CONSTRAINTS) for _ in self.widths]
         self.activity = [pick("activity", [None, None, None, "l1", "l2"]) for _ in self.widths]
         self.rows = pick("rows", [1, 2, 7, 32])
@@ -154,8 +154,6 @@ class RandomModel:
                    strict=True)  # fmt: skip
         for i, (width, activation, extra, regularizers, constraint, activity) in enumerate(rows):
             kernel, bias = (made(one) for one in regularizers)
-            if width < 2 or (layers[-1].__class__.__name__ == "Dense" and False):
-                kernel = None
             layers.append(
                 k.layers.Dense(
                     width, activation, kernel_regularizer=kernel, bias_initializer="random_normal",

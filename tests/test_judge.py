@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 def built(case, dtype="float32"):
     """The case's model, from the same names and seed each time."""
     config.set_floatx(dtype)
-    utils.clear_session()
+    utils.clear_session(free_memory=False)
     utils.set_random_seed(7)
     return case.build(k)
 
@@ -99,11 +99,19 @@ def test_every_optimizer(name):
 
 def test_inputs_of_more_axes():
     def make():
-        utils.clear_session()
+        utils.clear_session(free_memory=False)
         utils.set_random_seed(7)
-        model = k.Sequential([k.layers.Input((3, 4)), k.layers.Dense(6, "gelu"), k.layers.LayerNormalization(axis=[1, 2]),
-                              k.layers.PReLU(shared_axes=[1]), k.layers.Softmax(axis=1), k.layers.Dropout(0.3, (None, 1, 6)),
-                              k.layers.Dense(2)])  # fmt: skip
+        model = k.Sequential(
+            [
+                k.layers.Input((3, 4)),
+                k.layers.Dense(6, "gelu"),
+                k.layers.LayerNormalization(axis=[1, 2]),
+                k.layers.PReLU(shared_axes=[1]),
+                k.layers.Softmax(axis=1),
+                k.layers.Dropout(0.3, (None, 1, 6)),
+                k.layers.Dense(2),
+            ]
+        )
         model.compile("adam", "mse", metrics=["mae"])
         return model
 
@@ -121,13 +129,18 @@ def test_inputs_of_more_axes():
 
 def model(optimizer=None, loss="binary_crossentropy", *, dropout=0.4, metric="accuracy", **dense):
     def build():
-        utils.clear_session()
+        utils.clear_session(free_memory=False)
         utils.set_random_seed(7)
-        found = k.Sequential([
-            k.layers.Input((5,)), k.layers.Dense(8, "tanh", bias_initializer="random_normal", name="first", **dense),
-            k.layers.Dropout(dropout), k.layers.BatchNormalization(momentum=0.6), k.layers.Dense(4, "gelu", name="second"),
-            k.layers.Dense(1, "sigmoid", name="last"),
-        ])  # fmt: skip
+        found = k.Sequential(
+            [
+                k.layers.Input((5,)),
+                k.layers.Dense(8, "tanh", bias_initializer="random_normal", name="first", **dense),
+                k.layers.Dropout(dropout),
+                k.layers.BatchNormalization(momentum=0.6),
+                k.layers.Dense(4, "gelu", name="second"),
+                k.layers.Dense(1, "sigmoid", name="last"),
+            ]
+        )
         found.compile(optimizer() if optimizer else k.optimizers.Adam(0.01), loss, metrics=[metric])
         return found
 
@@ -252,59 +265,131 @@ SMOOTHED = k.losses.BinaryCrossentropy(label_smoothing=0.1)
 # what is wrong: the model, the fault, and what should be named first: quantity, layer, name
 FAULTS = {
     "a product in float16": (model(), patched("dense", in_float16), ("pre_activation", "first", "outputs")),
-    "no bias": (model(), patched("dense", lambda plain: lambda x, w, b=None, out=None: plain(x, w)),
-                ("pre_activation", "first", "outputs")),
+    "no bias": (
+        model(),
+        patched("dense", lambda plain: lambda x, w, b=None, out=None: plain(x, w)),
+        ("pre_activation", "first", "outputs"),
+    ),
     "gelu off by 1e-5": (model(), activated("second", forward=scaled(1 + 1e-5)), ("activation", "second", "outputs")),
-    "gelu approximated": (model(), activated("second", forward=lambda plain: lambda x: plain(x, approximate=True)),
-                          ("activation", "second", "outputs")),
-    "dropout not scaled": (model(), patched("dropout", lambda plain: lambda x, mask, *, rate, out=None: x * mask),
-                           ("activation", "dropout", "outputs")),
-    "variance of a sample": (model(), patched("moments", unbiased_variance),
-                             ("activation", "batch_normalization", "outputs")),
+    "gelu approximated": (
+        model(),
+        activated("second", forward=lambda plain: lambda x: plain(x, approximate=True)),
+        ("activation", "second", "outputs"),
+    ),
+    "dropout not scaled": (
+        model(),
+        patched("dropout", lambda plain: lambda x, mask, *, rate, out=None: x * mask),
+        ("activation", "dropout", "outputs"),
+    ),
+    "variance of a sample": (
+        model(),
+        patched("moments", unbiased_variance),
+        ("activation", "batch_normalization", "outputs"),
+    ),
     "mask of another step": (model(), mask_of_another_step, ("mask", "dropout", "noise")),
     "counter not advanced": (model(), counter_stays, ("mask", "dropout", "counter")),
     "mask not reused": (model(), never_kept, ("gradient", "first", "bias")),
-    "no 1/B": (model(), patched("reduce_losses", lambda plain: lambda ls, w=None, *, reduction: ls.sum()),
-               ("loss", None, "data_loss")),
-    "no 1/B in the gradient": (model(), patched("reduce_losses_backward", lambda plain: lambda shape, w=None, *, reduction:
-                               np.ones(shape)), ("gradient", "last", "bias")),
+    "no 1/B": (
+        model(),
+        patched("reduce_losses", lambda plain: lambda ls, w=None, *, reduction: ls.sum()),
+        ("loss", None, "data_loss"),
+    ),
+    "no 1/B in the gradient": (
+        model(),
+        patched("reduce_losses_backward", lambda plain: lambda shape, w=None, *, reduction: np.ones(shape)),
+        ("gradient", "last", "bias"),
+    ),
     "weights ignored": (model(), weights_ignored, ("loss", None, "data_loss")),
-    "half the smoothing": (model(loss=SMOOTHED), patched("smoothed_labels", lambda plain: lambda y, *, label_smoothing,
-                           classes: plain(y, label_smoothing=label_smoothing / 2, classes=classes)),
-                           ("loss", None, "data_loss")),
-    "L2 with a half": (model(kernel_regularizer="l2"), patched("l2_penalty", scaled(0.5)), ("penalty", "first", "kernel")),
-    "L2 without its 2": (model(kernel_regularizer="l2"), patched("l2_gradient", scaled(0.5)),
-                         ("gradient", "first", "kernel")),
-    "factor of L1 in double": (model(kernel_regularizer="l1"), patched("l1_penalty", scaled(1 + 3e-6)),
-                               ("penalty", "first", "kernel")),
-    "slope of tanh": (model(), activated("first", backward=lambda plain: lambda d, y: d * (1 - y)),
-                      ("gradient", "first", "bias")),
-    "slope of gelu": (model(), activated("second", backward=lambda plain: lambda d, x: plain(d, x, approximate=True)),
-                      ("gradient", "second", "bias")),
+    "half the smoothing": (
+        model(loss=SMOOTHED),
+        patched(
+            "smoothed_labels",
+            lambda plain: (
+                lambda y, *, label_smoothing, classes: plain(y, label_smoothing=label_smoothing / 2, classes=classes)
+            ),
+        ),
+        ("loss", None, "data_loss"),
+    ),
+    "L2 with a half": (
+        model(kernel_regularizer="l2"),
+        patched("l2_penalty", scaled(0.5)),
+        ("penalty", "first", "kernel"),
+    ),
+    "L2 without its 2": (
+        model(kernel_regularizer="l2"),
+        patched("l2_gradient", scaled(0.5)),
+        ("gradient", "first", "kernel"),
+    ),
+    "factor of L1 in double": (
+        model(kernel_regularizer="l1"),
+        patched("l1_penalty", scaled(1 + 3e-6)),
+        ("penalty", "first", "kernel"),
+    ),
+    "slope of tanh": (
+        model(),
+        activated("first", backward=lambda plain: lambda d, y: d * (1 - y)),
+        ("gradient", "first", "bias"),
+    ),
+    "slope of gelu": (
+        model(),
+        activated("second", backward=lambda plain: lambda d, x: plain(d, x, approximate=True)),
+        ("gradient", "second", "bias"),
+    ),
     "gradient off by 1e-4": (model(), patched("dense_backward", scaled(1 + 1e-4)), ("gradient", "second", None)),
     "betas swapped": (model(), patched("adam_step", swapped_betas), ("slot", "first", "m/kernel")),
     "epsilon in the root": (model(), patched("adam_step", epsilon_in_the_root), ("weight", None, None)),
-    "one step ahead": (model(), patched("adam_alpha", lambda plain: lambda dtype, *, step, **s: plain(
-        dtype, step=step + 1, **s)), ("weight", "first", "kernel")),
+    "one step ahead": (
+        model(),
+        patched("adam_alpha", lambda plain: lambda dtype, *, step, **s: plain(dtype, step=step + 1, **s)),
+        ("weight", "first", "kernel"),
+    ),
     "no maximum": (model(AMSGRAD), patched("amsgrad_step", without_maximum), ("slot", "first", "v_hat/kernel")),
-    "nesterov forgotten": (model(SGD), patched("sgd_momentum_step", lambda plain: lambda *args, nesterov, **s: plain(
-        *args, nesterov=False, **s)), ("weight", "first", "kernel")),
-    "not clipped": (model(CLIPPED), patched("clip_by_global_norm", lambda plain: lambda g, *, global_clipnorm: g),
-                    ("slot", "first", "m/kernel")),
-    "decay halved": (model(DECAYED), patched("weight_decay_step", lambda plain: lambda p, *, weight_decay, learning_rate:
-                     plain(p, weight_decay=weight_decay / 2, learning_rate=learning_rate)), ("weight", "first", "kernel")),
-    "average of the wrong share": (model(AVERAGED), patched("moving_average_step", lambda plain: lambda a, p, *, momentum:
-                                   plain(a, p, momentum=0.5)), ("slot", "first", "averages/kernel")),
-    "mean of one more": (model(ACCUMULATING), patched("mean_gradient", lambda plain: lambda g, a, *, steps: plain(
-        g, a, steps=steps + 1)), ("weight", "first", "kernel")),
-    "rate of the next step": (model(SCHEDULED), patched("exponential_decay", lambda plain: lambda step, **s: plain(
-        step + 1, **s)), ("slot", None, "learning_rate")),
+    "nesterov forgotten": (
+        model(SGD),
+        patched("sgd_momentum_step", lambda plain: lambda *args, nesterov, **s: plain(*args, nesterov=False, **s)),
+        ("weight", "first", "kernel"),
+    ),
+    "not clipped": (
+        model(CLIPPED),
+        patched("clip_by_global_norm", lambda plain: lambda g, *, global_clipnorm: g),
+        ("slot", "first", "m/kernel"),
+    ),
+    "decay halved": (
+        model(DECAYED),
+        patched(
+            "weight_decay_step",
+            lambda plain: (
+                lambda p, *, weight_decay, learning_rate: plain(
+                    p, weight_decay=weight_decay / 2, learning_rate=learning_rate
+                )
+            ),
+        ),
+        ("weight", "first", "kernel"),
+    ),
+    "average of the wrong share": (
+        model(AVERAGED),
+        patched("moving_average_step", lambda plain: lambda a, p, *, momentum: plain(a, p, momentum=0.5)),
+        ("slot", "first", "averages/kernel"),
+    ),
+    "mean of one more": (
+        model(ACCUMULATING),
+        patched("mean_gradient", lambda plain: lambda g, a, *, steps: plain(g, a, steps=steps + 1)),
+        ("weight", "first", "kernel"),
+    ),
+    "rate of the next step": (
+        model(SCHEDULED),
+        patched("exponential_decay", lambda plain: lambda step, **s: plain(step + 1, **s)),
+        ("slot", None, "learning_rate"),
+    ),
     "iteration not counted": (model(), iteration_stays, ("slot", None, "iterations")),
-    "momentum of the moving mean": (model(), patched("moving_average", lambda plain: lambda a, v, *, momentum: plain(
-        a, v, momentum=1 - momentum)), ("weight", "batch_normalization", "moving_mean")),
+    "momentum of the moving mean": (
+        model(),
+        patched("moving_average", lambda plain: lambda a, v, *, momentum: plain(a, v, momentum=1 - momentum)),
+        ("weight", "batch_normalization", "moving_mean"),
+    ),
     "constraint forgotten": (model(kernel_constraint="unit_norm"), constraint_forgotten, ("weight", "first", "kernel")),
     "batches count alike": (model(), every_batch_counts_alike, ("metric", None, "loss")),
-}  # fmt: skip
+}
 
 
 def batches(rng):
@@ -386,7 +471,7 @@ def test_a_gradient_that_is_off_by_1e_5_in_one_element_is_seen_where_little_is_s
     """The bound of a sum of B products in any order grows with B, and as much more as they cancel."""
 
     def build():
-        utils.clear_session()
+        utils.clear_session(free_memory=False)
         utils.set_random_seed(7)
         dense = k.layers.Dense
         found = k.Sequential([k.layers.Input((5,)), dense(8, "tanh", name="first"), dense(1, "sigmoid", name="last")])
@@ -430,7 +515,7 @@ def test_initial_weights_are_predicted():
 
 
 def test_what_has_no_bound_is_refused_by_name():
-    utils.clear_session()
+    utils.clear_session(free_memory=False)
     own = k.Sequential([k.layers.Input((2,)), k.layers.BatchNormalization(renorm=True), k.layers.Dense(1)])
     own.compile("sgd", "mse")
     with pytest.raises(NotImplementedError, match="'batch_normalization', a BatchNormalization with renorm"):

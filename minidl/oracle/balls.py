@@ -89,7 +89,6 @@ class Arithmetic:
         kept = exact.astype(self.dtype).astype(self.wide) == exact
         return Ball(exact, np.where(kept, 0, self.unit * np.abs(exact)), self)
 
-
     def rounded(self, value: Any) -> Ball:
         """A constant that every trainer rounds to the narrow type before use, such as the limits of a clip."""
         return self.given(np.asarray(value).astype(self.dtype))
@@ -159,7 +158,8 @@ class Ball:
         other = self.lift(other)
         value, spread = self.value + other.value, self.radius + other.radius
         exact = ((other.value == 0) & (other.radius == 0)) | ((self.value == 0) & (self.radius == 0))
-        return self._made(value, spread, np.where(exact, 0, self.arithmetic.unit * (np.abs(value) + spread)))
+        rounded = self._made(value, spread, self.arithmetic.unit * (np.abs(value) + spread))
+        return self._exact(value, np.where(exact, spread, rounded.radius))
 
     __radd__ = __add__
 
@@ -182,7 +182,8 @@ class Ball:
     def __mul__(self, other: Any) -> Ball:
         """a · b, rounded once; by a power of two, or 0, exactly."""
         if np.ndim(other) == 0 and not isinstance(other, Ball) and (other == 0 or abs(math.frexp(other)[0]) == 0.5):
-            return self._exact(self.value * other, self.radius * abs(other) + (self.arithmetic.smallest if other else 0))
+            radius = self.radius * abs(other) + np.where(self.value != 0, self.arithmetic.smallest, 0)
+            return self._exact(self.value * other, radius if other else np.zeros_like(radius))
         return self.times(other)
 
     __rmul__ = __mul__
@@ -211,7 +212,10 @@ class Ball:
         return self.matmul(other)
 
     def matmul(self, other: Any, plus: Ball | None = None) -> Ball:
-        """a @ b, with inner dimension n: r = |a|r_b + r_a|b| + γₙ|a||b|, in any order; plus: one more term of each sum."""
+        """a @ b, with inner dimension n: r = |a|r_b + r_a|b| + γₙ|a||b|, in any order.
+
+        plus: one more term of each sum, such as a bias.
+        """
         other = self.lift(other)
         n = self.shape[-1] + (plus is not None)
         value, size = self.value @ other.value, self.magnitude @ other.magnitude
@@ -242,9 +246,7 @@ class Ball:
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Ball:
         """The maximum moves no further than the numbers do: r = max r_a."""
-        return self._exact(
-            self.value.max(axis=axis, keepdims=keepdims), self.radius.max(axis=axis, keepdims=keepdims)
-        )
+        return self._exact(self.value.max(axis=axis, keepdims=keepdims), self.radius.max(axis=axis, keepdims=keepdims))
 
     # ----------------------------------------------------------------------------------------- shapes
 

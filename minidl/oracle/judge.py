@@ -21,7 +21,7 @@ from minidl.layers import Dropout, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
 from minidl.oracle.balls import Arithmetic, Ball
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND, Check, State, Step
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, State, Step
 from minidl.schedules import LearningRateSchedule
 
 
@@ -76,7 +76,9 @@ def check_model(model: Any) -> None:
     names = [layer.name for layer in model.flat_layers()]
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
-        raise NotImplementedError(f"two layers are called {twice[0]!r}, so that what was recorded cannot be told apart.")
+        raise NotImplementedError(
+            f"two layers are called {twice[0]!r}: what was recorded of them cannot be told apart."
+        )
     loss_bounds.check_loss(model.loss)
     if model.loss.dtype != model.dtype:
         raise NotImplementedError(f"no error bound for the loss {model.loss.name!r} of another dtype than the model's.")
@@ -162,11 +164,13 @@ def _compare(
     reason = f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else ""
     unbounded = int((ball.unbounded & ~same).sum())
     if unbounded:
-        reason += f"{'; ' * bool(reason)}{unbounded} of {share.size} have no bound: beyond {arithmetic.dtype}, or over 0"
+        what = f"{unbounded} of {share.size} have no bound: beyond {arithmetic.dtype}, or over 0"
+        reason = f"{reason}; {what}" if reason else what
     truth = ball.value[place]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
     wide = got[place].astype(arithmetic.wide)
-    given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in (inputs or {}).items()}
+    named = (inputs or {}).items()
+    given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in named}
     return Check(
         quantity,
         layer,
@@ -372,12 +376,12 @@ class _StepJudge:
 
     def _nothing_to_run(self) -> Iterator[Check]:
         number = self.step.number
-        for quantity in ("mask", "pre_activation", "activation", "loss", "penalty", "metric", "gradient", "slot", "weight"):
+        for quantity in QUANTITIES[1:]:
             yield _not_observed(quantity, None, quantity, number, "the batch is not known")
 
     # ---------------------------------------------------------------------------------------- noise
 
-    def _predict_noise(self, shape: tuple[int, ...]) -> None:
+    def _predict_noise(self, shape: Any) -> None:
         """The masks and noises that the seeds predict, against the recorded; the counter one on."""
         step = self.step
         recorded = step.noise or {}
@@ -450,7 +454,7 @@ class _StepJudge:
                 if pre is None:
                     self._unseen("pre_activation", name, "outputs")
                 else:
-                    inputs = {"inputs": lambda place: x[place[:-1]]}
+                    inputs: dict[str, Any] = {"inputs": lambda place: x[place[:-1]]}
                     self._note(
                         "pre_activation", name, "outputs", pre, layer.pre_activations, passed.pre_activations,
                         "ops.dense", inputs,
@@ -466,7 +470,8 @@ class _StepJudge:
             self.outputs_observed = False
         else:
             got = np.asarray(got, layer.dtype)
-            inputs = {"inputs": layer.pre_activations} if np.shape(getattr(layer, "pre_activations", None)) == got.shape else {}
+            before: Any = getattr(layer, "pre_activations", None)
+            inputs = {"inputs": before} if np.shape(before) == got.shape else {}
             self._note("activation", name, "outputs", got, own, passed.outputs, formula, inputs)
             passes_on = own is x and not _differs(got, own).any()
             outputs, found = (x, ball) if passes_on else (got, given(got))
@@ -516,8 +521,9 @@ class _StepJudge:
             self._unseen("loss", None, "loss")
         else:
             got = np.asarray(step.loss, model.dtype)
-            self._note("loss", None, "loss", got.mean() if got.ndim else got, self.own_total, self.total, "data + penalties")
-            self.total, self.own_total = self.arithmetic.given(got.mean() if got.ndim else got), got
+            got = got.mean() if got.ndim else got
+            self._note("loss", None, "loss", got, self.own_total, self.total, "data + penalties")
+            self.total, self.own_total = self.arithmetic.given(got), got
 
     def _penalties(self) -> list[tuple[Ball, Any]]:
         """Each penalty's ball and number, as recorded where it was."""
@@ -637,7 +643,7 @@ class _StepJudge:
             if values.ndim == 0:
                 return values, self.arithmetic.given(1.0)
             return values.sum(), self.arithmetic.given(float(values.value.size))
-        values, weight = metrics.same_rank(values, np.asarray(weight, self.model.dtype))  # type: ignore[arg-type]
+        values, weight = metrics.same_rank(values, np.asarray(weight, self.model.dtype))
         rank = weight.ndim
         if values.ndim > rank:
             values = values.mean(tuple(range(rank, values.ndim)))
@@ -655,9 +661,9 @@ class _StepJudge:
             return
         value = np.asarray(own, self.arithmetic.wide)
         seen = (self.step.batch + 1) * len(self.y) * int(np.prod(self.y_pred.shape[1:]))
-        roundings = (seen if self.sample_weight is not None else 0) + 6  # whole counts are exact; own's and a quotient's
-        radius = self.arithmetic.gamma(2 * roundings) * np.abs(value)
-        self._note("metric", None, name, got, own, Ball(value, radius, self.arithmetic), f"metrics.{type(metric).__name__}")
+        roundings = (seen if self.sample_weight is not None else 0) + 6  # whole counts are exact; the quotient's
+        ball = Ball(value, self.arithmetic.gamma(2 * roundings) * np.abs(value), self.arithmetic)
+        self._note("metric", None, name, got, own, ball, f"metrics.{type(metric).__name__}")
 
     # ------------------------------------------------------------------------------------ gradients
 
@@ -742,9 +748,10 @@ class _StepJudge:
             self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
         for name in optimizer.scalars:
             own = getattr(optimizer, name)
-            self._note("slot", None, name, step.after.slots[name][""], own, found.slots.get(name, before[name]), "scalar")
-        counted = optimizer.updates
-        self._exactly("slot", None, "iterations", int(step.after.iterations), counted, "one more update where one is due")
+            kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
+            self._note("slot", None, name, step.after.slots[name][""], own, kept, type(optimizer).__name__, None, chain)
+        what = "one more update where one is due"
+        self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
         training.apply_constraints(model)
         self._weights(ball, own_ball)
 
@@ -754,7 +761,8 @@ class _StepJudge:
         if isinstance(schedule, LearningRateSchedule):
             ball = optimizer_bounds.learning_rate(schedule, self.batches)
             if ball is None:
-                self._unseen("slot", None, "learning_rate", f"no error bound for the schedule {type(schedule).__name__}")
+                reason = f"no error bound for the schedule {type(schedule).__name__}"
+                self._unseen("slot", None, "learning_rate", reason)
             else:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)

@@ -323,9 +323,7 @@ def _form(name: str, arguments: dict[str, Any]) -> Form:
         function, slope = _SLOPES[name]
         if name == "linear":
             return Form(name, function, lambda d, x, y: d)
-        return Form(
-            name, lambda x: function(x, **arguments), lambda d, x, y: chained(d, slope(x, y, **arguments))
-        )
+        return Form(name, lambda x: function(x, **arguments), lambda d, x, y: chained(d, slope(x, y, **arguments)))
     if name in _WHOLE:
         function, backward = _WHOLE[name]
         return Form(name, lambda x: function(x, **arguments), lambda d, x, y: backward(d, x, y, **arguments))
@@ -334,7 +332,8 @@ def _form(name: str, arguments: dict[str, Any]) -> Form:
 
 def activation_form(activation: activations.Activation) -> Form:
     """The form of an activation with its arguments. Errors: NotImplementedError for one of somebody's own."""
-    forward, arguments = activation.forward, {}
+    forward: Any = activation.forward
+    arguments: dict[str, Any] = {}
     if isinstance(forward, functools.partial):
         forward, arguments = forward.func, dict(forward.keywords)
     owner = getattr(forward, "__self__", None)
@@ -414,7 +413,7 @@ def _prelu_backward(layer: Any, d: Ball, passed: Passed, weights: Weights) -> tu
 
 
 def _dropout(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    """x · mask / (1 − rate): a factor of one rounding (its double), two (of 1 − rate, its reciprocal), or a quotient."""
+    """x · mask / (1 − rate): a factor rounded once, as a double, or twice (1 − rate, its reciprocal), or a quotient."""
     if noise is None:
         return Passed(x, x)
     return Passed(x, _dropped(x, noise, layer.rate), noise=noise)
@@ -506,7 +505,8 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     """μ and σ² = Σ (x − μ)² / n.
 
     Of a computed mean that is off by δ, the mean of the squares is σ² + δ² exactly, since Σ (x − μ) = 0: the mean's
-    radius enters squared. Rounding: the difference once, the square once more on its double, the mean γₙ₊₁, on σ² + δ².    """
+    radius enters squared. Rounding: the difference once, the square once more on its double, the mean γₙ₊₁, on σ² + δ².
+    """
     mean = x.mean(axes, keepdims=True)
     centered = x.value - mean.value
     variance = (centered * centered).mean(axis=axes, keepdims=True)
@@ -542,9 +542,7 @@ def normalize_backward(
     inverse = balls.rsqrt(variance + epsilon)
     g = d if gamma is None else d * gamma
     normalized = (x - mean) * inverse
-    stable = inverse * (
-        g - g.mean(axes, keepdims=True) - normalized * (g * normalized).mean(axes, keepdims=True)
-    )
+    stable = inverse * (g - g.mean(axes, keepdims=True) - normalized * (g * normalized).mean(axes, keepdims=True))
     n = float(x.value.size // mean.value.size)
     scaled_after = gamma is not None and gamma.shape == mean.shape
     source = d if scaled_after else g
@@ -624,7 +622,13 @@ def _layer_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: 
 
 
 def _rms_backward(
-    d: Ball, x: Ball, square: Ball, gamma: Ball | None, epsilon: float, axes: tuple[int, ...], center: Ball | None = None
+    d: Ball,
+    x: Ball,
+    square: Ball,
+    gamma: Ball | None,
+    epsilon: float,
+    axes: tuple[int, ...],
+    center: Ball | None = None,
 ) -> Ball:
     """As ops.rms_normalization_backward, and as the tape has it: r g − x' (Σ g x) r³ / n."""
     inverse = balls.rsqrt(square + epsilon)

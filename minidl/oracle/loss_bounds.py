@@ -153,7 +153,7 @@ def _categorical_backward(y: Ball, p: Ball, d: Ball) -> Ball:
 
 
 def _log_sum(z: Ball) -> tuple[Ball, Ball, Ball, Array]:
-    """z − max z; ln Σ e^(z − max), as ln(1 + the others) and as ln Σ; the others' exponentials; where the maximum is."""
+    """z − max z; ln Σ e^(z − max), also as ln(1 + the others); the others' exponentials; where the maximum is."""
     shifted = z - z.max(-1, keepdims=True)
     top = np.arange(z.shape[-1]) == z.value.argmax(axis=-1)[..., None]
     exponentials = balls.exp(shifted)
@@ -333,7 +333,10 @@ _PLAIN: dict[type[Loss], Pair] = {
     losses.CategoricalHinge: (lambda y, p: balls.maximum(_lead(y, p) + 1, 0), _categorical_hinge_backward),
     losses.CosineSimilarity: (_cosine, lambda y, p: p),
     losses.KLDivergence: (_divergence, _divergence_backward),
-    losses.Poisson: (lambda y, p: p - y * balls.log(_poisson_rate(p)), lambda y, p: (p.arithmetic.given(np.ones(p.shape)), -(y / _poisson_rate(p)))),
+    losses.Poisson: (
+        lambda y, p: p - y * balls.log(_poisson_rate(p)),
+        lambda y, p: (p.arithmetic.given(np.ones(p.shape)), -(y / _poisson_rate(p))),
+    ),
 }
 _KNOWN = {
     *_PLAIN,
@@ -453,7 +456,7 @@ def value(loss: Any, y: Array, p: Ball, from_logits: bool, sample_weight: Array 
     found = samples(loss, y, p, from_logits)
     weights = _weights(loss, y, sample_weight, p.arithmetic)
     if weights is not None:
-        found, weights = same_rank(found, weights)  # type: ignore[arg-type]  # balls have shapes too
+        found, weights = same_rank(found, weights)
         found = found * weights
     if loss.reduction in (None, "none") or found.ndim == 0:
         return found
