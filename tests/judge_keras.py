@@ -85,11 +85,11 @@ class Watched:
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        self.shadow.optimizer.load_own_variables([np.array(variable) for variable in optimizer.variables])
+        self.shadow.optimizer.load_own_variables([variable.numpy() for variable in optimizer.variables])
         for layer, own in zip(self.model.layers, self.shadow.layers, strict=True):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None and getattr(own, "seed_generator", None) is not None:
-                own.seed_generator.state[...] = np.array(generator.state)
+                own.seed_generator.state[...] = generator.state.numpy()
         return judge_steps.state_of(self.shadow)
 
     def step(self, x, y, sample_weight=None, *, number=0, batch=0):
