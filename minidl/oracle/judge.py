@@ -737,13 +737,14 @@ class _StepJudge:
         } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
         flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
         number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
-        arguments = optimizer, arena, self.arithmetic, given(self._learning_rate()), number, before
+        rate = given(self._learning_rate())
+        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, before
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, flat, self.batches)
+        ball = own_ball = optimizer_bounds.update(found, theta, flat)
         optimizer.apply(arena)
         if any(_differs(after[slot].value, given(getattr(optimizer, slot)).value).any() for slot in after):
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, flat, self.batches)
+            own_ball = optimizer_bounds.update(chained, theta, flat)
         for slot in optimizer.slots:
             self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
         for name in optimizer.scalars:
