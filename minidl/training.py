@@ -41,6 +41,25 @@ def train_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None, 
     update_metrics(model, loss, y, y_pred, sample_weight)
 
 
+def step_without_batch(model: Trainer) -> None:
+    """What Keras on TensorFlow does of a training step when the data turn out to be at their end.
+
+    The compiled graph asks for the batch and meanwhile runs all that does not wait for it: seeds move on, the weights
+    decay, the step is counted. Then there is no batch, and the rest is dropped. So a fit on batches of unknown
+    number counts one step more in every epoch that runs out of them, on which Adam's bias corrections, schedules and
+    the coming dropout masks depend. Not so in eager mode, under XLA, or with several steps an execution.
+    Source: measured, keras 3.15.1 on TensorFlow 2.21.0; Trainer._make_function in keras.src.backend.tensorflow.
+    """
+    if model.jit_compile or model.run_eagerly or model.steps_per_execution > 1:
+        return
+    if config.random_stream() != "tensorflow":
+        return
+    for layer in model.flat_layers():
+        layer.skip_draw()
+    if model.arena.size:
+        model.optimizer.apply_without_gradients(model.arena)
+
+
 def test_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None) -> None:
     """The forward half of a step at inference: adds the batch's loss and metrics to the model's."""
     y_pred = forward(model, x, training=False)
