@@ -7,8 +7,11 @@ train_step is one of these; the layers, the loss and the optimizer hold the form
 from __future__ import annotations
 
 import collections
+import contextlib
+import inspect
 import math
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +38,7 @@ def train_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None, 
         raise diverged(model, loss)
     backward(model, y, y_pred, sample_weight)
     add_penalty_gradients(model)
-    model.optimizer.apply(model.arena)
-    apply_constraints(model)
+    update(model)
     finish_step(model)
     update_metrics(model, loss, y, y_pred, sample_weight)
 
@@ -220,6 +222,34 @@ def add_penalty_gradients(model: Trainer) -> None:
         if layer.trainable:
             for name, regularizer in layer.regularizers.items():
                 layer.grads[name] += model.optimizer.scale_loss(regularizer.gradient(layer.parameters[name]))
+
+
+def update(model: Trainer) -> None:
+    """The optimizer's step, then the constraints; nothing of it, if code of the user's own fails in it."""
+    with undone_on_error(model) if runs_own_code(model) else contextlib.nullcontext():
+        model.optimizer.apply(model.arena)
+        apply_constraints(model)
+
+
+@contextlib.contextmanager
+def undone_on_error(model: Trainer) -> Iterator[None]:
+    """What is inside changes the trained weights and the optimizer, or if it fails leaves them as they were."""
+    model.optimizer.build(model.arena)
+    theta, state = model.arena.theta.copy(), model.optimizer.get_state()
+    try:
+        yield
+    except BaseException:
+        model.arena.theta[...] = theta
+        model.optimizer.set_state(state)
+        raise
+
+
+def runs_own_code(model: Trainer) -> bool:
+    """Whether an update runs a constraint, an optimizer or a learning-rate schedule that is not minidl's."""
+    constraints = [constraint for layer in model.flat_layers() for constraint in layer.constraints.values()]
+    parts = [*constraints, model.optimizer, model.optimizer.learning_rate_argument]
+    kinds = (part if inspect.isfunction(part) else type(part) for part in parts)
+    return any(kind.__module__.partition(".")[0] not in ("minidl", "numpy") for kind in kinds)
 
 
 def apply_constraints(model: Trainer) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_same
 
-from minidl import batches, callbacks, config, losses, training, utils
+from minidl import batches, callbacks, config, initializers, losses, optimizers, training, utils
 from minidl.batches import ArrayBatches, Epochs, OutOfData, StreamBatches
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
@@ -330,6 +330,63 @@ def test_a_failure_leaves_the_weights_of_the_last_finished_step(plant, monkeypat
     assert found.optimizer.iterations == steps
     found.fit(X, Y, verbose=0)
     assert np.isfinite(found.evaluate(X, Y, verbose=0))
+
+
+class FailsIn(optimizers.SGD):
+    """At the third step, with the weights half changed."""
+
+    def update(self, arena, grads):
+        super().update(arena, grads)
+        if self.updates == 2:
+            raise RuntimeError("planted")
+
+
+class FailsAt(optimizers.schedules.LearningRateSchedule):
+    """At the third step, asked the second time: after the weight decay."""
+
+    def __init__(self):
+        self.asked = itertools.count()
+
+    def __call__(self, step):
+        if step == 2 and next(self.asked) == 1:
+            raise RuntimeError("planted")
+        return 0.01
+
+
+def fails_thirdly(result):
+    calls = itertools.count(1)
+
+    def constraint(weights):
+        return result(weights) if next(calls) == 3 else weights
+
+    return constraint
+
+
+def planted(weights):
+    raise RuntimeError("planted")
+
+
+OWN_CODE = {
+    "optimizer": (lambda: FailsIn(0.01, momentum=0.5, weight_decay=0.1), None, RuntimeError),
+    "schedule": (lambda: optimizers.SGD(FailsAt(), momentum=0.5, weight_decay=0.1), None, RuntimeError),
+    "constraint": (lambda: optimizers.Adam(), lambda: fails_thirdly(planted), RuntimeError),
+    "constraint's shape": (lambda: optimizers.Adam(), lambda: fails_thirdly(np.ravel), ValueError),
+}
+
+
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_an_update_in_which_one_s_own_code_fails_is_undone(name):
+    optimizer, constraint, error = OWN_CODE[name]
+    init = {"kernel_initializer": initializers.GlorotUniform(seed=1)}
+    built = Sequential([Input((4,)), Dense(3, **init), Dense(1, **init, kernel_constraint=constraint and constraint())])
+    built.compile(optimizer(), "mse")
+    states = []
+    told = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: states.append(built.get_state()))
+    with pytest.raises(error):
+        built.fit(X, Y, batch_size=2, shuffle=False, callbacks=[told], verbose=0)
+    assert len(states) == 2
+    for key, value in built.get_state().items():
+        assert_same(value, states[-1][key])
 
 
 def test_a_stream_says_what_it_cannot_use():
