@@ -117,7 +117,7 @@ class Told(utils.PyDataset):
 def test_a_dataset_is_told_of_epochs():
     data = Told()
     model().fit(data, epochs=2, shuffle=False, verbose=0)
-    assert data.seen == ["end", *["begin", 0, 1, 2, "end"] * 2]
+    assert data.seen == [0, 1, "end", *["begin", 0, 1, 2, "end"] * 2]  # two batches are looked at before, as by Keras
 
 
 def test_a_dataset_s_batches_are_shuffled_by_python_s_generator():
@@ -125,7 +125,7 @@ def test_a_dataset_s_batches_are_shuffled_by_python_s_generator():
     built = model()
     utils.set_random_seed(4)
     built.fit(data, epochs=2, verbose=0)
-    orders = [[i for i in data.seen if isinstance(i, int)][at : at + 3] for at in (0, 3)]
+    orders = [[i for i in data.seen if isinstance(i, int)][at : at + 3] for at in (2, 5)]
     utils.set_random_seed(4)
     import random as python_random
 
@@ -252,6 +252,34 @@ def test_a_bad_batch_leaves_the_weights_of_the_step_before(name):
         assert_same(got, wanted)
     assert found.optimizer.iterations == 1
     found.fit(X, Y, verbose=0)
+
+
+def test_a_first_batch_that_does_not_fit_is_refused_before_anything_is_begun():
+    begun = []
+    told = callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(1))
+    for data in (((x, Y) for x in (X[:, :3], X)), (pair for pair in [(X, Y[:3])])):
+        built = model()
+        with pytest.raises(ValueError, match=r"features|same number"):
+            built.fit(data, shuffle=False, callbacks=[told], verbose=0)
+        assert not begun and not built.has_run and built.optimizer.iterations == 0
+
+
+def test_a_refused_fit_leaves_open_which_crossentropy_is_meant():
+    built = Sequential([Input((4,)), Dense(3, activation="softmax")])
+    built.compile("adam", "crossentropy")
+    with pytest.raises(ValueError, match="class"):
+        built.fit(X, np.full(10, 7), verbose=0)
+    one_hot = np.eye(3)[np.arange(10) % 3]
+    assert np.isfinite(built.fit(X, one_hot, verbose=0).history["loss"]).all()
+    assert isinstance(built.loss, losses.CategoricalCrossentropy)
+
+
+def test_what_a_stream_does_not_heed_is_said():
+    pairs = [(X, Y)]
+    with pytest.warns(UserWarning, match="fit: batch_size is ignored; x yields batches"):
+        model().fit(Again(pairs), batch_size=3, shuffle=False, verbose=0)
+    with pytest.warns(UserWarning, match="fit: `shuffle=True` was passed, but will be ignored .* provided as a Again"):
+        model().fit(Again(pairs), verbose=0)
 
 
 def test_no_batches():
