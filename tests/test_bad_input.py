@@ -88,7 +88,7 @@ BAD_X = {
     "dict": (
         {"x": X},
         ValueError,
-        r"x: expected an array, or a dict of one under the name 'input_layer'",
+        r"x: expected an array, or a dict with the one input's name 'input_layer'",
     ),
     "list of two": ([X, X], ValueError, r"x: expected shape \(samples, features\); got \(2, 6, 4\)"),
 }
