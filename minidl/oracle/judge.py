@@ -310,28 +310,10 @@ class _StepJudge:
 
     def _set_state(self, state: State) -> None:
         """Write the recorded weights, slots and seeds into the model."""
-        given = self.arithmetic.given
+        state.write_to(self.model)
+        self.model.optimizer._batches = self.batches
         for layer in self.layers:
-            self.weights[layer.name] = {}
-            for name, own in _weights_of(layer).items():
-                own[...] = state.weights[f"{layer.name}/{name}"]
-                self.weights[layer.name][name] = given(own)
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None and layer.name in state.seeds:
-                generator.state[...] = state.seeds[layer.name]
-        self._set_optimizer(state)
-
-    def _set_optimizer(self, state: State) -> None:
-        optimizer = self.model.optimizer
-        optimizer.build(self.model.arena)
-        for slot in optimizer.slots:
-            for view, name in zip(self.model.arena.views(getattr(optimizer, slot)), self.judge.segments, strict=True):
-                view[...] = state.slots[slot][name]
-        for name in optimizer.scalars:
-            getattr(optimizer, name)[...] = state.slots[name][""]
-        optimizer._batches = self.batches
-        if not isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
-            optimizer.learning_rate = float(state.learning_rate)
+            self.weights[layer.name] = {name: self.arithmetic.given(own) for name, own in _weights_of(layer).items()}
 
     @property
     def batches(self) -> int:
