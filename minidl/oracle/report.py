@@ -9,19 +9,21 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, Step
+import minidl
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, Element, Step
 from minidl.saving.files import write_atomically
 
 # From the mildest to the gravest: of several checks the gravest counts.
 VERDICTS = (NOT_OBSERVED, BIT_EQUAL, WITHIN_BOUND, DIVERGENT)
 FORMAT = 1  # of the JSON file
+_FACTS = ("backend", "mode", "dtype", "epochs", "batch_size", "samples", "seed")
 _WIDTH = 120  # columns of str(report)
 WHAT = {
     "batch": "the rows of a batch",
@@ -50,6 +52,16 @@ class Tally:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
     worst: Check | None = None
     ulps: float = 0.0
+
+    @property
+    def tensor(self) -> str:
+        """The tensor's name with its layer's."""
+        return self.name if self.layer is None else f"{self.layer}/{self.name}"
+
+    @property
+    def times(self) -> int:
+        """How many checks there were."""
+        return sum(self.counts.values())
 
     @property
     def verdict(self) -> str:
@@ -85,7 +97,9 @@ class Divergence:
     step −1 before the first; place: index of the worst element. got: what was computed there; expected: minidl's own;
     truth: the value in a wider type; bound: how far from it any order of rounding may lead; ulps: how far got is, in
     units in the last place; share: the same as a share of the bound. Of what is predicted, not computed, the bound
-    is 0. inputs: what the element was computed from. formula: the function of ops.py. recorded: the whole step.
+    is 0. inputs: what the element was computed from, as far as it was recorded. formula: the function of ops.py.
+    elements: the worst of the tensor. recorded: the whole step. script: a program that shows it in the trainer alone,
+    where one was made, and script_result, what came of running it.
     """
 
     quantity: str
@@ -102,15 +116,19 @@ class Divergence:
     inputs: dict[str, Any]
     formula: str
     reason: str
-    check: Check
+    elements: list[Element]
+    trainer: str = "Keras"
     recorded: Step | None = None
+    script: str | None = None
+    script_result: str = ""
 
     @classmethod
-    def of(cls, check: Check, step: Step | None) -> Divergence:
-        """From the check of a step."""
+    def of(cls, check: Check, step: Step | None, layers: Sequence[str] = (), trainer: str = "Keras") -> Divergence:
+        """From the check of a step. layers: the names in order, which tell what a layer's inputs were."""
         return cls(
             check.quantity, check.layer, check.name, check.step, check.place, check.expected, check.got, check.truth,
-            check.bound, check.ulps, check.share, check.inputs, check.formula, check.reason, check, step,
+            check.bound, check.ulps, check.share, _inputs(check, step, layers), check.formula, check.reason,
+            check.elements, trainer, step,
         )  # fmt: skip
 
     @property
@@ -135,7 +153,7 @@ class Divergence:
             return "before the first step"
         if self.recorded is None:
             return f"in step {self.step}"
-        return f"in step {self.step} (epoch {self.recorded.epoch}, batch {self.recorded.batch}; all counted from 0)"
+        return f"in step {self.step} (epoch {self.recorded.epoch}, batch {self.recorded.batch})"
 
     @property
     def explanation(self) -> str:
@@ -146,21 +164,62 @@ class Divergence:
         if self.got is None:
             return text
         if not self.bound:
-            return f"{text} The first{place}: got {_number(self.got)}, expected {_number(self.expected)}, to the bit."
+            got, expected = number(self.got), number(self.expected)
+            return f"{text} The first{place}: {self.trainer} {got}, expected {expected} to the bit."
         assert self.truth is not None
         return (
-            f"{text} The worst{place}: got {_number(self.got)}, minidl {_number(self.expected)}, "
-            f"true value {_number(self.truth)}. Any order of rounding stays within {self.bound:.3g} of the true "
+            f"{text} The worst{place}: {self.trainer} {number(self.got)}, minidl {number(self.expected)}, "
+            f"true value {number(self.truth)}. Any order of rounding stays within {self.bound:.3g} of the true "
             f"value; this is {abs(self.got - self.truth):.3g} away, {self.share:,.3g} times the bound "
-            f"({_ulps(self.ulps)} ULPs). What it was computed from is right: it was judged on the recorded inputs."
+            f"({ulps_text(self.ulps)} ULPs). What it was computed from is right: it was judged on the recorded inputs."
         )
 
 
-def _number(value: float | None) -> str:
+def _inputs(check: Check, step: Step | None, layers: Sequence[str]) -> dict[str, Any]:
+    """What the worst element was computed from: what the check says, and what the step holds of it."""
+    found = dict(check.inputs)
+    if step is None or not (check.place or check.quantity in ("loss", "metric")):
+        return found
+    place, key = check.place, f"{check.layer}/{check.name.rpartition('/')[2]}"
+    weights, gradients = step.before.weights, step.gradients or {}
+
+    def note(name: str, values: Any, at: Any) -> None:
+        if values is not None and (at is None or np.ndim(values) == len(at)):
+            found.setdefault(name, np.asarray(values) if at is None else np.asarray(values)[at])
+
+    if check.quantity == "pre_activation":
+        note("kernel", weights.get(f"{check.layer}/kernel"), (slice(None), place[-1]))
+        note("bias", weights.get(f"{check.layer}/bias"), (place[-1],))
+    elif check.quantity == "activation":
+        note("noise", (step.noise or {}).get(str(check.layer)), place)
+    elif check.quantity in ("loss", "metric"):
+        outputs = (step.activations or {}).get(layers[-1]) if layers else None
+        for name, values in (("y", step.y), ("outputs", outputs), ("sample_weight", step.sample_weight)):
+            note(name, values, None)
+    elif check.quantity in ("gradient", "slot", "weight"):
+        note("weight before", weights.get(key), place)
+        if check.quantity == "gradient":
+            at = list(layers).index(check.layer or "") if check.layer in layers else -1
+            inputs = step.x if at == 0 else (step.activations or {}).get(layers[at - 1]) if at > 0 else None
+            if check.name == "kernel":
+                note("inputs", inputs, (slice(None), place[0]))
+            return found
+        note("gradient", gradients.get(key), place)
+        for slot, tensors in step.before.slots.items():
+            note(f"{slot} before", tensors.get(key), place)
+        if check.quantity == "weight":
+            for slot, tensors in step.after.slots.items():
+                note(f"{slot} after", tensors.get(key), place)
+        found |= {"learning rate": step.before.learning_rate, "iterations before": step.before.iterations}
+    return found
+
+
+def number(value: float | None) -> str:
+    """With as many digits as tell float32 numbers apart."""
     return "–" if value is None else f"{value:.9g}"
 
 
-def _ulps(ulps: float) -> str:
+def ulps_text(ulps: float) -> str:
     """Short: 0, 0.50, 12, 3.4e+05, ∞."""
     if math.isinf(ulps) or math.isnan(ulps):
         return "∞"
@@ -201,7 +260,10 @@ class Report:
             if check.verdict == DIVERGENT:
                 place = check.step, QUANTITIES.index(check.quantity), number
                 if self._first is None or place < self._first:
-                    self._first, self.first_divergence = place, Divergence.of(check, step)
+                    self._first, self.first_divergence = (
+                        place,
+                        Divergence.of(check, step, self.about.get("layers") or (), self.trainer),
+                    )
 
     def add_drift(self, drift: Any) -> None:
         """Take in the drift of a free run."""
@@ -245,19 +307,37 @@ class Report:
             if quantity in (None, tally.quantity) and (layer is ... or layer == tally.layer)
         ]
 
+    def ordered(self) -> list[Tally]:
+        """All tallies, in the order of quantities and layers."""
+        return [one for quantity in self.quantities for layer in self.layers for one in self.cell(quantity, layer)]
+
+    @property
+    def trainer(self) -> str:
+        """Whose training it is: Keras, unless about says otherwise."""
+        return str(self.about.get("trainer", "Keras"))
+
+    @property
+    def sentence(self) -> str:
+        """Why the verdict is what it is."""
+        counts, first = self.counts, self.first_divergence
+        steps = f"{self.steps:,} step{'s' * (self.steps != 1)}{' before it was interrupted' * self.interrupted}"
+        if first is not None:
+            return f"The {first.quantity} {first.tensor} {first.where} is not what any order of rounding leads to."
+        if not self.ok:
+            return f"No tensor was observed in {steps}."
+        if not counts[WITHIN_BOUND]:
+            return f"All {counts[BIT_EQUAL]:,} tensors of {steps} are, bit for bit, what minidl computes."
+        observed = counts[BIT_EQUAL] + counts[WITHIN_BOUND]
+        return (
+            f"All {observed:,} tensors of {steps} are what rounding explains: "
+            f"{counts[BIT_EQUAL]:,} bit-equal, {counts[WITHIN_BOUND]:,} within their bounds."
+        )
+
     @property
     def verdict(self) -> str:
-        """In one sentence."""
-        counts, first = self.counts, self.first_divergence
-        steps = f"{self.steps:,} step{'s' * (self.steps != 1)}"
-        part = " before it was interrupted" if self.interrupted else ""
-        if first is not None:
-            return f"Divergent: the {first.quantity} {first.tensor} {first.where} is beyond what rounding explains."
-        if not self.ok:
-            return f"Nothing was judged{part}."
-        observed = counts[BIT_EQUAL] + counts[WITHIN_BOUND]
-        worst = "" if counts[WITHIN_BOUND] else ", bit for bit as minidl computes it"
-        return f"Right: {observed:,} tensors in {steps}{part} are within what rounding explains{worst}."
+        """In one line."""
+        word = "Right" if self.ok else "Divergent" if self.first_divergence else "Nothing judged"
+        return f"{word}: {self.sentence[0].lower()}{self.sentence[1:]}"
 
     # ---------------------------------------------------------------------------------------- terminal
 
@@ -284,14 +364,14 @@ class Report:
             table.add_row(
                 quantity,
                 *(f"{counts[v]:,}" if counts[v] else "·" for v in (BIT_EQUAL, WITHIN_BOUND, DIVERGENT, NOT_OBSERVED)),
-                _ulps(max(tally.ulps for tally in tallies)) if observed else "",
-                _share(check.share) if observed else "",
+                ulps_text(max(tally.ulps for tally in tallies)) if observed else "",
+                share_text(check.share) if observed else "",
                 (_tensor(check) if check.share else "") if observed else check.reason,
                 str(check.step) if observed and check.share else "",
                 style="red" if worst.verdict == DIVERGENT else "dim" if not observed else "",
             )
         colour = "bold green" if self.ok else "bold red"
-        lines: list[Any] = [Text(self.verdict, style=colour), Text(self.setting, style="dim"), table]
+        lines: list[Any] = [Text(self.verdict, style=colour), Text(" · ".join(self.facts), style="dim"), table]
         if self.first_divergence is not None:
             lines.append(Text(self.first_divergence.explanation))
         return Group(*lines)
@@ -308,21 +388,24 @@ class Report:
         return f"<Report: {self.verdict}>"
 
     @property
-    def setting(self) -> str:
-        """What was checked, in a line."""
-        about, versions = self.about, self.about.get("versions") or {}
-        parts = [" ".join(f"{name} {version}" for name, version in versions.items())]
-        parts += [str(about[name]) for name in ("backend", "mode", "dtype") if about.get(name)]
-        parts += [f"{name.replace('_', ' ')} {about[name]}" for name in ("epochs", "batch_size", "samples", "seed")
-                  if about.get(name) is not None]  # fmt: skip
-        return " · ".join(part for part in parts if part)
+    def facts(self) -> list[str]:
+        """What was checked, in short."""
+        about = self.about
+        found = [f"{name} {version}" for name, version in (about.get("versions") or {}).items()]
+        found += [f"{name.replace('_', ' ')} {about[name]}" for name in _FACTS if about.get(name) is not None]
+        return found
+
+    @property
+    def minidl_version(self) -> str:
+        """That which judged."""
+        return minidl.__version__
 
     # -------------------------------------------------------------------------------------------- files
 
     def to_dict(self) -> dict[str, Any]:
         """All that the report holds but the tensors, as JSON knows it: what is not finite as "NaN", "Infinity"."""
         first = self.first_divergence
-        return _plain(
+        return plain(
             {
                 "format": FORMAT,
                 "ok": self.ok,
@@ -343,12 +426,24 @@ class Report:
             write_atomically(path, text.encode() + b"\n")
         return text
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The report as one HTML page that needs nothing else; path: a file to write it to, whole or not at all.
+
+        Errors: ImportError, naming the extra, without jinja2.
+        """
+        from minidl.oracle.page import html
+
+        text = html(self)
+        if path is not None:
+            write_atomically(path, text.encode())
+        return text
+
 
 def _tensor(check: Check) -> str:
     return check.name if check.layer is None else f"{check.layer}/{check.name}"
 
 
-def _share(share: float) -> str:
+def share_text(share: float) -> str:
     """A share of a bound: 12 %, 0.3 %; beyond it as a multiple."""
     if not math.isfinite(share):
         return "∞"
@@ -379,23 +474,16 @@ def _tally_dict(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON knows it: arrays as lists, numbers of NumPy as Python's, what is not finite as a string."""
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def iterate(report: Report) -> Iterator[Tally]:
-    """The tallies in the order of quantities and layers."""
-    for quantity in report.quantities:
-        for layer in report.layers:
-            yield from report.cell(quantity, layer)
