@@ -21,7 +21,17 @@ from minidl.layers import Dropout, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
 from minidl.oracle.balls import Arithmetic, Ball
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, State, Step
+from minidl.oracle.steps import (
+    BIT_EQUAL,
+    DIVERGENT,
+    NOT_OBSERVED,
+    QUANTITIES,
+    WITHIN_BOUND,
+    Check,
+    Element,
+    State,
+    Step,
+)
 from minidl.schedules import LearningRateSchedule
 
 
@@ -101,6 +111,9 @@ def judge_start(model: Any, weights: dict[str, Array]) -> list[Check]:
     return found
 
 
+_SHOWN = 8  # elements of a divergent tensor that a check lists
+
+
 def _weights_of(layer: Layer) -> dict[str, Array]:
     return {**layer.parameters, **layer.state}
 
@@ -125,6 +138,9 @@ def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, o
     reason = f"{int(differs.sum())} of {differs.size} differ from {what}"
     found = Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, place=place, bound=0.0, reason=reason)
     found.got, found.expected, found.truth = float(got[place]), float(own[place]), float(own[place])
+    for other in np.argwhere(differs)[:_SHOWN]:
+        at = tuple(int(i) for i in other)
+        found.elements.append(Element(at, float(got[at]), float(own[at]), float(own[at]), 0.0))
     return found
 
 
@@ -169,6 +185,13 @@ def _compare(
     truth = ball.value[place]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
     wide = got[place].astype(arithmetic.wide)
+    elements = []
+    if verdict == DIVERGENT:
+        for flat in np.argsort(-share, axis=None, kind="stable")[:_SHOWN]:
+            at = tuple(int(i) for i in np.unravel_index(flat, share.shape))
+            if share[at] > 1:
+                numbers = (got[at], own[at], ball.value[at], ball.radius[at])
+                elements.append(Element(at, *(float(number) for number in numbers)))
     named = (inputs or {}).items()
     given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in named}
     return Check(
@@ -188,6 +211,7 @@ def _compare(
         inputs=given,
         formula=formula,
         reason=reason,
+        elements=elements,
     )
 
 

@@ -98,6 +98,17 @@ class Step:
 
 
 @dataclass
+class Element:
+    """One element of a divergent tensor: where, what was recorded, minidl's own, the true value, its bound."""
+
+    place: tuple[int, ...]
+    got: float
+    expected: float
+    truth: float
+    bound: float
+
+
+@dataclass
 class Check:
     """One tensor of a step, judged.
 
@@ -107,7 +118,8 @@ class Check:
     as a share of the bound, own_share: the same of minidl's own float32 result; above 1 diverges.
     place: index of the worst element; got: there, what was recorded; expected: minidl's own; truth: the value in
     float64; bound: how far from it any order of rounding may lead. inputs: what it was computed from, named, as far as
-    one element tells. formula: the function of ops.py. reason: in words, for a reader.
+    one element tells. formula: the function of ops.py. reason: in words, for a reader. elements: where it diverges, the
+    worst first, a few of them.
     """
 
     quantity: str
@@ -126,3 +138,4 @@ class Check:
     inputs: dict[str, Any] = field(default_factory=dict)
     formula: str = ""
     reason: str = ""
+    elements: list[Element] = field(default_factory=list)
