@@ -43,6 +43,9 @@ ULPS = {
 }
 
 
+CHUNK = 2**14  # elements: some ten arrays of so many wide numbers fit an L2 cache
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values."""
@@ -75,8 +78,12 @@ class Arithmetic:
 
         What follows from an infinity or a NaN has no bound.
         """
-        value = np.asarray(values).astype(self.wide)
-        size = np.abs(value)
+        values = np.asarray(values)
+        value, size = values.astype(self.wide), np.abs(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not ((size < self.smallest) & (size > 0)).any() and np.isfinite(size.sum()):
+                return Ball(value, np.zeros(value.shape, self.wide), self)
+        size = size.astype(self.wide)
         radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))
         return Ball(value, radius, self)
 
@@ -226,15 +233,18 @@ class Ball:
         """
         other = self.lift(other)
         n = self.shape[-1] + (plus is not None)
-        value, size = self.value @ other.value, self.magnitude @ other.magnitude
-        spread: Any = 0
-        if other.radius.any():
-            spread = np.abs(self.value) @ other.radius
-        if self.radius.any():
-            spread = spread + self.radius @ other.magnitude
+        gamma, size = self.arithmetic.gamma(n), other.magnitude
+        value: Array = self.value @ other.value
+        if not other.radius.any():  # r = (r_a + γ(|a| + r_a)) |b|
+            radius = (self.radius + gamma * self.magnitude) @ size
+        else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
+            radius = np.abs(self.value) @ (other.radius + gamma * size)
+            if self.radius.any():
+                radius += self.radius @ ((1 + gamma) * size)
         if plus is not None:
-            value, size, spread = value + plus.value, size + plus.magnitude, spread + plus.radius
-        return self._made(value, spread, self.arithmetic.gamma(n) * size, flushes=n)
+            value = value + plus.value
+            radius = radius + (plus.radius + gamma * plus.magnitude)
+        return self._made(value, radius, np.zeros_like(radius), flushes=n)
 
     # ------------------------------------------------------------------------------------- reductions
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from minidl.backend import Array
 from minidl.layers import Dropout, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
-from minidl.oracle.balls import Arithmetic, Ball
+from minidl.oracle.balls import CHUNK, Arithmetic, Ball
 from minidl.oracle.steps import (
     BIT_EQUAL,
     DIVERGENT,
@@ -159,39 +160,45 @@ def _compare(
     formula: str,
     inputs: dict[str, Any] | None = None,
     own_ball: Ball | None = None,
+    at: Array | None = None,
 ) -> Check:
     """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place.
 
-    own_ball: where minidl's own result is of other numbers than what was recorded, its ball.
+    own_ball: where minidl's own result is of other numbers than what was recorded, its ball. at: the flat places that
+    the balls are of; at all others the recorded and minidl's own are known to be equal.
     """
     arithmetic = ball.arithmetic
     got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
-    if got.shape != ball.shape:
-        reason = f"shape {got.shape}, expected {ball.shape}"
+    shape = ball.shape if at is None else own.shape
+    if got.shape != shape:
+        reason = f"shape {got.shape}, expected {shape}"
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
-    same = ~_differs(got, own)
-    share = np.where(same & ~np.isfinite(got), 0, ball.share(got))
-    own_share = np.where(same & ~np.isfinite(own), 0, (own_ball or ball).share(own))
-    if not got.size:
+    if not ball.value.size:
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
-    place = tuple(int(i) for i in np.unravel_index(np.argmax(share), share.shape))
-    worst = float(share[place])
-    verdict = BIT_EQUAL if same.all() else WITHIN_BOUND if worst <= 1 else DIVERGENT
-    reason = f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else ""
-    unbounded = int((ball.unbounded & ~same).sum())
-    if unbounded:
-        what = f"{unbounded} of {share.size} have no bound: beyond {arithmetic.dtype}, or over 0"
+    flat, own_flat = (one.reshape(-1) if at is None else one.reshape(-1)[at] for one in (got, own))
+    ball = ball.reshape(-1)
+    own_ball = None if own_ball is None else own_ball.reshape(-1)
+    found = _worst(flat, own_flat, ball, own_ball)
+
+    def place_of(index: Any) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(index if at is None else at[index], shape))
+
+    verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
+    reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
+    if found.unbounded:
+        what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
         reason = f"{reason}; {what}" if reason else what
-    truth = ball.value[place]
+    worst, place = found.index, place_of(found.index)
+    truth = ball.value[worst]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
-    wide = got[place].astype(arithmetic.wide)
+    wide = flat[worst].astype(arithmetic.wide)
     elements = []
     if verdict == DIVERGENT:
-        for flat in np.argsort(-share, axis=None, kind="stable")[:_SHOWN]:
-            at = tuple(int(i) for i in np.unravel_index(flat, share.shape))
-            if share[at] > 1:
-                numbers = (got[at], own[at], ball.value[at], ball.radius[at])
-                elements.append(Element(at, *(float(number) for number in numbers)))
+        share = _share(flat, own_flat, ball)
+        for i in np.argsort(-share, kind="stable")[:_SHOWN]:
+            if share[i] > 1:
+                numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
+                elements.append(Element(place_of(i), *(float(number) for number in numbers)))
     named = (inputs or {}).items()
     given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in named}
     return Check(
@@ -201,13 +208,13 @@ def _compare(
         step,
         verdict,
         ulps=float(np.abs(wide - truth) / unit) if np.isfinite(wide) else np.inf,
-        share=worst,
-        own_share=float(own_share.max()),
+        share=found.share,
+        own_share=found.own_share,
         place=place,
         got=float(wide),
-        expected=float(own[place]),
+        expected=float(own_flat[worst]),
         truth=float(truth),
-        bound=float(ball.radius[place]),
+        bound=float(ball.radius[worst]),
         inputs=given,
         formula=formula,
         reason=reason,
@@ -215,6 +222,56 @@ def _compare(
     )
 
 
+@dataclass
+class _Worst:
+    """Of a tensor: whether it is minidl's own in every bit, its worst element, and how many have which fault."""
+
+    same: bool = True
+    index: int = 0
+    share: float = -1.0
+    own_share: float = 0.0
+    beyond: int = 0
+    unbounded: int = 0
+
+
+def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
+    """Of flat arrays, a cache's worth of elements at a time."""
+    found = _Worst()
+    for start in range(0, got.size, CHUNK):
+        at = slice(start, start + CHUNK)
+        part, own_part, held = got[at], own[at], ball[at]
+        same = part == own_part
+        all_same = bool(same.all())
+        share = _share(part, own_part, held)
+        index = int(np.argmax(share))
+        worst = float(share[index])
+        if worst > found.share:
+            found.share, found.index = worst, start + index
+        if worst > 1:
+            found.beyond += int((share > 1).sum())
+        if not all_same:
+            differs = _differs(part, own_part)
+            found.same = found.same and not differs.any()
+            if np.isinf(held.radius.max()):
+                found.unbounded += int((held.unbounded & differs).sum())
+        if all_same and own_ball is None:
+            found.own_share = max(found.own_share, worst)
+        else:
+            own_share = _share(own_part, part, held if own_ball is None else own_ball[at])
+            found.own_share = max(found.own_share, float(own_share.max()))
+    return found
+
+
+def _share(got: Array, own: Array, ball: Ball) -> Array:
+    """ball.share(got), but 0 where got and own are the same infinity or NaN."""
+    with np.errstate(all="ignore"):
+        share: Array = np.abs(got - ball.value) / np.maximum(ball.radius, _LEAST)
+        if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+            return share
+    return np.where(~_differs(got, own) & ~np.isfinite(got), 0, ball.share(got))
+
+
+_LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
 # ------------------------------------------------------------------------------------------------ batch
 
 
@@ -292,6 +349,9 @@ class _Mean:
 
 
 # ----------------------------------------------------------------------------------------------- a step
+
+
+_SAMPLE = 2**12  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
 class _StepJudge:
@@ -733,34 +793,70 @@ class _StepJudge:
     # ------------------------------------------------------------------------------- slots, weights
 
     def _update(self) -> None:
+        """The optimizer's step, the constraints, the layers' state; see optimizer_bounds.update.
+
+        What minidl makes of the recorded gradients and slots is one of the results that the balls hold. So they are
+        made for the elements in which the trainer's differ from it, and beside these for a few, others in each step.
+        """
         model, step, segments = self.model, self.step, self.judge.segments
         optimizer, arena, given = model.optimizer, model.arena, self.arithmetic.given
-        theta = given(arena.theta.copy())
-        before = {slot: given(getattr(optimizer, slot).copy()) for slot in (*optimizer.slots, *optimizer.scalars)}
+        theta = arena.theta.copy()
+        before = {slot: getattr(optimizer, slot).copy() for slot in (*optimizer.slots, *optimizer.scalars)}
         after = {
-            slot: given(np.concatenate([np.ravel(step.after.slots[slot][name]) for name in segments]))
+            slot: np.concatenate([np.ravel(step.after.slots[slot][name]) for name in segments])
             for slot in optimizer.slots
-        } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
-        flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
-        number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
+        } | {name: np.asarray(step.after.slots[name][""]) for name in optimizer.scalars}
         rate = given(self._learning_rate())
-        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, before
-        found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, flat)
         optimizer.apply(arena)
-        if any(_differs(after[slot].value, given(getattr(optimizer, slot)).value).any() for slot in after):
+        training.apply_constraints(model)
+        own = {slot: getattr(optimizer, slot) for slot in after}
+        at = self._places(own, after)
+        number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
+        old, recorded = ({k: given(a if a.ndim == 0 else a[at]) for k, a in one.items()} for one in (before, after))
+        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, old
+        gradients = self._flat_gradients(at)
+        found = chained = optimizer_bounds.Update(*arguments, recorded)
+        ball = own_ball = optimizer_bounds.update(found, given(theta[at]), gradients, at)
+        if any(_differs(after[slot], own[slot]).any() for slot in after):
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, flat)
+            own_ball = optimizer_bounds.update(chained, given(theta[at]), gradients, at)
         for slot in optimizer.slots:
-            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
+            self._slot(slot, found.slots.get(slot, old[slot]), chained.slots.get(slot, old[slot]), at)
         for name in optimizer.scalars:
-            own = getattr(optimizer, name)
-            kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
-            self._note("slot", None, name, step.after.slots[name][""], own, kept, type(optimizer).__name__, None, chain)
+            kept, chain = (one.slots.get(name, old[name]) for one in (found, chained))
+            rule = type(optimizer).__name__
+            self._note("slot", None, name, after[name], own[name], kept, rule, None, chain)
         what = "one more update where one is due"
         self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
-        training.apply_constraints(model)
-        self._weights(ball, own_ball)
+        self._weights(ball, own_ball, at)
+
+    def _places(self, own: dict[str, Array], after: dict[str, Array]) -> Array:
+        """The places in the arena that the balls are made for, ascending."""
+        optimizer, arena = self.model.optimizer, self.model.arena
+        every = max(1, arena.size // _SAMPLE)
+        chosen = np.zeros(arena.size, bool)
+        chosen[self.step.number % every :: every] = True
+        if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
+            chosen[:] = True  # each depends on all
+        for slot in optimizer.slots:
+            chosen |= own[slot] != after[slot]
+        for segment, name in zip(arena.segments, self.judge.segments, strict=True):
+            part, got = slice(segment.start, segment.stop), self.step.after.weights.get(name)
+            if got is not None:
+                chosen[part] |= arena.theta[part] != np.ravel(got)
+            if segment.name in self.model.get_layer(segment.layer).constraints:
+                chosen[part] = True
+        return np.flatnonzero(chosen)
+
+    def _flat_gradients(self, at: Array) -> Ball:
+        """The gradients at these places of the arena."""
+        if not self.judge.segments:
+            return self.arithmetic.given(self.model.arena.theta)
+        parts = []
+        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            parts.append(self.gradients[name].reshape(-1)[at[first:last] - segment.start])
+        return balls.concatenate(parts)
 
     def _learning_rate(self) -> Any:
         optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
@@ -774,21 +870,23 @@ class _StepJudge:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)
 
-    def _slot(self, slot: str, ball: Ball, own_ball: Ball) -> None:
+    def _slot(self, slot: str, ball: Ball, own_ball: Ball, at: Array) -> None:
         buffer = getattr(self.model.optimizer, slot)
         views = self.model.arena.views(buffer)
         for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
-            part, own = (one[segment.start : segment.stop].reshape(segment.shape) for one in (ball, own_ball))
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            part, own, places = ball[first:last], own_ball[first:last], at[first:last] - segment.start
             got = self.step.after.slots[slot][name]
             rule = f"{type(self.model.optimizer).__name__}"
-            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own)
+            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own, at=places)
 
-    def _weights(self, theta: Ball, own_theta: Ball) -> None:
+    def _weights(self, theta: Ball, own_theta: Ball, at: Array) -> None:
         """Trained weights after the constraints; the state of a layer; what must not change."""
         step, parts = self.step, {}
         for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
             both = (theta, own_theta) if own_theta is not theta else (theta,)
-            parts[name] = [ball[segment.start : segment.stop].reshape(segment.shape) for ball in both]
+            parts[name] = [ball[first:last] for ball in both], at[first:last] - segment.start
         training.finish_step(self.model)
         for layer in self.layers:
             for name, own in _weights_of(layer).items():
@@ -797,12 +895,14 @@ class _StepJudge:
                 if got is None:
                     self._unseen("weight", layer.name, name)
                 elif key in parts:
-                    found = parts[key]
+                    found, places = parts[key]
                     if name in layer.constraints:
-                        found = [optimizer_bounds.constrained(layer.constraints[name], ball) for ball in found]
+                        constraint = layer.constraints[name]
+                        whole = [ball.reshape(own.shape) for ball in found]
+                        found = [optimizer_bounds.constrained(constraint, ball).reshape(-1) for ball in whole]
                     rule = type(self.model.optimizer).__name__
                     inputs = {"before": np.asarray(step.before.weights[key])}
-                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1])
+                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1], places)
                 elif name in self.passed[layer.name].state:
                     ball = self.passed[layer.name].state[name]
                     self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")
