@@ -150,13 +150,17 @@ class Ball:
             return other
         return self.arithmetic.const(other) if np.ndim(other) == 0 else self.arithmetic.given(other)
 
-    def _made(self, value: Array, spread: Array, rounding: Array, flushes: float = 1) -> Ball:
-        """spread: what the arguments' radii come to; rounding: what this operation adds, 0 only where it is exact."""
-        inexact = (rounding > 0) | (value != 0)  # a rounding may itself underflow to 0
-        radius = (spread + rounding + inexact * (flushes * self.arithmetic.smallest)) * self.arithmetic.slack
-        size = np.abs(value) + radius
-        if not np.max(size, initial=0) <= self.arithmetic.largest:  # nor of a NaN
-            radius = np.where(size <= self.arithmetic.largest, radius, np.inf)
+    def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
+        """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact; taken over.
+
+        Each rounding may itself underflow, at most flushes times.
+        """
+        flushed = flushes * self.arithmetic.smallest
+        radius += flushed if np.all(radius) else flushed * ((radius > 0) | (value != 0))
+        radius *= self.arithmetic.slack
+        most = np.maximum(np.max(value, initial=0), -np.min(value, initial=0)) + np.max(radius, initial=0)
+        if not most <= self.arithmetic.largest:  # nor of a NaN
+            radius = np.where(np.abs(value) + radius <= self.arithmetic.largest, radius, np.inf)
         return Ball(value, radius, self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
@@ -166,7 +170,7 @@ class Ball:
         """a + b, rounded once: r = r_a + r_b + u|a + b|; a + 0 is a."""
         other = self.lift(other)
         value, spread = self.value + other.value, self.radius + other.radius
-        rounded = self._made(value, spread, self.arithmetic.unit * (np.abs(value) + spread))
+        rounded = self._made(value, spread + self.arithmetic.unit * (np.abs(value) + spread))
         for one in (other, self):
             if not np.all(one.value):
                 zero = (one.value == 0) & (one.radius == 0)
@@ -192,7 +196,7 @@ class Ball:
         if self.radius.any() or other.radius.any():
             spread = np.abs(self.value) * other.radius + self.radius * other.magnitude
             size = size + spread
-        return self._made(value, spread, self.arithmetic.gamma(roundings) * size)
+        return self._made(value, spread + self.arithmetic.gamma(roundings) * size)
 
     def __mul__(self, other: Any) -> Ball:
         """a · b, rounded once; by a power of two, or 0, exactly."""
@@ -215,7 +219,7 @@ class Ball:
             least = np.abs(other.value) - other.radius
             value = self.value / other.value
             spread = (self.radius + np.abs(value) * other.radius) / least
-            found = self._made(value, spread, self.arithmetic.gamma(2) * (np.abs(value) + spread))
+            found = self._made(value, spread + self.arithmetic.gamma(2) * (np.abs(value) + spread))
             zero = (self.value == 0) & (self.radius == 0)
             radius = np.where(zero, 0, found.radius)
             return self._exact(np.where(least > 0, value, 0), np.where(least > 0, radius, np.inf))
@@ -233,18 +237,22 @@ class Ball:
         """
         other = self.lift(other)
         n = self.shape[-1] + (plus is not None)
-        gamma, size = self.arithmetic.gamma(n), other.magnitude
+        gamma = self.arithmetic.gamma(n)
         value: Array = self.value @ other.value
         if not other.radius.any():  # r = (r_a + γ(|a| + r_a)) |b|
-            radius = (self.radius + gamma * self.magnitude) @ size
+            radius = self._reach(gamma) @ np.abs(other.value)
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
-            radius = np.abs(self.value) @ (other.radius + gamma * size)
+            radius = np.abs(self.value) @ other._reach(gamma)
             if self.radius.any():
-                radius += self.radius @ ((1 + gamma) * size)
+                radius += self.radius @ ((1 + gamma) * other.magnitude)
         if plus is not None:
-            value = value + plus.value
-            radius = radius + (plus.radius + gamma * plus.magnitude)
-        return self._made(value, radius, np.zeros_like(radius), flushes=n)
+            value += plus.value
+            radius += plus._reach(gamma)
+        return self._made(value, radius, flushes=n)
+
+    def _reach(self, gamma: float) -> Array:
+        """r + γ(|a| + r)."""
+        return gamma * np.abs(self.value) + (1 + gamma) * self.radius if self.radius.any() else gamma * np.abs(self.value)
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -255,9 +263,8 @@ class Ball:
         spread = self.radius.sum(axis=axis, keepdims=keepdims)
         if n <= 1:
             return self._exact(value, spread)
-        return self._made(
-            value, spread, self.arithmetic.gamma(n - 1) * self.magnitude.sum(axis=axis, keepdims=keepdims)
-        )
+        size = self.magnitude.sum(axis=axis, keepdims=keepdims)
+        return self._made(value, spread + self.arithmetic.gamma(n - 1) * size)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Ball:
         """Σ a / n."""
@@ -302,10 +309,10 @@ def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: Any) -> Ball
     """A monotone function: the ball's ends bound it; rounding: its own relative error."""
     value = function(a.value)
     if not a.radius.any():
-        return a._made(value, np.zeros_like(value), rounding * np.abs(value))
+        return a._made(value, rounding * np.abs(value))
     high, low = function(a.value + a.radius), function(a.value - a.radius)
     spread = np.maximum(np.abs(high - value), np.abs(value - low))
-    return a._made(value, spread, rounding * np.maximum(np.abs(high), np.abs(low)))
+    return a._made(value, spread + rounding * np.maximum(np.abs(high), np.abs(low)))
 
 
 def _ulps(a: Ball, name: str) -> float:

@@ -509,6 +509,7 @@ class _StepJudge:
     def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
         step, name, given = self.step, layer.name, self.arithmetic.given
         passed = layer_bounds.forward(layer, ball, self.weights[name], self.noise.get(name))
+        passed.lowest = layer is self.layers[0]
         with self._replaying(layer):
             own = layer.forward(x, training=True)
         formula = type(layer).__name__
@@ -798,65 +799,71 @@ class _StepJudge:
         What minidl makes of the recorded gradients and slots is one of the results that the balls hold. So they are
         made for the elements in which the trainer's differ from it, and beside these for a few, others in each step.
         """
-        model, step, segments = self.model, self.step, self.judge.segments
-        optimizer, arena, given = model.optimizer, model.arena, self.arithmetic.given
-        theta = arena.theta.copy()
-        before = {slot: getattr(optimizer, slot).copy() for slot in (*optimizer.slots, *optimizer.scalars)}
-        after = {
-            slot: np.concatenate([np.ravel(step.after.slots[slot][name]) for name in segments])
-            for slot in optimizer.slots
-        } | {name: np.asarray(step.after.slots[name][""]) for name in optimizer.scalars}
-        rate = given(self._learning_rate())
-        optimizer.apply(arena)
+        model, optimizer, step = self.model, self.model.optimizer, self.step
+        rate = self.arithmetic.given(self._learning_rate())
+        optimizer.apply(model.arena)
         training.apply_constraints(model)
-        own = {slot: getattr(optimizer, slot) for slot in after}
-        at = self._places(own, after)
+        at, chain_differs = self._places()
+        theta = self._picked(step.before.weights, at)
+        before, after = (
+            {slot: self._picked(state.slots[slot], at) for slot in optimizer.slots}
+            | {name: self.arithmetic.given(state.slots[name][""]) for name in optimizer.scalars}
+            for state in (step.before, step.after)
+        )
         number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
-        old, recorded = ({k: given(a if a.ndim == 0 else a[at]) for k, a in one.items()} for one in (before, after))
-        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, old
-        gradients = self._flat_gradients(at)
-        found = chained = optimizer_bounds.Update(*arguments, recorded)
-        ball = own_ball = optimizer_bounds.update(found, given(theta[at]), gradients, at)
-        if any(_differs(after[slot], own[slot]).any() for slot in after):
+        arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
+        gradients = self._picked(self.gradients, at)
+        found = chained = optimizer_bounds.Update(*arguments, after)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, given(theta[at]), gradients, at)
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
         for slot in optimizer.slots:
-            self._slot(slot, found.slots.get(slot, old[slot]), chained.slots.get(slot, old[slot]), at)
+            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), at)
         for name in optimizer.scalars:
-            kept, chain = (one.slots.get(name, old[name]) for one in (found, chained))
-            rule = type(optimizer).__name__
-            self._note("slot", None, name, after[name], own[name], kept, rule, None, chain)
+            kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
+            got, own, rule = step.after.slots[name][""], getattr(optimizer, name), type(optimizer).__name__
+            self._note("slot", None, name, got, own, kept, rule, None, chain)
         what = "one more update where one is due"
         self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
         self._weights(ball, own_ball, at)
 
-    def _places(self, own: dict[str, Array], after: dict[str, Array]) -> Array:
-        """The places in the arena that the balls are made for, ascending."""
-        optimizer, arena = self.model.optimizer, self.model.arena
+    def _places(self) -> tuple[Array, bool]:
+        """The places in the arena that the balls are made for, ascending; and whether any slot differs from minidl's."""
+        optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
         every = max(1, arena.size // _SAMPLE)
         chosen = np.zeros(arena.size, bool)
         chosen[self.step.number % every :: every] = True
         if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
             chosen[:] = True  # each depends on all
-        for slot in optimizer.slots:
-            chosen |= own[slot] != after[slot]
-        for segment, name in zip(arena.segments, self.judge.segments, strict=True):
-            part, got = slice(segment.start, segment.stop), self.step.after.weights.get(name)
-            if got is not None:
-                chosen[part] |= arena.theta[part] != np.ravel(got)
+        chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
+        buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
+            name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
+            for slot, views in buffers.items():
+                differs = views[i] != after.slots[slot][name]
+                if differs.any():
+                    chain_differs = True
+                    part |= differs
+            if name in after.weights:
+                part |= view != after.weights[name]
             if segment.name in self.model.get_layer(segment.layer).constraints:
-                chosen[part] = True
-        return np.flatnonzero(chosen)
+                part[...] = True
+        return np.flatnonzero(chosen), chain_differs
 
-    def _flat_gradients(self, at: Array) -> Ball:
-        """The gradients at these places of the arena."""
-        if not self.judge.segments:
-            return self.arithmetic.given(self.model.arena.theta)
-        parts = []
+    def _picked(self, arrays: dict[str, Any], at: Array) -> Ball:
+        """Of arrays or balls by the names of weights, the elements at these places of the arena."""
+        parts = [self.arithmetic.given(np.zeros(0, self.model.dtype))]
+        for name, places in self._in_segments(at):
+            part = arrays[name].reshape(-1)[places]
+            parts.append(part if isinstance(part, Ball) else self.arithmetic.given(part))
+        return balls.concatenate(parts)
+
+    def _in_segments(self, at: Array) -> Iterator[tuple[str, Array]]:
+        """Of places in the arena, those in each weight, counted from its start."""
         for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
             first, last = np.searchsorted(at, (segment.start, segment.stop))
-            parts.append(self.gradients[name].reshape(-1)[at[first:last] - segment.start])
-        return balls.concatenate(parts)
+            yield name, at[first:last] - segment.start
 
     def _learning_rate(self) -> Any:
         optimizer, recorded = self.model.optimizer, self.step.before.learning_rate

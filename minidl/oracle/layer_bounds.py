@@ -363,12 +363,17 @@ def form_of(layer: Layer) -> Form:
 
 @dataclass
 class Passed:
-    """A layer's forward in balls, and what its backward needs of it. noise: the mask, factor or summand; None: none."""
+    """A layer's forward in balls, and what its backward needs of it.
+
+    noise: the mask, factor or summand; None: none. lowest: that no layer below wants dL/d(inputs), which is then left
+    out where it takes a product.
+    """
 
     inputs: Ball
     outputs: Ball
     pre_activations: Ball | None = None
     noise: Array | None = None
+    lowest: bool = False
     state: Weights = field(default_factory=dict)  # the new moving averages
     kept: dict[str, Any] = field(default_factory=dict)
 
@@ -390,7 +395,7 @@ def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> 
     gradients = {"kernel": x.T @ flat}
     if "bias" in weights:
         gradients["bias"] = flat.sum(0)
-    return d_z @ weights["kernel"].T, gradients
+    return (d_z if passed.lowest else d_z @ weights["kernel"].T), gradients
 
 
 def _elementwise(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
@@ -517,7 +522,7 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     else:
         spread = off * off
     n = x.value.size // variance.size
-    return mean, x._made(variance, spread, x.arithmetic.gamma(n + 4) * (variance + spread))
+    return mean, x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
 
 
 def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Ball | None, epsilon: float) -> Ball:
