@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +62,37 @@ class Judge:
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
         self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
-        self._number = 0
+        self._one_thread = _one_thread()
+        _keep_freed_memory()
 
     def judge(self, step: Step) -> list[Check]:
         """All that there is to say of a step, in the order in which a step computes it."""
-        with np.errstate(all="ignore"):  # what is not finite in the trainer's numbers is for the bounds to report
+        with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
             return _StepJudge(self, step).run()
 
     def _mean_names(self) -> list[str]:
         return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def _one_thread() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """A context in which NumPy's products take one thread, where threadpoolctl is installed; else one without effect.
+
+    Beside the threads of Keras, which spin while they wait, several take many times as long as one.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext
+    return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed arrays for the next ones, instead of faulting their pages in again each time.
+
+    It does so up to the size of the largest block that was freed, 32 MiB at most. Source: mallopt(3), on
+    M_MMAP_THRESHOLD. Elsewhere this is of no effect.
+    """
+    np.empty(2**25 - 2**13, np.uint8)  # freed at once
 
 
 def check_model(model: Any) -> None:
@@ -327,19 +350,24 @@ def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
 
 
 class _Mean:
-    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it."""
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it.
+
+    own: minidl's own total, which does not go on from what was reported.
+    """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self.reset()
 
     def reset(self) -> None:
-        self.total, self.count = self.arithmetic.given(0.0), self.arithmetic.given(0.0)
+        self.total = self.own = self.count = self.arithmetic.given(0.0)
 
-    def add(self, total: Ball, count: Ball) -> Ball:
-        """The mean after a batch's Σ w·value and Σ w."""
-        self.total, self.count = self.total + total, self.count + count
-        return self.total * 0 if self.count.value == 0 else self.total / self.count
+    def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
+        """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
+        self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
+        if self.count.value == 0:
+            return self.total * 0, self.own * 0
+        return self.total / self.count, self.own / self.count
 
     def reported(self, value: Any) -> None:
         """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
@@ -351,7 +379,7 @@ class _Mean:
 # ----------------------------------------------------------------------------------------------- a step
 
 
-_SAMPLE = 2**12  # elements of the update that are looked at in each step, also where all are minidl's in every bit
+_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
 class _StepJudge:
@@ -364,7 +392,7 @@ class _StepJudge:
         self.noise: dict[str, Array] = {}
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
-        self.gradients: dict[str, Ball] = {}
+        self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
         self.outputs_observed = True
 
     def run(self) -> list[Check]:
@@ -528,8 +556,9 @@ class _StepJudge:
                     )  # fmt: skip
                     pre = np.asarray(pre, layer.dtype)
                     passed.pre_activations = given(pre)
-                    passed.outputs = form.value(passed.pre_activations)
                     layer.pre_activations, own = pre, layer.activation.forward(pre)
+            assert passed.pre_activations is not None
+            passed.outputs = form.value(passed.pre_activations)
         got = (step.activations or {}).get(name)
         if got is None:
             self._unseen("activation", name, "outputs")
@@ -653,11 +682,11 @@ class _StepJudge:
 
     def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
         mean, logs = self.judge.means[key], self.step.logs
-        ball = mean.add(total, count)
+        ball, own_ball = mean.add(total, count)
         if logs is None or name not in logs:
             self._unseen("metric", None, name)
             return
-        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean")
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
         mean.reported(logs[name])
 
     def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
@@ -788,7 +817,7 @@ class _StepJudge:
                 continue
             self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
             layer.grads[name][...] = got
-            self.gradients[key] = self.arithmetic.given(layer.grads[name])
+            self.gradients[key] = layer.grads[name]
         return d_inputs
 
     # ------------------------------------------------------------------------------- slots, weights

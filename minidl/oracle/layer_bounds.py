@@ -384,7 +384,7 @@ Backward = Callable[[Any, Ball, Passed, Weights], "tuple[Ball, Weights]"]
 
 def _dense(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
     z = x.matmul(weights["kernel"], plus=weights.get("bias"))
-    return Passed(x, form_of(layer).value(z), z)
+    return Passed(x, z, z)
 
 
 def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -399,7 +399,7 @@ def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> 
 
 
 def _elementwise(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    return Passed(x, form_of(layer).value(x), x)
+    return Passed(x, x, x)
 
 
 def _elementwise_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -746,7 +746,7 @@ def check_layer(layer: Layer) -> None:
 
 
 def forward(layer: Layer, x: Ball, weights: Weights, noise: Array | None) -> Passed:
-    """What the layer makes of x in training."""
+    """What the layer makes of x in training, before its activation if it ends in one."""
     return _LAYERS[type(layer)][0](layer, x, weights, noise)
 
 
