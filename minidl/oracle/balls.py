@@ -80,8 +80,10 @@ class Arithmetic:
         """
         values = np.asarray(values)
         value, size = values.astype(self.wide), np.abs(values)
-        small = size < self.smallest
-        if not size.size or (size.max() < np.inf and not (small.any() and size[small].any())):
+        normal = not size.size or (
+            size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
+        )
+        if normal:
             return Ball(value, np.zeros(value.shape, self.wide), self)
         size = size.astype(self.wide)
         radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))

@@ -169,7 +169,11 @@ def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, o
 
 
 def _differs(got: Array, own: Array) -> Array:
-    return (got != own) & ~(np.isnan(got) & np.isnan(own)) if got.dtype.kind == "f" else np.asarray(got != own)
+    """Where the bits differ, but for those of a zero's sign or of a NaN."""
+    differs = np.asarray(got != own)
+    if got.dtype.kind == "f" and differs.any():
+        differs &= ~(np.isnan(got) & np.isnan(own))
+    return differs
 
 
 def _compare(
@@ -217,7 +221,7 @@ def _compare(
     wide = flat[worst].astype(arithmetic.wide)
     elements = []
     if verdict == DIVERGENT:
-        share = _share(flat, own_flat, ball)
+        share = _share(flat, ball, _differs(flat, own_flat))
         for i in np.argsort(-share, kind="stable")[:_SHOWN]:
             if share[i] > 1:
                 numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
@@ -263,35 +267,34 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
     for start in range(0, got.size, CHUNK):
         at = slice(start, start + CHUNK)
         part, own_part, held = got[at], own[at], ball[at]
-        same = part == own_part
-        all_same = bool(same.all())
-        share = _share(part, own_part, held)
-        index = int(np.argmax(share))
+        differs = _differs(part, own_part)
+        same = not differs.any()
+        share = _share(part, held, differs)
+        index = int(share.argmax())
         worst = float(share[index])
         if worst > found.share:
             found.share, found.index = worst, start + index
         if worst > 1:
             found.beyond += int((share > 1).sum())
-        if not all_same:
-            differs = _differs(part, own_part)
-            found.same = found.same and not differs.any()
-            if np.isinf(held.radius.max()):
+        if not same:
+            found.same = False
+            if held.radius.max() == np.inf:
                 found.unbounded += int((held.unbounded & differs).sum())
-        if all_same and own_ball is None:
-            found.own_share = max(found.own_share, worst)
-        else:
-            own_share = _share(own_part, part, held if own_ball is None else own_ball[at])
-            found.own_share = max(found.own_share, float(own_share.max()))
+        if not same or own_ball is not None:
+            share = _share(own_part, held if own_ball is None else own_ball[at], differs)
+            worst = float(share.max())
+        found.own_share = max(found.own_share, worst)
     return found
 
 
-def _share(got: Array, own: Array, ball: Ball) -> Array:
-    """ball.share(got), but 0 where got and own are the same infinity or NaN."""
-    with np.errstate(all="ignore"):
-        share: Array = np.abs(got - ball.value) / np.maximum(ball.radius, _LEAST)
-        if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
-            return share
-    return np.where(~_differs(got, own) & ~np.isfinite(got), 0, ball.share(got))
+def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
+    """ball.share(numbers), but 0 where the recorded and minidl's are the same infinity or NaN."""
+    share: Array = numbers - ball.value
+    np.abs(share, out=share)
+    share /= np.maximum(ball.radius, _LEAST)
+    if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+        return share
+    return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
 _LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
