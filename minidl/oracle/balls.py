@@ -145,10 +145,12 @@ class Ball:
 
     def _made(self, value: Array, spread: Array, rounding: Array, flushes: float = 1) -> Ball:
         """spread: what the arguments' radii come to; rounding: what this operation adds, 0 only where it is exact."""
-        flushed = np.where((rounding > 0) | (value != 0), flushes * self.arithmetic.smallest, 0)
-        radius = spread * (1 + 2.0**-50) + (rounding + flushed) * self.arithmetic.slack
-        bounded = np.abs(value) + radius <= self.arithmetic.largest  # not of a NaN
-        return Ball(value, np.where(bounded, radius, np.inf), self.arithmetic)
+        inexact = (rounding > 0) | (value != 0)  # a rounding may itself underflow to 0
+        radius = (spread + rounding + inexact * (flushes * self.arithmetic.smallest)) * self.arithmetic.slack
+        size = np.abs(value) + radius
+        if not np.max(size, initial=0) <= self.arithmetic.largest:  # nor of a NaN
+            radius = np.where(size <= self.arithmetic.largest, radius, np.inf)
+        return Ball(value, radius, self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
         return Ball(value, radius, self.arithmetic)
@@ -157,9 +159,12 @@ class Ball:
         """a + b, rounded once: r = r_a + r_b + u|a + b|; a + 0 is a."""
         other = self.lift(other)
         value, spread = self.value + other.value, self.radius + other.radius
-        exact = ((other.value == 0) & (other.radius == 0)) | ((self.value == 0) & (self.radius == 0))
         rounded = self._made(value, spread, self.arithmetic.unit * (np.abs(value) + spread))
-        return self._exact(value, np.where(exact, spread, rounded.radius))
+        for one in (other, self):
+            if not np.all(one.value):
+                zero = (one.value == 0) & (one.radius == 0)
+                rounded.radius = np.where(zero, spread, rounded.radius)
+        return rounded
 
     __radd__ = __add__
 
@@ -176,8 +181,11 @@ class Ball:
         """a · b: r = |a|r_b + |b|r_a + r_a r_b + γₖ|a||b|, k the number of roundings on the way."""
         other = self.lift(other)
         value = self.value * other.value
-        spread = np.abs(self.value) * other.radius + np.abs(other.value) * self.radius + self.radius * other.radius
-        return self._made(value, spread, self.arithmetic.gamma(roundings) * self.magnitude * other.magnitude)
+        size, spread = np.abs(value), 0
+        if self.radius.any() or other.radius.any():
+            spread = np.abs(self.value) * other.radius + self.radius * other.magnitude
+            size = size + spread
+        return self._made(value, spread, self.arithmetic.gamma(roundings) * size)
 
     def __mul__(self, other: Any) -> Ball:
         """a · b, rounded once; by a power of two, or 0, exactly."""
@@ -220,8 +228,10 @@ class Ball:
         n = self.shape[-1] + (plus is not None)
         value, size = self.value @ other.value, self.magnitude @ other.magnitude
         spread: Any = 0
-        if self.radius.any() or other.radius.any():
-            spread = np.abs(self.value) @ other.radius + self.radius @ other.magnitude
+        if other.radius.any():
+            spread = np.abs(self.value) @ other.radius
+        if self.radius.any():
+            spread = spread + self.radius @ other.magnitude
         if plus is not None:
             value, size, spread = value + plus.value, size + plus.magnitude, spread + plus.radius
         return self._made(value, spread, self.arithmetic.gamma(n) * size, flushes=n)

@@ -334,28 +334,10 @@ class _StepJudge:
 
     def _set_state(self, state: State) -> None:
         """Write the recorded weights, slots and seeds into the model."""
-        given = self.arithmetic.given
+        state.write_to(self.model)
+        self.model.optimizer._batches = self.batches
         for layer in self.layers:
-            self.weights[layer.name] = {}
-            for name, own in _weights_of(layer).items():
-                own[...] = state.weights[f"{layer.name}/{name}"]
-                self.weights[layer.name][name] = given(own)
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None and layer.name in state.seeds:
-                generator.state[...] = state.seeds[layer.name]
-        self._set_optimizer(state)
-
-    def _set_optimizer(self, state: State) -> None:
-        optimizer = self.model.optimizer
-        optimizer.build(self.model.arena)
-        for slot in optimizer.slots:
-            for view, name in zip(self.model.arena.views(getattr(optimizer, slot)), self.judge.segments, strict=True):
-                view[...] = state.slots[slot][name]
-        for name in optimizer.scalars:
-            getattr(optimizer, name)[...] = state.slots[name][""]
-        optimizer._batches = self.batches
-        if not isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
-            optimizer.learning_rate = float(state.learning_rate)
+            self.weights[layer.name] = {name: self.arithmetic.given(own) for name, own in _weights_of(layer).items()}
 
     @property
     def batches(self) -> int:
@@ -763,13 +745,14 @@ class _StepJudge:
         } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
         flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
         number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
-        arguments = optimizer, arena, self.arithmetic, given(self._learning_rate()), number, before
+        rate = given(self._learning_rate())
+        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, before
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, flat, self.batches)
+        ball = own_ball = optimizer_bounds.update(found, theta, flat)
         optimizer.apply(arena)
         if any(_differs(after[slot].value, given(getattr(optimizer, slot)).value).any() for slot in after):
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, flat, self.batches)
+            own_ball = optimizer_bounds.update(chained, theta, flat)
         for slot in optimizer.slots:
             self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
         for name in optimizer.scalars:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from minidl import config, constraints, optimizers, schedules
 from minidl.arena import Arena
+from minidl.backend import Array
 from minidl.oracle import balls
 from minidl.oracle.balls import Arithmetic, Ball, either, where
 
@@ -32,6 +33,7 @@ class Update:
     arithmetic: Arithmetic
     learning_rate: Ball
     number: int  # t, of the update, from 1
+    batch: int  # counted from 0
     before: dict[str, Ball]
     recorded: dict[str, Ball]
     slots: dict[str, Ball] = field(default_factory=dict)
@@ -176,19 +178,46 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     return g
 
 
-def update(step: Update, theta: Ball, g: Ball, batch: int) -> Ball:
-    """The weights after a batch's step, before constraints, and all slots into step.slots. batch: counted from 0.
+CHUNK = 2**14  # parameters: some ten arrays of so many wide numbers fit an L2 cache
 
-    In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights.
+
+def update(step: Update, theta: Ball, g: Ball) -> Ball:
+    """The weights after a batch's step, before constraints, and all slots into step.slots.
+
+    In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights. A part of the
+    parameters at a time, unless they are clipped together.
     """
     optimizer = step.optimizer
+    together = optimizer.clipnorm is not None or optimizer.global_clipnorm is not None
+    decayed = np.zeros(theta.shape, bool)
+    for part in optimizer._decayed if optimizer.weight_decay is not None else ():
+        decayed[part] = True
+    if together or theta.value.size <= CHUNK:
+        return _batch(step, theta, g, decayed)
+    parts, found = [], []
+    for start in range(0, theta.value.size, CHUNK):
+        at = slice(start, start + CHUNK)
+        before, recorded = (
+            {name: ball if ball.ndim == 0 else ball[at] for name, ball in balls_of.items()}
+            for balls_of in (step.before, step.recorded)
+        )
+        part = replace(step, before=before, recorded=recorded, slots={})
+        found.append(_batch(part, theta[at], g[at], decayed[at]))
+        parts.append(part.slots)
+    for name, ball in parts[0].items():
+        step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for slots in parts])
+    return balls.concatenate(found)
+
+
+def _batch(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
+    optimizer, batch = step.optimizer, step.batch
     if optimizer.loss_scale_factor is not None:
         g = g / float(optimizer.loss_scale_factor)
     every = optimizer.gradient_accumulation_steps
     if every is None:
-        theta = _stepped(step, theta, g)
+        theta = _stepped(step, theta, g, decayed)
     elif (batch + 1) % every == 0:
-        theta = _stepped(step, theta, (g + step.before["accumulated_gradients"]) / float(every))
+        theta = _stepped(step, theta, (g + step.before["accumulated_gradients"]) / float(every), decayed)
         step.slots["accumulated_gradients"] = step.before["accumulated_gradients"] * 0
     else:
         for slot in (*optimizer.slots, *optimizer.scalars):
@@ -204,15 +233,11 @@ def update(step: Update, theta: Ball, g: Ball, batch: int) -> Ball:
     return theta
 
 
-def _stepped(step: Update, theta: Ball, g: Ball) -> Ball:
+def _stepped(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
     optimizer = step.optimizer
     g = clipped(optimizer, step.arena, g)
     if optimizer.weight_decay is not None:
-        decayed = theta - theta * step.kept(optimizer.weight_decay) * step.learning_rate
-        mask = np.zeros(theta.shape, bool)
-        for part in optimizer._decayed:
-            mask[part] = True
-        theta = where(mask, decayed, theta)
+        theta = where(decayed, theta - theta * step.kept(optimizer.weight_decay) * step.learning_rate, theta)
     return _RULES[type(optimizer)](step, theta, g)
 
 

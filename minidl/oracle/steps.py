@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minidl.backend import Array
+from minidl.schedules import LearningRateSchedule
 
 # In the order in which a step computes them: of two divergences in one step, the earlier quantity is named.
 QUANTITIES = (
@@ -42,6 +43,28 @@ class State:
     iterations: int
     learning_rate: float
     seeds: dict[str, Array] = field(default_factory=dict)
+
+    def write_to(self, model: Any) -> None:
+        """Put a compiled, built minidl model into this state: weights, seeds, slots, learning rate and updates.
+
+        Its optimizer's count of batches is that of a fit between two updates.
+        """
+        for layer in model.flat_layers():
+            for name, own in {**layer.parameters, **layer.state}.items():
+                own[...] = self.weights[f"{layer.name}/{name}"]
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None and layer.name in self.seeds:
+                generator.state[...] = self.seeds[layer.name]
+        optimizer, arena = model.optimizer, model.arena
+        optimizer.build(arena)
+        for slot in optimizer.slots:
+            for segment, view in zip(arena.segments, arena.views(getattr(optimizer, slot)), strict=True):
+                view[...] = self.slots[slot][f"{segment.layer}/{segment.name}"]
+        for name in optimizer.scalars:
+            getattr(optimizer, name)[...] = self.slots[name][""]
+        optimizer._batches = int(self.iterations) * (optimizer.gradient_accumulation_steps or 1)
+        if not isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
+            optimizer.learning_rate = float(self.learning_rate)
 
 
 @dataclass
