@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -220,7 +221,10 @@ def twin_of(keras: Any, model: Any) -> Any:
 
 def _made_again(keras: Any, model: Any) -> Any:
     try:
-        twin = models.model_from_json(model.to_json())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: that is said below
+            described = model.to_json()
+        twin = models.model_from_json(described)
         if not twin.built:
             twin.build(model.input_shape)
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
