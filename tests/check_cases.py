@@ -1,4 +1,4 @@
-"""Keras models for tests of the oracle: varied layers, losses and optimizers; build(keras) -> compiled model, and data."""
+"""Keras models for tests of the oracle: varied layers, losses and optimizers; build(keras) -> model; data."""
 
 import numpy as np
 
@@ -31,7 +31,9 @@ def classes(keras):
         la.Dense(8, "relu", kernel_constraint="max_norm"), la.AlphaDropout(0.2), la.Dense(5, "selu"),
         la.GaussianDropout(0.2), la.Dense(3, "softmax"),
     )  # fmt: skip
-    model.compile(keras.optimizers.SGD(0.1, 0.9, nesterov=True), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.SGD(0.1, 0.9, nesterov=True), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     return model
 
 
@@ -46,7 +48,9 @@ def nested(keras):
     la = keras.layers
     inner = keras.Sequential([la.Dense(4, "swish"), la.Dropout(0.5)])
     model = _stack(keras, inner, la.Dense(2))
-    model.compile(keras.optimizers.RMSprop(0.01, use_ema=True, ema_overwrite_frequency=2), "mse", weighted_metrics=["mse"])
+    model.compile(
+        keras.optimizers.RMSprop(0.01, use_ema=True, ema_overwrite_frequency=2), "mse", weighted_metrics=["mse"]
+    )
     return model
 
 

@@ -15,7 +15,7 @@ from check_cases import BINARY, CASES, MODES, X
 from minidl import config
 from minidl.oracle import CannotCheck, assert_matches_reference, check, record
 from minidl.oracle.recorder import Recorder
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES
+from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
 
 pytestmark = pytest.mark.keras
 
@@ -139,7 +139,9 @@ CANNOT = {
         lambda k: _compiled(k, k.layers.Conv1D(2, 3), k.layers.Flatten(), k.layers.Dense(1), shape=(6, 1)), "Conv1D"
     ),
     "a layer of one's own": (own_layer, "Mine"),
-    "several steps at a time": (lambda k: _compiled(k, k.layers.Dense(1), steps_per_execution=2), "steps_per_execution=2"),
+    "several steps at a time": (
+        lambda k: _compiled(k, k.layers.Dense(1), steps_per_execution=2), "steps_per_execution=2"
+    ),
     "a loss of one's own": (lambda k: _compiled(k, k.layers.Dense(1), loss=lambda a, b: (a - b) ** 2), "lambda|loss"),
     "another optimizer": (lambda k: _compiled(k, k.layers.Dense(1), optimizer="ftrl"), "(?i)ftrl"),
 }  # fmt: skip
@@ -247,7 +249,9 @@ def command(folder, monkeypatch, capsys):
 
 
 def test_command_check(command, folder):
-    code, said = command("check", "mine:notebook", "--initial-weights", "--report", "out/r.html", "--json", "out/r.json")
+    code, said = command(
+        "check", "mine:notebook", "--initial-weights", "--report", "out/r.html", "--json", "out/r.json"
+    )
     assert code == 0 and said.startswith("Right: all") and "pre_activation" in said
     assert json.loads((folder / "out/r.json").read_text())["ok"] is True
     assert (folder / "out/r.html").read_text().startswith("<!doctype html>")

@@ -556,7 +556,9 @@ class _StepJudge:
                     self.checks[-1].verdict = DIVERGENT
                 kept.append((ball, own[i]))
                 continue
-            self._note("penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}")
+            self._note(
+                "penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}"
+            )
             number = np.asarray(recorded[i], self.model.dtype)
             kept.append((self.arithmetic.given(number), number))
         return kept
