@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from minidl.backend import Array
 from minidl.layers import Dropout, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
-from minidl.oracle.balls import Arithmetic, Ball
+from minidl.oracle.balls import CHUNK, Arithmetic, Ball
 from minidl.oracle.steps import (
     BIT_EQUAL,
     DIVERGENT,
@@ -60,15 +62,37 @@ class Judge:
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
         self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
-        self._number = 0
+        self._one_thread = _one_thread()
+        _keep_freed_memory()
 
     def judge(self, step: Step) -> list[Check]:
         """All that there is to say of a step, in the order in which a step computes it."""
-        with np.errstate(all="ignore"):  # what is not finite in the trainer's numbers is for the bounds to report
+        with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
             return _StepJudge(self, step).run()
 
     def _mean_names(self) -> list[str]:
         return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def _one_thread() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """A context in which NumPy's products take one thread, where threadpoolctl is installed; else one without effect.
+
+    Beside the threads of Keras, which spin while they wait, several take many times as long as one.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext
+    return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed arrays for the next ones, instead of faulting their pages in again each time.
+
+    It does so up to the size of the largest block that was freed, 32 MiB at most. Source: mallopt(3), on
+    M_MMAP_THRESHOLD. Elsewhere this is of no effect.
+    """
+    np.empty(2**25 - 2**13, np.uint8)  # freed at once
 
 
 def check_model(model: Any) -> None:
@@ -159,39 +183,45 @@ def _compare(
     formula: str,
     inputs: dict[str, Any] | None = None,
     own_ball: Ball | None = None,
+    at: Array | None = None,
 ) -> Check:
     """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place.
 
-    own_ball: where minidl's own result is of other numbers than what was recorded, its ball.
+    own_ball: where minidl's own result is of other numbers than what was recorded, its ball. at: the flat places that
+    the balls are of; at all others the recorded and minidl's own are known to be equal.
     """
     arithmetic = ball.arithmetic
     got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
-    if got.shape != ball.shape:
-        reason = f"shape {got.shape}, expected {ball.shape}"
+    shape = ball.shape if at is None else own.shape
+    if got.shape != shape:
+        reason = f"shape {got.shape}, expected {shape}"
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
-    same = ~_differs(got, own)
-    share = np.where(same & ~np.isfinite(got), 0, ball.share(got))
-    own_share = np.where(same & ~np.isfinite(own), 0, (own_ball or ball).share(own))
-    if not got.size:
+    if not ball.value.size:
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
-    place = tuple(int(i) for i in np.unravel_index(np.argmax(share), share.shape))
-    worst = float(share[place])
-    verdict = BIT_EQUAL if same.all() else WITHIN_BOUND if worst <= 1 else DIVERGENT
-    reason = f"{int((share > 1).sum())} of {share.size} beyond the bound" if verdict == DIVERGENT else ""
-    unbounded = int((ball.unbounded & ~same).sum())
-    if unbounded:
-        what = f"{unbounded} of {share.size} have no bound: beyond {arithmetic.dtype}, or over 0"
+    flat, own_flat = (one.reshape(-1) if at is None else one.reshape(-1)[at] for one in (got, own))
+    ball = ball.reshape(-1)
+    own_ball = None if own_ball is None else own_ball.reshape(-1)
+    found = _worst(flat, own_flat, ball, own_ball)
+
+    def place_of(index: Any) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(index if at is None else at[index], shape))
+
+    verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
+    reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
+    if found.unbounded:
+        what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
         reason = f"{reason}; {what}" if reason else what
-    truth = ball.value[place]
+    worst, place = found.index, place_of(found.index)
+    truth = ball.value[worst]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
-    wide = got[place].astype(arithmetic.wide)
+    wide = flat[worst].astype(arithmetic.wide)
     elements = []
     if verdict == DIVERGENT:
-        for flat in np.argsort(-share, axis=None, kind="stable")[:_SHOWN]:
-            at = tuple(int(i) for i in np.unravel_index(flat, share.shape))
-            if share[at] > 1:
-                numbers = (got[at], own[at], ball.value[at], ball.radius[at])
-                elements.append(Element(at, *(float(number) for number in numbers)))
+        share = _share(flat, own_flat, ball)
+        for i in np.argsort(-share, kind="stable")[:_SHOWN]:
+            if share[i] > 1:
+                numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
+                elements.append(Element(place_of(i), *(float(number) for number in numbers)))
     named = (inputs or {}).items()
     given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in named}
     return Check(
@@ -201,13 +231,13 @@ def _compare(
         step,
         verdict,
         ulps=float(np.abs(wide - truth) / unit) if np.isfinite(wide) else np.inf,
-        share=worst,
-        own_share=float(own_share.max()),
+        share=found.share,
+        own_share=found.own_share,
         place=place,
         got=float(wide),
-        expected=float(own[place]),
+        expected=float(own_flat[worst]),
         truth=float(truth),
-        bound=float(ball.radius[place]),
+        bound=float(ball.radius[worst]),
         inputs=given,
         formula=formula,
         reason=reason,
@@ -215,6 +245,56 @@ def _compare(
     )
 
 
+@dataclass
+class _Worst:
+    """Of a tensor: whether it is minidl's own in every bit, its worst element, and how many have which fault."""
+
+    same: bool = True
+    index: int = 0
+    share: float = -1.0
+    own_share: float = 0.0
+    beyond: int = 0
+    unbounded: int = 0
+
+
+def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
+    """Of flat arrays, a cache's worth of elements at a time."""
+    found = _Worst()
+    for start in range(0, got.size, CHUNK):
+        at = slice(start, start + CHUNK)
+        part, own_part, held = got[at], own[at], ball[at]
+        same = part == own_part
+        all_same = bool(same.all())
+        share = _share(part, own_part, held)
+        index = int(np.argmax(share))
+        worst = float(share[index])
+        if worst > found.share:
+            found.share, found.index = worst, start + index
+        if worst > 1:
+            found.beyond += int((share > 1).sum())
+        if not all_same:
+            differs = _differs(part, own_part)
+            found.same = found.same and not differs.any()
+            if np.isinf(held.radius.max()):
+                found.unbounded += int((held.unbounded & differs).sum())
+        if all_same and own_ball is None:
+            found.own_share = max(found.own_share, worst)
+        else:
+            own_share = _share(own_part, part, held if own_ball is None else own_ball[at])
+            found.own_share = max(found.own_share, float(own_share.max()))
+    return found
+
+
+def _share(got: Array, own: Array, ball: Ball) -> Array:
+    """ball.share(got), but 0 where got and own are the same infinity or NaN."""
+    with np.errstate(all="ignore"):
+        share: Array = np.abs(got - ball.value) / np.maximum(ball.radius, _LEAST)
+        if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+            return share
+    return np.where(~_differs(got, own) & ~np.isfinite(got), 0, ball.share(got))
+
+
+_LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
 # ------------------------------------------------------------------------------------------------ batch
 
 
@@ -270,19 +350,24 @@ def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
 
 
 class _Mean:
-    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it."""
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it.
+
+    own: minidl's own total, which does not go on from what was reported.
+    """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self.reset()
 
     def reset(self) -> None:
-        self.total, self.count = self.arithmetic.given(0.0), self.arithmetic.given(0.0)
+        self.total = self.own = self.count = self.arithmetic.given(0.0)
 
-    def add(self, total: Ball, count: Ball) -> Ball:
-        """The mean after a batch's Σ w·value and Σ w."""
-        self.total, self.count = self.total + total, self.count + count
-        return self.total * 0 if self.count.value == 0 else self.total / self.count
+    def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
+        """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
+        self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
+        if self.count.value == 0:
+            return self.total * 0, self.own * 0
+        return self.total / self.count, self.own / self.count
 
     def reported(self, value: Any) -> None:
         """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
@@ -292,6 +377,9 @@ class _Mean:
 
 
 # ----------------------------------------------------------------------------------------------- a step
+
+
+_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
 class _StepJudge:
@@ -304,7 +392,7 @@ class _StepJudge:
         self.noise: dict[str, Array] = {}
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
-        self.gradients: dict[str, Ball] = {}
+        self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
         self.outputs_observed = True
 
     def run(self) -> list[Check]:
@@ -449,6 +537,7 @@ class _StepJudge:
     def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
         step, name, given = self.step, layer.name, self.arithmetic.given
         passed = layer_bounds.forward(layer, ball, self.weights[name], self.noise.get(name))
+        passed.lowest = layer is self.layers[0]
         with self._replaying(layer):
             own = layer.forward(x, training=True)
         formula = type(layer).__name__
@@ -467,8 +556,9 @@ class _StepJudge:
                     )  # fmt: skip
                     pre = np.asarray(pre, layer.dtype)
                     passed.pre_activations = given(pre)
-                    passed.outputs = form.value(passed.pre_activations)
                     layer.pre_activations, own = pre, layer.activation.forward(pre)
+            assert passed.pre_activations is not None
+            passed.outputs = form.value(passed.pre_activations)
         got = (step.activations or {}).get(name)
         if got is None:
             self._unseen("activation", name, "outputs")
@@ -596,11 +686,11 @@ class _StepJudge:
 
     def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
         mean, logs = self.judge.means[key], self.step.logs
-        ball = mean.add(total, count)
+        ball, own_ball = mean.add(total, count)
         if logs is None or name not in logs:
             self._unseen("metric", None, name)
             return
-        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean")
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
         mean.reported(logs[name])
 
     def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
@@ -731,40 +821,82 @@ class _StepJudge:
                 continue
             self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
             layer.grads[name][...] = got
-            self.gradients[key] = self.arithmetic.given(layer.grads[name])
+            self.gradients[key] = layer.grads[name]
         return d_inputs
 
     # ------------------------------------------------------------------------------- slots, weights
 
     def _update(self) -> None:
-        model, step, segments = self.model, self.step, self.judge.segments
-        optimizer, arena, given = model.optimizer, model.arena, self.arithmetic.given
-        theta = given(arena.theta.copy())
-        before = {slot: given(getattr(optimizer, slot).copy()) for slot in (*optimizer.slots, *optimizer.scalars)}
-        after = {
-            slot: given(np.concatenate([np.ravel(step.after.slots[slot][name]) for name in segments]))
-            for slot in optimizer.slots
-        } | {name: given(step.after.slots[name][""]) for name in optimizer.scalars}
-        flat = balls.concatenate([self.gradients[name].reshape(-1) for name in segments]) if segments else theta
+        """The optimizer's step, the constraints, the layers' state; see optimizer_bounds.update.
+
+        What minidl makes of the recorded gradients and slots is one of the results that the balls hold. So they are
+        made for the elements in which the trainer's differ from it, and beside these for a few, others in each step.
+        """
+        model, optimizer, step = self.model, self.model.optimizer, self.step
+        rate = self.arithmetic.given(self._learning_rate())
+        optimizer.apply(model.arena)
+        training.apply_constraints(model)
+        at, chain_differs = self._places()
+        theta = self._picked(step.before.weights, at)
+        before, after = (
+            {slot: self._picked(state.slots[slot], at) for slot in optimizer.slots}
+            | {name: self.arithmetic.given(state.slots[name][""]) for name in optimizer.scalars}
+            for state in (step.before, step.after)
+        )
         number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
-        rate = given(self._learning_rate())
-        arguments = optimizer, arena, self.arithmetic, rate, number, self.batches, before
+        arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
+        gradients = self._picked(self.gradients, at)
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, flat)
-        optimizer.apply(arena)
-        if any(_differs(after[slot].value, given(getattr(optimizer, slot)).value).any() for slot in after):
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, flat)
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
         for slot in optimizer.slots:
-            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]))
+            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), at)
         for name in optimizer.scalars:
-            own = getattr(optimizer, name)
             kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
-            self._note("slot", None, name, step.after.slots[name][""], own, kept, type(optimizer).__name__, None, chain)
+            got, own, rule = step.after.slots[name][""], getattr(optimizer, name), type(optimizer).__name__
+            self._note("slot", None, name, got, own, kept, rule, None, chain)
         what = "one more update where one is due"
         self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
-        training.apply_constraints(model)
-        self._weights(ball, own_ball)
+        self._weights(ball, own_ball, at)
+
+    def _places(self) -> tuple[Array, bool]:
+        """The places in the arena that the balls are made for, ascending; and whether any slot differs from minidl's."""
+        optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
+        every = max(1, arena.size // _SAMPLE)
+        chosen = np.zeros(arena.size, bool)
+        chosen[self.step.number % every :: every] = True
+        if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
+            chosen[:] = True  # each depends on all
+        chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
+        buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
+            name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
+            for slot, views in buffers.items():
+                differs = views[i] != after.slots[slot][name]
+                if differs.any():
+                    chain_differs = True
+                    part |= differs
+            if name in after.weights:
+                part |= view != after.weights[name]
+            if segment.name in self.model.get_layer(segment.layer).constraints:
+                part[...] = True
+        return np.flatnonzero(chosen), chain_differs
+
+    def _picked(self, arrays: dict[str, Any], at: Array) -> Ball:
+        """Of arrays or balls by the names of weights, the elements at these places of the arena."""
+        parts = [self.arithmetic.given(np.zeros(0, self.model.dtype))]
+        for name, places in self._in_segments(at):
+            part = arrays[name].reshape(-1)[places]
+            parts.append(part if isinstance(part, Ball) else self.arithmetic.given(part))
+        return balls.concatenate(parts)
+
+    def _in_segments(self, at: Array) -> Iterator[tuple[str, Array]]:
+        """Of places in the arena, those in each weight, counted from its start."""
+        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            yield name, at[first:last] - segment.start
 
     def _learning_rate(self) -> Any:
         optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
@@ -778,21 +910,23 @@ class _StepJudge:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)
 
-    def _slot(self, slot: str, ball: Ball, own_ball: Ball) -> None:
+    def _slot(self, slot: str, ball: Ball, own_ball: Ball, at: Array) -> None:
         buffer = getattr(self.model.optimizer, slot)
         views = self.model.arena.views(buffer)
         for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
-            part, own = (one[segment.start : segment.stop].reshape(segment.shape) for one in (ball, own_ball))
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            part, own, places = ball[first:last], own_ball[first:last], at[first:last] - segment.start
             got = self.step.after.slots[slot][name]
             rule = f"{type(self.model.optimizer).__name__}"
-            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own)
+            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own, at=places)
 
-    def _weights(self, theta: Ball, own_theta: Ball) -> None:
+    def _weights(self, theta: Ball, own_theta: Ball, at: Array) -> None:
         """Trained weights after the constraints; the state of a layer; what must not change."""
         step, parts = self.step, {}
         for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
             both = (theta, own_theta) if own_theta is not theta else (theta,)
-            parts[name] = [ball[segment.start : segment.stop].reshape(segment.shape) for ball in both]
+            parts[name] = [ball[first:last] for ball in both], at[first:last] - segment.start
         training.finish_step(self.model)
         for layer in self.layers:
             for name, own in _weights_of(layer).items():
@@ -801,12 +935,14 @@ class _StepJudge:
                 if got is None:
                     self._unseen("weight", layer.name, name)
                 elif key in parts:
-                    found = parts[key]
+                    found, places = parts[key]
                     if name in layer.constraints:
-                        found = [optimizer_bounds.constrained(layer.constraints[name], ball) for ball in found]
+                        constraint = layer.constraints[name]
+                        whole = [ball.reshape(own.shape) for ball in found]
+                        found = [optimizer_bounds.constrained(constraint, ball).reshape(-1) for ball in whole]
                     rule = type(self.model.optimizer).__name__
                     inputs = {"before": np.asarray(step.before.weights[key])}
-                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1])
+                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1], places)
                 elif name in self.passed[layer.name].state:
                     ball = self.passed[layer.name].state[name]
                     self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")

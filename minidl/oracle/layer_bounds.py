@@ -363,12 +363,17 @@ def form_of(layer: Layer) -> Form:
 
 @dataclass
 class Passed:
-    """A layer's forward in balls, and what its backward needs of it. noise: the mask, factor or summand; None: none."""
+    """A layer's forward in balls, and what its backward needs of it.
+
+    noise: the mask, factor or summand; None: none. lowest: that no layer below wants dL/d(inputs), which is then left
+    out where it takes a product.
+    """
 
     inputs: Ball
     outputs: Ball
     pre_activations: Ball | None = None
     noise: Array | None = None
+    lowest: bool = False
     state: Weights = field(default_factory=dict)  # the new moving averages
     kept: dict[str, Any] = field(default_factory=dict)
 
@@ -379,7 +384,7 @@ Backward = Callable[[Any, Ball, Passed, Weights], "tuple[Ball, Weights]"]
 
 def _dense(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
     z = x.matmul(weights["kernel"], plus=weights.get("bias"))
-    return Passed(x, form_of(layer).value(z), z)
+    return Passed(x, z, z)
 
 
 def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -390,11 +395,11 @@ def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> 
     gradients = {"kernel": x.T @ flat}
     if "bias" in weights:
         gradients["bias"] = flat.sum(0)
-    return d_z @ weights["kernel"].T, gradients
+    return (d_z if passed.lowest else d_z @ weights["kernel"].T), gradients
 
 
 def _elementwise(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    return Passed(x, form_of(layer).value(x), x)
+    return Passed(x, x, x)
 
 
 def _elementwise_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -517,7 +522,7 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     else:
         spread = off * off
     n = x.value.size // variance.size
-    return mean, x._made(variance, spread, x.arithmetic.gamma(n + 4) * (variance + spread))
+    return mean, x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
 
 
 def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Ball | None, epsilon: float) -> Ball:
@@ -741,7 +746,7 @@ def check_layer(layer: Layer) -> None:
 
 
 def forward(layer: Layer, x: Ball, weights: Weights, noise: Array | None) -> Passed:
-    """What the layer makes of x in training."""
+    """What the layer makes of x in training, before its activation if it ends in one."""
     return _LAYERS[type(layer)][0](layer, x, weights, noise)
 
 

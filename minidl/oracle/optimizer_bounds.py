@@ -17,7 +17,7 @@ from minidl import config, constraints, optimizers, schedules
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.oracle import balls
-from minidl.oracle.balls import Arithmetic, Ball, either, where
+from minidl.oracle.balls import CHUNK, Arithmetic, Ball, either, where
 
 
 @dataclass
@@ -178,31 +178,29 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     return g
 
 
-CHUNK = 2**14  # parameters: some ten arrays of so many wide numbers fit an L2 cache
-
-
-def update(step: Update, theta: Ball, g: Ball) -> Ball:
+def update(step: Update, theta: Ball, g: Ball, at: Array) -> Ball:
     """The weights after a batch's step, before constraints, and all slots into step.slots.
 
-    In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights. A part of the
-    parameters at a time, unless they are clipped together.
+    In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights. at: the places
+    in the arena that theta, g and the step's slots are of, all of them where gradients are clipped by their norm.
     """
     optimizer = step.optimizer
-    together = optimizer.clipnorm is not None or optimizer.global_clipnorm is not None
-    decayed = np.zeros(theta.shape, bool)
+    decayed = np.zeros(step.arena.size, bool)
     for part in optimizer._decayed if optimizer.weight_decay is not None else ():
         decayed[part] = True
-    if together or theta.value.size <= CHUNK:
+    decayed = decayed[at]
+    together = optimizer.clipnorm is not None or optimizer.global_clipnorm is not None
+    if together or at.size <= CHUNK:
         return _batch(step, theta, g, decayed)
     parts, found = [], []
-    for start in range(0, theta.value.size, CHUNK):
-        at = slice(start, start + CHUNK)
+    for start in range(0, at.size, CHUNK):
+        places = slice(start, start + CHUNK)
         before, recorded = (
-            {name: ball if ball.ndim == 0 else ball[at] for name, ball in balls_of.items()}
+            {name: ball if ball.ndim == 0 else ball[places] for name, ball in balls_of.items()}
             for balls_of in (step.before, step.recorded)
         )
         part = replace(step, before=before, recorded=recorded, slots={})
-        found.append(_batch(part, theta[at], g[at], decayed[at]))
+        found.append(_batch(part, theta[places], g[places], decayed[places]))
         parts.append(part.slots)
     for name, ball in parts[0].items():
         step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for slots in parts])
