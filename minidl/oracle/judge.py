@@ -871,6 +871,7 @@ class _StepJudge:
             chosen[:] = True  # each depends on all
         chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
         buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        constraints = {layer.name: layer.constraints for layer in self.layers}
         for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
             name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
             for slot, views in buffers.items():
@@ -880,7 +881,7 @@ class _StepJudge:
                     part |= differs
             if name in after.weights:
                 part |= view != after.weights[name]
-            if segment.name in self.model.get_layer(segment.layer).constraints:
+            if segment.name in constraints[segment.layer]:
                 part[...] = True
         return np.flatnonzero(chosen), chain_differs
 
