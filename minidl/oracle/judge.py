@@ -594,20 +594,22 @@ class _StepJudge:
 
     def _penalties(self) -> list[tuple[Ball, Any]]:
         """Each penalty's ball and number, as recorded where it was."""
-        found: list[tuple[str, str, Ball]] = []
+        found: list[tuple[str, str, Ball, Any]] = []
         for layer in self.layers:
             if layer.activity_regularizer is not None:
                 outputs = self.passed[layer.name].outputs
                 penalty = loss_bounds.penalty(layer.activity_regularizer, outputs)
-                found.append((layer.name, "activity", penalty / float(len(outputs.value))))
+                ball = penalty / float(len(outputs.value))
+                found.append((layer.name, "activity", ball, layer.activity_regularizer))
         for layer in self.layers:
             for name, regularizer in layer.regularizers.items():
                 if layer.trainable:
-                    found.append((layer.name, name, loss_bounds.penalty(regularizer, self.weights[layer.name][name])))
+                    ball = loss_bounds.penalty(regularizer, self.weights[layer.name][name])
+                    found.append((layer.name, name, ball, regularizer))
         own = training.penalties(self.model)
         recorded = self.step.penalties
         kept = []
-        for i, (layer_name, name, ball) in enumerate(found):
+        for i, (layer_name, name, ball, regularizer) in enumerate(found):
             if recorded is None or len(recorded) != len(found):
                 reason = "not recorded" if recorded is None else f"{len(recorded)} penalties instead of {len(found)}"
                 self._unseen("penalty", layer_name, name, reason)
@@ -615,7 +617,7 @@ class _StepJudge:
                     self.checks[-1].verdict = DIVERGENT
                 kept.append((ball, own[i]))
                 continue
-            self._note("penalty", layer_name, name, recorded[i], own[i], ball, "regularizers")
+            self._note("penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}")
             number = np.asarray(recorded[i], self.model.dtype)
             kept.append((self.arithmetic.given(number), number))
         return kept
