@@ -70,7 +70,7 @@ def demo(
     raise typer.Exit(0 if ok else 1)
 
 
-class Backend(str, enum.Enum):
+class Backend(enum.StrEnum):
     """Keras's."""
 
     tensorflow = "tensorflow"
@@ -79,7 +79,8 @@ class Backend(str, enum.Enum):
 
 
 MODEL = Annotated[
-    str | None, typer.Argument(help="A .keras file, or module:function that returns a compiled model.", show_default=False)
+    str | None,
+    typer.Argument(help="A .keras file, or module:function that returns a compiled model.", show_default=False),
 ]
 DATA = Annotated[Path | None, typer.Option(help="An .npz file with x, y and, if wanted, sample_weight.")]
 SYNTHETIC = Annotated[int, typer.Option(min=1, help="Without --data: so many rows made up.")]

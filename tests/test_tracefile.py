@@ -197,13 +197,17 @@ DAMAGED = {
         edit_header(lambda h: h["steps"][0]["before"].update(learning_rate=float("inf"))), "learning_rate"
     ),
     "a weight missing": (lambda members: members.pop("step/0/before/weights/dense/kernel.npy"), "damaged"),
-    "a weight of another shape": (put("step/0/before/weights/dense/kernel.npy", npy(np.zeros((5, 6), "f4"))), "damaged"),
+    "a weight of another shape": (
+        put("step/0/before/weights/dense/kernel.npy", npy(np.zeros((5, 6), "f4"))), "damaged"
+    ),
     "a slot missing": (lambda members: members.pop("step/1/after/slots/m/dense/kernel.npy"), "damaged"),
     "a batch of another width": (put("step/0/x.npy", npy(np.zeros((8, 5), "f4"))), "step 0 is not of its model"),
     "text for numbers": (put("step/0/x.npy", npy(np.array(["a"] * 8))), "damaged"),
     "dates": (put("step/0/x.npy", npy(np.zeros((8, 4), "M8[s]"))), "dtype datetime64"),
     "complex numbers": (put("step/0/x.npy", npy(np.zeros((8, 4), "c16"))), "dtype complex128"),
-    "a bomb": (put("step/0/x.npy", npy(np.zeros((8, 4), "f4")).replace(b"(8, 4)", b"(8000000, 4)")), "damaged|more than"),
+    "a bomb": (
+        put("step/0/x.npy", npy(np.zeros((8, 4), "f4")).replace(b"(8, 4)", b"(8000000, 4)")), "damaged|more than"
+    ),
     "bytes that follow": (put("step/0/x.npy", npy(np.zeros((8, 4), "f4")) + b"more"), "followed by bytes"),
     "a dtype of dtypes": (put("step/0/x.npy", npy(np.zeros(8, [("a", "f4"), ("b", "f4")]))), "dtype"),
     "of another dtype": (edit_header(lambda h: h["about"].update(dtype="float64")), "dtype is 'float64'"),

@@ -80,9 +80,11 @@ class Arithmetic:
         """
         values = np.asarray(values)
         value, size = values.astype(self.wide), np.abs(values)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not ((size < self.smallest) & (size > 0)).any() and np.isfinite(size.sum()):
-                return Ball(value, np.zeros(value.shape, self.wide), self)
+        normal = not size.size or (
+            size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
+        )
+        if normal:
+            return Ball(value, np.zeros(value.shape, self.wide), self)
         size = size.astype(self.wide)
         radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))
         return Ball(value, radius, self)
@@ -156,11 +158,11 @@ class Ball:
         Each rounding may itself underflow, at most flushes times.
         """
         flushed = flushes * self.arithmetic.smallest
-        radius += flushed if np.all(radius) else flushed * ((radius > 0) | (value != 0))
+        radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))
         radius *= self.arithmetic.slack
-        most = np.maximum(np.max(value, initial=0), -np.min(value, initial=0)) + np.max(radius, initial=0)
-        if not most <= self.arithmetic.largest:  # nor of a NaN
-            radius = np.where(np.abs(value) + radius <= self.arithmetic.largest, radius, np.inf)
+        size = np.abs(value)
+        if radius.size and not size.max() + radius.max() <= self.arithmetic.largest:  # nor of a NaN
+            radius = np.where(size + radius <= self.arithmetic.largest, radius, np.inf)
         return Ball(value, radius, self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
@@ -172,7 +174,7 @@ class Ball:
         value, spread = self.value + other.value, self.radius + other.radius
         rounded = self._made(value, spread + self.arithmetic.unit * (np.abs(value) + spread))
         for one in (other, self):
-            if not np.all(one.value):
+            if not one.value.all():
                 zero = (one.value == 0) & (one.radius == 0)
                 rounded.radius = np.where(zero, spread, rounded.radius)
         return rounded
@@ -240,19 +242,38 @@ class Ball:
         gamma = self.arithmetic.gamma(n)
         value: Array = self.value @ other.value
         if not other.radius.any():  # r = (r_a + γ(|a| + r_a)) |b|
-            radius = self._reach(gamma) @ np.abs(other.value)
+            radius, lost = self._product_of_bounds(self._reach(gamma), other._size())
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
-            radius = np.abs(self.value) @ other._reach(gamma)
+            radius, lost = self._product_of_bounds(self._size(), other._reach(gamma))
             if self.radius.any():
-                radius += self.radius @ ((1 + gamma) * other.magnitude)
+                more, lost_too = self._product_of_bounds(self.radius, other.magnitude)
+                radius, lost = radius + (1 + gamma) * more, lost + lost_too
         if plus is not None:
             value += plus.value
             radius += plus._reach(gamma)
-        return self._made(value, radius, flushes=n)
+        return self._made(value, radius, flushes=n + lost)
+
+    def _size(self) -> Array:
+        """|a|, in the narrow type."""
+        return np.abs(self.value.astype(self.arithmetic.dtype))
 
     def _reach(self, gamma: float) -> Array:
-        """r + γ(|a| + r)."""
-        return gamma * np.abs(self.value) + (1 + gamma) * self.radius if self.radius.any() else gamma * np.abs(self.value)
+        """r + γ(|a| + r), in the narrow type where r is 0."""
+        size = self._size()
+        size *= size.dtype.type(gamma)
+        return size + (1 + gamma) * self.radius if self.radius.any() else size
+
+    def _product_of_bounds(self, a: Array, b: Array) -> tuple[Array, float]:
+        """An upper bound of a @ b, of numbers ≥ 0, by a product in the narrow type, which takes half the time.
+
+        Three roundings of a, as many of b, and those of the product of inner dimension n: within γₙ₊₆. What underflows
+        on the way, at most η u times the other factor, is not in it; second: how many η that comes to.
+        """
+        n, arithmetic = a.shape[-1], self.arithmetic
+        a, b = a.astype(arithmetic.dtype, copy=False), b.astype(arithmetic.dtype, copy=False)
+        found = (a @ b).astype(arithmetic.wide)
+        found *= 1 + 2 * arithmetic.gamma(n + 6)
+        return found, float(n * arithmetic.unit * (1 + a.max(initial=0) + b.max(initial=0)))
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -408,6 +429,8 @@ def maximum(a: Ball, b: Any) -> Ball:
     """max(a, b): exact, between the maxima of the balls' ends."""
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
+    if not (a.radius.any() or b.radius.any()):
+        return Ball(value, np.zeros_like(value), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
     with np.errstate(invalid="ignore"):
@@ -447,9 +470,13 @@ def select(test: Ball, at: Any, above: Any, below: Any, tie: str = "below") -> B
     above, below = like.lift(above), like.lift(below)
     gap, reach = test.value - at.value, test.radius + at.radius
     is_above = gap >= 0 if tie == "above" else gap > 0
+    chosen = where(is_above, above, below)
+    if tie != "either" and not reach.any():
+        return chosen
     is_open = (np.abs(gap) <= reach) & ((reach > 0) | (tie == "either"))
-    chosen, other = where(is_above, above, below), where(is_above, below, above)
-    return where(is_open, either(chosen, other), chosen)
+    if not is_open.any():
+        return chosen
+    return where(is_open, either(chosen, where(is_above, below, above)), chosen)
 
 
 def concatenate(balls: Sequence[Ball]) -> Ball:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,13 +112,17 @@ class _Run:
         if not isinstance(model, keras.Model):
             raise TypeError(f"check: expected a Keras model; got {type(model).__module__}.{type(model).__name__}.")
         if not model.compiled:
-            raise ValueError(f"check: the model {model.name!r} is not compiled; call its compile(optimizer, loss) first.")
+            raise ValueError(
+                f"check: the model {model.name!r} is not compiled; call its compile(optimizer, loss) first."
+            )
         self.epochs = checks.positive_int("check", "epochs", epochs)
         self.batch_size = checks.positive_int("check", "batch_size", batch_size)
         if shuffle not in (True, False, "batch"):
             raise ValueError(f"check: shuffle must be True, False or 'batch'; got {shuffle!r}.")
         if model.steps_per_execution != 1:
-            raise CannotCheck(f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1.")
+            raise CannotCheck(
+                f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1."
+            )
         self.model, self.shuffle = model, shuffle
         self.backend: str = keras.backend.backend()
         self.dtype = keras.config.floatx()
@@ -146,7 +151,8 @@ class _Run:
         twin = _made_again(self.keras, self.model)
         for layer, own in zip(self.recorder.layers, twin.flat_layers(), strict=True):
             for name, weight in own.parameters.items():
-                theirs, initializer = (getattr(one, f"{name}_initializer", None) for one in (layer, own))
+                theirs: Any = getattr(layer, f"{name}_initializer", None)
+                initializer: Any = getattr(own, f"{name}_initializer", None)
                 if initializer is None:
                     continue
                 if hasattr(initializer, "seed"):
@@ -220,7 +226,10 @@ def twin_of(keras: Any, model: Any) -> Any:
 
 def _made_again(keras: Any, model: Any) -> Any:
     try:
-        twin = models.model_from_json(model.to_json())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: that is said below
+            described = model.to_json()
+        twin = models.model_from_json(described)
         if not twin.built:
             twin.build(model.input_shape)
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +62,37 @@ class Judge:
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
         self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
-        self._number = 0
+        self._one_thread = _one_thread()
+        _keep_freed_memory()
 
     def judge(self, step: Step) -> list[Check]:
         """All that there is to say of a step, in the order in which a step computes it."""
-        with np.errstate(all="ignore"):  # what is not finite in the trainer's numbers is for the bounds to report
+        with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
             return _StepJudge(self, step).run()
 
     def _mean_names(self) -> list[str]:
         return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def _one_thread() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """A context in which NumPy's products take one thread, where threadpoolctl is installed; else one without effect.
+
+    Beside the threads of Keras, which spin while they wait, several take many times as long as one.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext
+    return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed arrays for the next ones, instead of faulting their pages in again each time.
+
+    It does so up to the size of the largest block that was freed, 32 MiB at most. Source: mallopt(3), on
+    M_MMAP_THRESHOLD. Elsewhere this is of no effect.
+    """
+    np.empty(2**25 - 2**13, np.uint8)  # freed at once
 
 
 def check_model(model: Any) -> None:
@@ -146,7 +169,11 @@ def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, o
 
 
 def _differs(got: Array, own: Array) -> Array:
-    return (got != own) & ~(np.isnan(got) & np.isnan(own)) if got.dtype.kind == "f" else np.asarray(got != own)
+    """Where the bits differ, but for those of a zero's sign or of a NaN."""
+    differs = np.asarray(got != own)
+    if got.dtype.kind == "f" and differs.any():
+        differs &= ~(np.isnan(got) & np.isnan(own))
+    return differs
 
 
 def _compare(
@@ -194,7 +221,7 @@ def _compare(
     wide = flat[worst].astype(arithmetic.wide)
     elements = []
     if verdict == DIVERGENT:
-        share = _share(flat, own_flat, ball)
+        share = _share(flat, ball, _differs(flat, own_flat))
         for i in np.argsort(-share, kind="stable")[:_SHOWN]:
             if share[i] > 1:
                 numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
@@ -240,35 +267,34 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
     for start in range(0, got.size, CHUNK):
         at = slice(start, start + CHUNK)
         part, own_part, held = got[at], own[at], ball[at]
-        same = part == own_part
-        all_same = bool(same.all())
-        share = _share(part, own_part, held)
-        index = int(np.argmax(share))
+        differs = _differs(part, own_part)
+        same = not differs.any()
+        share = _share(part, held, differs)
+        index = int(share.argmax())
         worst = float(share[index])
         if worst > found.share:
             found.share, found.index = worst, start + index
         if worst > 1:
             found.beyond += int((share > 1).sum())
-        if not all_same:
-            differs = _differs(part, own_part)
-            found.same = found.same and not differs.any()
-            if np.isinf(held.radius.max()):
+        if not same:
+            found.same = False
+            if held.radius.max() == np.inf:
                 found.unbounded += int((held.unbounded & differs).sum())
-        if all_same and own_ball is None:
-            found.own_share = max(found.own_share, worst)
-        else:
-            own_share = _share(own_part, part, held if own_ball is None else own_ball[at])
-            found.own_share = max(found.own_share, float(own_share.max()))
+        if not same or own_ball is not None:
+            share = _share(own_part, held if own_ball is None else own_ball[at], differs)
+            worst = float(share.max())
+        found.own_share = max(found.own_share, worst)
     return found
 
 
-def _share(got: Array, own: Array, ball: Ball) -> Array:
-    """ball.share(got), but 0 where got and own are the same infinity or NaN."""
-    with np.errstate(all="ignore"):
-        share: Array = np.abs(got - ball.value) / np.maximum(ball.radius, _LEAST)
-        if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
-            return share
-    return np.where(~_differs(got, own) & ~np.isfinite(got), 0, ball.share(got))
+def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
+    """ball.share(numbers), but 0 where the recorded and minidl's are the same infinity or NaN."""
+    share: Array = numbers - ball.value
+    np.abs(share, out=share)
+    share /= np.maximum(ball.radius, _LEAST)
+    if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+        return share
+    return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
 _LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
@@ -327,19 +353,24 @@ def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
 
 
 class _Mean:
-    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it."""
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it.
+
+    own: minidl's own total, which does not go on from what was reported.
+    """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self.reset()
 
     def reset(self) -> None:
-        self.total, self.count = self.arithmetic.given(0.0), self.arithmetic.given(0.0)
+        self.total = self.own = self.count = self.arithmetic.given(0.0)
 
-    def add(self, total: Ball, count: Ball) -> Ball:
-        """The mean after a batch's Σ w·value and Σ w."""
-        self.total, self.count = self.total + total, self.count + count
-        return self.total * 0 if self.count.value == 0 else self.total / self.count
+    def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
+        """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
+        self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
+        if self.count.value == 0:
+            return self.total * 0, self.own * 0
+        return self.total / self.count, self.own / self.count
 
     def reported(self, value: Any) -> None:
         """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
@@ -351,7 +382,7 @@ class _Mean:
 # ----------------------------------------------------------------------------------------------- a step
 
 
-_SAMPLE = 2**12  # elements of the update that are looked at in each step, also where all are minidl's in every bit
+_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
 class _StepJudge:
@@ -364,7 +395,7 @@ class _StepJudge:
         self.noise: dict[str, Array] = {}
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
-        self.gradients: dict[str, Ball] = {}
+        self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
         self.outputs_observed = True
 
     def run(self) -> list[Check]:
@@ -528,8 +559,9 @@ class _StepJudge:
                     )  # fmt: skip
                     pre = np.asarray(pre, layer.dtype)
                     passed.pre_activations = given(pre)
-                    passed.outputs = form.value(passed.pre_activations)
                     layer.pre_activations, own = pre, layer.activation.forward(pre)
+            assert passed.pre_activations is not None
+            passed.outputs = form.value(passed.pre_activations)
         got = (step.activations or {}).get(name)
         if got is None:
             self._unseen("activation", name, "outputs")
@@ -617,7 +649,9 @@ class _StepJudge:
                     self.checks[-1].verdict = DIVERGENT
                 kept.append((ball, own[i]))
                 continue
-            self._note("penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}")
+            self._note(
+                "penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}"
+            )
             number = np.asarray(recorded[i], self.model.dtype)
             kept.append((self.arithmetic.given(number), number))
         return kept
@@ -655,11 +689,11 @@ class _StepJudge:
 
     def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
         mean, logs = self.judge.means[key], self.step.logs
-        ball = mean.add(total, count)
+        ball, own_ball = mean.add(total, count)
         if logs is None or name not in logs:
             self._unseen("metric", None, name)
             return
-        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean")
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
         mean.reported(logs[name])
 
     def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
@@ -790,7 +824,7 @@ class _StepJudge:
                 continue
             self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
             layer.grads[name][...] = got
-            self.gradients[key] = self.arithmetic.given(layer.grads[name])
+            self.gradients[key] = layer.grads[name]
         return d_inputs
 
     # ------------------------------------------------------------------------------- slots, weights
@@ -840,6 +874,7 @@ class _StepJudge:
             chosen[:] = True  # each depends on all
         chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
         buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        constraints = {layer.name: layer.constraints for layer in self.layers}
         for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
             name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
             for slot, views in buffers.items():
@@ -849,7 +884,7 @@ class _StepJudge:
                     part |= differs
             if name in after.weights:
                 part |= view != after.weights[name]
-            if segment.name in self.model.get_layer(segment.layer).constraints:
+            if segment.name in constraints[segment.layer]:
                 part[...] = True
         return np.flatnonzero(chosen), chain_differs
 

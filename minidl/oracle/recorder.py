@@ -111,7 +111,9 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------ the fit
 
-    def fit(self, x: Any, y: Any, sink: Callable[[Step], None], *, most_steps: int | None = None, **arguments: Any) -> Any:
+    def fit(
+        self, x: Any, y: Any, sink: Callable[[Step], None], *, most_steps: int | None = None, **arguments: Any
+    ) -> Any:
         """keras_model.fit(x, y, **arguments), each step handed to sink as soon as it is done; returns its History.
 
         The model is left as after a plain fit, also where sink or fit raises.
@@ -134,7 +136,7 @@ class Recorder:
     def _callback(self, sink: Callable[[Step], None], most_steps: int | None) -> Any:
         recorder, model = self, self.model
 
-        class Watching(self.keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        class Watching(self.keras.callbacks.Callback):  # type: ignore[name-defined]
             number = epoch = 0
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -162,7 +164,7 @@ class Recorder:
         """What was seen of a step."""
         seen = self.seen
         step = Step(number, epoch, batch, before, after)
-        step.logs = {name: np.asarray(value) for name, value in (logs or {}).items()}
+        step.logs = {name: value for name, value in (logs or {}).items()}
         step.x, step.y, step.sample_weight = ((seen.get(name) or [None])[0] for name in ("x", "y", "sample_weight"))
         if not self.inside:
             return step
@@ -216,6 +218,7 @@ class Recorder:
 
     def _wrap_layer(self, layer: Any) -> None:
         plain, recorder = layer.call, self
+        activation: Any = getattr(layer, "activation", None)
         draws = getattr(layer, "seed_generator", None) is not None
 
         def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -227,7 +230,6 @@ class Recorder:
             return outputs
 
         self._replace(layer, "call", call)
-        activation = getattr(layer, "activation", None)
         if type(layer).__name__ == "Dense" and self._shows_pre_activations(layer):
 
             def activate(inputs: Any) -> Any:

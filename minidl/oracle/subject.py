@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import sys
 import zipfile
 from pathlib import Path
@@ -67,12 +66,11 @@ class Training:
                 nonlocal writer
                 writer = stack.enter_context(TraceWriter(path, about, data))
 
-            steps = itertools.count()
             record(
-                self.model, x, y, lambda step: (writer.add(step), next(steps)), begin=begin, seed=self.seed,
+                self.model, x, y, lambda step: writer.add(step), begin=begin, seed=self.seed,
                 sample_weight=sample_weight, **arguments,
             )  # fmt: skip
-        return next(steps)
+        return len(writer.steps)
 
 
 def load(keras: Any, spec: str) -> Any:
@@ -115,7 +113,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def read_data(path: str | Path) -> Data:
-    """x, y and sample_weight, if it is there, of an .npz file. Errors: FileNotFoundError; ValueError, naming what is wrong."""
+    """x, y and sample_weight, if it is there, of an .npz file. Errors: FileNotFoundError; ValueError."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Data are an .npz file with x, y and, if wanted, sample_weight.")
     try:
