@@ -297,7 +297,10 @@ def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
     return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
-_LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+_LEAST, _MOST = (
+    1e-300,
+    1e30,
+)  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
 # ------------------------------------------------------------------------------------------------ batch
 
 
@@ -393,7 +396,9 @@ class _StepJudge:
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
         self.checks: list[Check] = []
         self.noise: dict[str, Array] = {}
-        self.noise_balls: dict[str, Ball] = {}  # of noise that was not recorded, where the seed does not predict its bits
+        self.noise_balls: dict[
+            str, Ball
+        ] = {}  # of noise that was not recorded, where the seed does not predict its bits
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
         self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
@@ -502,7 +507,9 @@ class _StepJudge:
                 if got is None:
                     self._unseen("mask", layer.name, "noise")
                 elif layer.name in self.noise_balls:
-                    self._note("mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal")
+                    self._note(
+                        "mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal"
+                    )
                 else:
                     self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
                 after = step.after.seeds.get(layer.name)
