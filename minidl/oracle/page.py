@@ -196,8 +196,8 @@ def _curves(title: str, steps: Any, curves: dict[str, Any]) -> str:
         for run in _runs(np.isfinite(curve) & (curve > 0)):
             points = [place(float(steps[i]), float(curve[i])) for i in run]
             if len(points) == 1:
-                x, y = points[0].split(",")
-                parts.append(f'<circle class="{"got" if kind == "drift" else "own"}" cx="{x}" cy="{y}" r="2"/>')
+                at, level = points[0].split(",")
+                parts.append(f'<circle class="{"got" if kind == "drift" else "own"}" cx="{at}" cy="{level}" r="2"/>')
             else:
                 parts.append(f'<polyline class="{kind}" points="{" ".join(points)}"/>')
     label = escape(title, quote=True)
