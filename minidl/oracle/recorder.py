@@ -90,6 +90,11 @@ class Recorder:
             },
         )
 
+    @property
+    def noise_is_seeded(self) -> bool:
+        """Whether the seeds of the layers tell all that is drawn at random in a step."""
+        return all(self._is_seeded(layer) for layer in self.layers if getattr(layer, "seed_generator", None))
+
     def _is_seeded(self, layer: Any) -> bool:
         """On torch a Dropout without a seed of its own draws from torch's global generator."""
         return self.backend != "torch" or type(layer).__name__ != "Dropout" or layer.seed is not None
