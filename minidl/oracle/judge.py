@@ -297,7 +297,10 @@ def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
     return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
-_LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+_LEAST, _MOST = (
+    1e-300,
+    1e30,
+)  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
 # ------------------------------------------------------------------------------------------------ batch
 
 
