@@ -23,7 +23,7 @@ MODES = {
 }
 EPOCHS = 10
 BEGIN, END = "<!-- made by docs/oracle.py -->", "<!-- end -->"
-FAULT = '''
+FAULT = """
 import keras
 from keras import ops
 
@@ -36,14 +36,16 @@ def update_step(self, gradient, variable, learning_rate):
     self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
 
 keras.optimizers.Adam.update_step = update_step
-'''
+"""
 
 
 def first():
+    """The notebook's first model, for minidl check."""
     return _built("L1 and L2")
 
 
 def second():
+    """Its second, with dropout."""
     return _built("L1, L2 and dropout")
 
 
@@ -80,6 +82,7 @@ def cell(tensors):
 
 
 def table(folder):
+    """The README's lines."""
     from importlib.util import find_spec
 
     from minidl.oracle.steps import QUANTITIES
@@ -104,6 +107,7 @@ def table(folder):
 
 
 def picture(folder):
+    """The report on a planted fault, in a browser."""
     import browser
 
     Path(folder, "sitecustomize.py").write_text(FAULT)
@@ -113,6 +117,7 @@ def picture(folder):
 
 
 def main():
+    """Write the table into the README, and the picture; with --picture that alone."""
     import numpy as np
 
     from minidl.oracle import notebook
