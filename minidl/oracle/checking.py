@@ -35,7 +35,7 @@ def check(
     seed: int | None = None,
     initial_weights: bool = False,
     steps: int | None = None,
-    drift: bool = True,
+    drift: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Train a compiled Keras model by its own fit, and judge every step of it.
@@ -56,15 +56,15 @@ def check(
         if initial_weights:
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = run.judge()
-        free = FreeRun(run.twin_again(), run.twin_again()) if drift and run.recorder.noise_is_seeded else None
+        free = FreeRun(run.another_twin(), run.another_twin()) if drift and run.recorder.noise_is_seeded else None
 
-        def take(step: Step) -> None:
+        def sink(step: Step) -> None:
             report.add(judge.judge(step), step)
-            if free is not None:
+            if free is not None and step.x is not None:
                 free.step(step)
 
         try:
-            run.fit(take, steps, progress)
+            run.fit(sink, steps, progress)
         except KeyboardInterrupt:
             report.interrupted = True
     if free is not None and report.steps:
@@ -156,8 +156,8 @@ class _Run:
         with _settings_of(self.keras):
             yield
 
-    def twin_again(self) -> Any:
-        """Another model like the twin."""
+    def another_twin(self) -> Any:
+        """A model of minidl's like the twin; its weights are others."""
         return _made_again(self.keras, self.model)
 
     def judge(self) -> Judge:
@@ -171,7 +171,7 @@ class _Run:
 
     def initial_twin(self) -> Any:
         """The twin with the weights that minidl draws from the seeds of the Keras model's initializers."""
-        twin = self.twin_again()
+        twin = self.another_twin()
         for layer, own in zip(self.recorder.layers, twin.flat_layers(), strict=True):
             for name, weight in own.parameters.items():
                 theirs: Any = getattr(layer, f"{name}_initializer", None)
