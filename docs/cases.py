@@ -22,7 +22,6 @@ on the batch have run already.
 ```python
 {script}
 ```
-
 ```text
 5 0.03125
 ```
