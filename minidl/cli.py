@@ -107,9 +107,7 @@ def check(
     initial_weights: Annotated[
         bool, typer.Option("--initial-weights", help="The weights are as the initializers drew them: check these too.")
     ] = False,
-    drift: Annotated[
-        bool, typer.Option("--drift", help="Let minidl train alone too; the report draws the drift.")
-    ] = False,
+    drift: Annotated[bool, typer.Option(help="Let minidl train alone too; the report draws the drift.")] = True,
     minimise: Annotated[
         bool, typer.Option("--minimise", help="Of a divergence, print the smallest script that still has it.")
     ] = False,

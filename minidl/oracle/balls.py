@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import config
 from minidl.backend import Array
 
 Axis = int | tuple[int, ...] | None
@@ -38,6 +39,7 @@ ULPS = {
     "tanh": 7,
     "softplus": 8,
     "rsqrt": 2,
+    "erf": 2,  # of torch's, that is Sleef's or the C library's
     "erfc": 12,  # and x² more, of x > 0: see erfc
     "power": 2,  # and |ln| of the result more: see power
 }
@@ -48,7 +50,10 @@ CHUNK = 2**14  # elements: some ten arrays of so many wide numbers fit an L2 cac
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values."""
+    """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values.
+
+    backend: "tensorflow", "jax" or "torch", whose algebraic forms count beside minidl's, which are TensorFlow's.
+    """
 
     dtype: str
     unit: float
@@ -56,16 +61,19 @@ class Arithmetic:
     largest: float
     wide: Any
     slack: float
+    backend: str = "tensorflow"
 
     @classmethod
     def of(cls, dtype: str) -> Arithmetic:
         """That of float32 or float64. Errors: NotImplementedError where there is no wider type than float64."""
         largest = float(np.finfo(dtype).max)
+        stream = config.random_stream()
+        backend = stream if stream in ("jax", "torch") else "tensorflow"
         if dtype == "float32":
-            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20)
+            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20, backend)
         if np.finfo(np.longdouble).eps > 2.0**-60:
             raise NotImplementedError("float64 cannot be judged here: NumPy's longdouble is no wider than float64.")
-        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9)
+        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9, backend)
 
     def gamma(self, n: float) -> float:
         """γₙ. Errors: ValueError for n·u ≥ 1, where no bound holds."""
@@ -92,8 +100,11 @@ class Arithmetic:
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
 
-        float32_first: rounded to float32 before, as keras.ops.cast of a Python number is on TensorFlow.
+        float32_first: rounded to float32 before, as keras.ops.cast of a Python number is on TensorFlow; elsewhere it is
+        not, and the ball takes in both.
         """
+        if float32_first and self.backend != "tensorflow":
+            return either(self.const(value), self.const(np.float32(value)))
         exact = np.asarray(np.float32(value) if float32_first else value).astype(self.wide)
         kept = exact.astype(self.dtype).astype(self.wide) == exact
         return Ball(exact, np.where(kept, 0, self.unit * np.abs(exact)), self)
@@ -399,6 +410,16 @@ def erfc(a: Ball) -> Ball:
     own = 0.0 if a.arithmetic.dtype == "float32" else 4 * a.arithmetic.unit
     beyond = np.square(np.maximum(a.value + a.radius, 0))
     return _of_ends(a, _erfc, _ulps(a, "erfc") + own + 2 * a.arithmetic.unit * beyond)
+
+
+def erf_plus_1(a: Ball) -> Ball:
+    """1 + erf a as a sum, which cancels towards −∞, where erfc(−a) does not: torch's form in gelu.
+
+    |erf| < 1, so that its ULPs are of 2u at most.
+    """
+    exact = erfc(-a)
+    unit = a.arithmetic.unit
+    return Ball(exact.value, exact.radius + 2 * ULPS["erf"] * unit + unit, a.arithmetic)
 
 
 def power(a: Ball, exponent: float) -> Ball:

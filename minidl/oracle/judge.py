@@ -19,9 +19,9 @@ import numpy as np
 
 from minidl import checks, config, metrics, random, training
 from minidl.backend import Array
-from minidl.layers import Dropout, Layer
+from minidl.layers import Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
-from minidl.oracle import balls, layer_bounds, loss_bounds, optimizer_bounds
+from minidl.oracle import balls, layer_bounds, loss_bounds, noise_bounds, optimizer_bounds
 from minidl.oracle.balls import CHUNK, Arithmetic, Ball
 from minidl.oracle.steps import (
     BIT_EQUAL,
@@ -396,6 +396,9 @@ class _StepJudge:
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
         self.checks: list[Check] = []
         self.noise: dict[str, Array] = {}
+        self.noise_balls: dict[
+            str, Ball
+        ] = {}  # of noise that was not recorded, where the seed does not predict its bits
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
         self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
@@ -444,6 +447,10 @@ class _StepJudge:
         step, rows = self.step, self.judge.rows
         expected = None if rows is None else rows.expected(step)
         recorded = [step.x, step.y, step.sample_weight]
+        if rows is not None and step.x is not None and (step.sample_weight is None) != (rows.arrays[2] is None):
+            reason = "none came, where there should be some" if step.sample_weight is None else "there should be none"
+            found = Check("batch", None, "sample_weight", step.number, DIVERGENT, np.inf, np.inf, reason=reason)
+            self.checks.append(found)
         if expected is not None:
             for name, got, own in zip(("x", "y", "sample_weight"), recorded, expected, strict=True):
                 if own is not None and got is not None:
@@ -492,9 +499,17 @@ class _StepJudge:
                 continue
             own = self._draw(layer, shape)
             got = recorded.get(layer.name)
+            if isinstance(layer, (GaussianNoise, GaussianDropout)) and own is not None:
+                ball = noise_bounds.normal(own, *layer.moments, self._stream, self.arithmetic)
+                if ball is not None:
+                    self.noise_balls[layer.name] = ball
             if layer.name in step.before.seeds and own is not None:
                 if got is None:
                     self._unseen("mask", layer.name, "noise")
+                elif layer.name in self.noise_balls:
+                    self._note(
+                        "mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal"
+                    )
                 else:
                     self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
                 after = step.after.seeds.get(layer.name)
@@ -502,11 +517,17 @@ class _StepJudge:
                     wanted = np.asarray(generator.state)
                     self._exactly("mask", layer.name, "counter", np.asarray(after, np.int64), wanted, "one on")
             self.noise[layer.name] = own if got is None else np.asarray(got)
+            if got is not None:
+                self.noise_balls.pop(layer.name, None)
+
+    @property
+    def _stream(self) -> str:
+        """Whose random numbers a training step draws."""
+        stream = config.random_stream()
+        return "tensorflow-xla" if self.model.jit_compile and stream == "tensorflow" else stream
 
     def _draw(self, layer: Any, shape: tuple[int, ...]) -> Any:
-        stream = config.random_stream()
-        xla = self.model.jit_compile and stream == "tensorflow"
-        with config.using_random_stream("tensorflow-xla") if xla else contextlib.nullcontext():
+        with config.using_random_stream(self._stream):
             if isinstance(layer, (Dropout, AlphaDropout)):
                 return np.broadcast_to(layer.draw_mask(shape), shape)
             held: dict[str, Array] = {}
@@ -542,7 +563,8 @@ class _StepJudge:
 
     def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
         step, name, given = self.step, layer.name, self.arithmetic.given
-        passed = layer_bounds.forward(layer, ball, self.weights[name], self.noise.get(name))
+        noise = self.noise_balls.get(name, self.noise.get(name))
+        passed = layer_bounds.forward(layer, ball, self.weights[name], noise)
         passed.lowest = layer is self.layers[0]
         with self._replaying(layer):
             own = layer.forward(x, training=True)

@@ -167,7 +167,13 @@ def _gelu(x: Ball, *, approximate: bool = False) -> Ball:
     """½ x erfc(−c x), or ½ x (1 + tanh u)."""
     if approximate:
         return x * 0.5 * (balls.tanh(_gelu_inner(x)[0]) + 1)
-    return x * 0.5 * balls.erfc(-x * _kept(x, math.sqrt(0.5)))
+    return x * 0.5 * _gelu_tail(x)
+
+
+def _gelu_tail(x: Ball) -> Ball:
+    """erfc(−x/√2), on torch as 1 + erf(x/√2). Source: GeluKernel in ATen/native/cpu/Activation.cpp."""
+    scaled = x * _kept(x, math.sqrt(0.5))
+    return balls.erf_plus_1(scaled) if x.arithmetic.backend == "torch" else balls.erfc(-scaled)
 
 
 def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
@@ -177,7 +183,7 @@ def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
         return (t + 1) * 0.5, x * 0.5 * (1 - balls.square(t)) * slope
     c = _kept(x, math.sqrt(0.5))
     density = balls.exp(-balls.square(x * c)) * x.arithmetic.const(2 / math.sqrt(math.pi)) * c
-    return balls.erfc(-x * c) * 0.5, x * 0.5 * density
+    return _gelu_tail(x) * 0.5, x * 0.5 * density
 
 
 def _mish_slope(x: Ball, y: Ball) -> Terms:
@@ -511,6 +517,7 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
 
     Of a computed mean that is off by δ, the mean of the squares is σ² + δ² exactly, since Σ (x − μ) = 0: the mean's
     radius enters squared. Rounding: the difference once, the square once more on its double, the mean γₙ₊₁, on σ² + δ².
+    On torch Keras takes Σ x² / n − μ², which cancels. Source: keras/src/backend/torch/nn.py.
     """
     mean = x.mean(axes, keepdims=True)
     centered = x.value - mean.value
@@ -522,7 +529,10 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     else:
         spread = off * off
     n = x.value.size // variance.size
-    return mean, x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
+    found = x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
+    if x.arithmetic.backend == "torch":
+        found = either(found, balls.square(x).mean(axes, keepdims=True) - balls.square(mean))
+    return mean, found
 
 
 def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Ball | None, epsilon: float) -> Ball:

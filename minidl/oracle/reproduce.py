@@ -104,7 +104,8 @@ class Case:
     def check(self) -> Report:
         """What the oracle says of the step alone."""
         return check(
-            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=len(self.x), shuffle=False
+            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=len(self.x), shuffle=False,
+            drift=False,
         )  # fmt: skip
 
     def rows(self, chosen: Any) -> Case:
