@@ -192,6 +192,11 @@ def _looking(first: Divergence, twin: Any, backend: str) -> tuple[str, str]:
             "def look(tensor):\n"
             "    tf.numpy_function(lambda value: seen.update(it=np.array(value)), [tensor], [])"
         )
+    elif backend == "jax":
+        look = (
+            "import jax\nseen = {}\n"
+            "def look(tensor):\n    jax.debug.callback(lambda value: seen.update(it=np.array(value)), tensor)"
+        )
     else:
         look = f"seen = {{}}\ndef look(tensor):\n    seen['it'] = {to_numpy}(tensor)"
     owner, method, arguments, at_start, at_end = _watched(first, trained)
