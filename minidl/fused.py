@@ -12,8 +12,10 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - all else, Adam and the masks too, are the readable path's operations in its order, so the same bits of the same
   inputs: the test holds them to that too;
 - no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
-- small batches are gathered, and their losses and metrics computed, for several steps at a time;
-- passes over large arrays go by pieces that stay in a core's cache, and are shared between threads.
+- batches are gathered, and their losses and metrics computed, for several steps at a time;
+- passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
+  product OpenBLAS's own threads keep the other cores busy for some 26 ms, waiting for the next one
+  (benchmarks/profile.py measures it).
 """
 
 from __future__ import annotations
@@ -26,25 +28,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config, ops, threads, training
+from minidl import activations, config, ops, training
 from minidl.arena import Arena
 from minidl.backend import Array
+from minidl.interrupts import Whole
 from minidl.layers import Dense, Dropout
 from minidl.losses import BinaryCrossentropy
 from minidl.metrics import BinaryAccuracy
 from minidl.optimizers import Adam, AdamW
-from minidl.threads import Call, shares, together
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
 
+Call = Callable[[], Any]
 Calls = list[Call]
 
 BATCHES_TOGETHER = 64
-BYTES_TOGETHER = 2**18  # of gathered inputs: they stay in an L2 cache until their steps are done
+BYTES_TOGETHER = 2**22  # of gathered inputs: they stay in an L3 cache until their steps are done
 FEW_FEATURES = 64  # inputs of so many get their column of ones; of more, the copy costs more than it saves
 PIECE = 2**15  # elements: of six arrays of float32, 0.75 MiB, which fit an L2 cache
-SHARED = 2**17  # elements of which a pass is worth the 15 µs that another thread takes to begin
+UNCUT = Whole(None)  # where nobody presses Ctrl-C
 
 
 class FusedStep:
@@ -74,7 +77,8 @@ class FusedStep:
             for layer in self._layers
             for name, regularizer in layer.regularizers.items()
         ]
-        self._loss = loss(model, last, rows, [partial(regularizer, weights) for weights, _, regularizer in penalized])
+        values = [partial(regularizer, weights) for weights, _, regularizer in penalized]
+        self._loss = loss(model, last, (batches, rows), values)
 
         def add_penalty_gradients() -> None:
             for weights, gradient, regularizer in penalized:
@@ -93,10 +97,19 @@ class FusedStep:
         """The step for batches of so many rows; None where a layer or a setting has no fused form."""
         return cls(model, rows) if fits(model) else None
 
-    def run(self, x: Array, y: Array, rows: Array, sample_weight: Array | None, *, check_finite: bool) -> None:
+    def run(
+        self,
+        x: Array,
+        y: Array,
+        rows: Array,
+        sample_weight: Array | None,
+        *,
+        check_finite: bool,
+        whole: Whole = UNCUT,
+    ) -> None:
         """training.train_step on each batch in turn of these rows of x, y and sample_weight. Errors: as train_step's.
 
-        rows: of one batch or several whole ones.
+        rows: of one batch or several whole ones. whole: where Ctrl-C waits for a step's end; it is the last one then.
         """
         model, optimizer, loss_of = self._model, self._model.optimizer, self._loss
         self._inputs.gather(x, rows)
@@ -117,6 +130,8 @@ class FusedStep:
                 for call in update[k]:
                     call()
                 done += 1
+                if whole.waiting is not None:
+                    break
         finally:
             loss_of.update_metrics(done)
 
@@ -251,12 +266,11 @@ class LastStage(DenseLayer):
     def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int, batches: int) -> None:
         super().__init__(layer, below, arena, kernel)
         shape = (below.arrays[0].shape[1], layer.units)
-        self.batches = max(batches, len(below.arrays))
         self.z = np.empty((batches, *shape), arena.dtype)
         self.d_outputs = np.empty(shape, arena.dtype)
         add_bias = self._bias is not None and not self._folded
         self.forward: list[Calls] = []
-        for k in range(self.batches):
+        for k in range(max(batches, len(below.arrays))):
             z = self.z[k % batches]
             self.forward.append([partial(np.dot, self._columns(k % len(below.arrays)).T, self._weights, z)])
             if add_bias:
@@ -301,14 +315,16 @@ def constant(value: float, dtype: Any) -> Array:
 Bound = tuple[Calls, Calls]
 
 
+def pieces(size: int) -> list[slice]:
+    """size elements in slices of at most PIECE."""
+    return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+
+
 def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
-    """bind(*pieces of arrays), an elementwise operation, for all pieces, on several threads if there are many."""
+    """bind(*pieces of arrays), an elementwise operation, for all pieces."""
     flat = [array.reshape(-1) for array in arrays]
-    size = flat[0].size
-    found = shares(size, PIECE, threads.count() if size >= SHARED else 1)
-    bound = [[bind(*(array[piece] for array in flat)) for piece in part] for part in found]
-    forward, backward = ([[call for pair in part for call in pair[i]] for part in bound] for i in range(2))
-    return together(forward) if any(forward) else [], together(backward) if any(backward) else []
+    bound = [bind(*(array[piece] for array in flat)) for piece in pieces(flat[0].size)]
+    return [call for forward, _ in bound for call in forward], [call for _, backward in bound for call in backward]
 
 
 def linear(z: Array, outputs: Array, d_outputs: Array) -> Bound:
@@ -397,8 +413,9 @@ class AnyLoss:
     penalties: what is added to the loss. magnitudes: a call for each batch, finite only if its loss is.
     """
 
-    def __init__(self, model: Trainer, last: LastStage, rows: int, penalties: list[Callable[[], Any]]) -> None:
-        self._model, self._last, self._rows, self._penalties = model, last, rows, penalties
+    def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
+        self._model, self._last, self._penalties = model, last, penalties
+        batches, self._rows = shape
         layer, z = last.layer, last.z[0]
         outputs = z if layer.activation is activations.linear else np.empty_like(z)
         forward, activation_backward = ACTIVATIONS[layer.activation](z, outputs, last.d_outputs)
@@ -407,13 +424,14 @@ class AnyLoss:
             gradient, of_logits = training.loss_gradient(model, self._y, outputs, self._weight)
             last.d_outputs[...] = gradient
             if not of_logits:
-                threads.run(activation_backward)
+                for call in activation_backward:
+                    call()
             training.update_metrics(model, self._loss, self._y, outputs, self._weight)
 
         self._outputs = outputs
-        self.forward = [[*forward, partial(self._compute, k)] for k in range(last.batches)]
+        self.forward = [[*forward, partial(self._compute, k)] for k in range(batches)]
         self.backward: list[Calls] = [[backward]]
-        self.magnitudes: list[Call] = [lambda: self._loss] * last.batches
+        self.magnitudes: list[Call] = [lambda: self._loss] * batches
 
     def gather(self, y: Array, sample_weight: Array | None, rows: Array) -> None:
         """Take these rows of the labels and the weights."""
@@ -447,16 +465,17 @@ class SigmoidLoss:
     [0, 1]; of weighted losses and with penalties the loss itself.
     """
 
-    def __init__(self, model: Trainer, last: LastStage, rows: int, penalties: list[Callable[[], Any]]) -> None:
-        self._model, self._last, self._rows, self._penalties = model, last, rows, penalties
+    def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
+        self._model, self._last, self._penalties = model, last, penalties
+        batches, self._rows = shape
         self._z = z = last.z
         self._y, self._weight, self._counts = np.empty_like(z), np.empty(z.shape[:2], z.dtype), np.empty_like(z)
-        self._of_rows = z.dtype.type(rows)
+        self._of_rows = z.dtype.type(self._rows)
         self._weighted = False
         self._added: list[list[Any]] = []  # the penalties of each batch
         self.forward: list[Calls] = [[lambda: self._added.append([call() for call in penalties])] if penalties else []]
         self.backward = [self._gradient(*arrays) for arrays in zip(z, self._y, self._counts, strict=True)]
-        flat = z.reshape(len(z), rows)
+        flat = z.reshape(len(z), self._rows)
         self._squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
         self._exact: list[Call] = [partial(self._loss_of, k) for k in range(len(z))]
         metrics = model.compiled_metrics
@@ -578,8 +597,18 @@ class AdamUpdate(Update):
         self._constants = self._constants_of(optimizer)
         optimizer.build(arena)
         self._alphas = np.empty(batches, arena.dtype)
-        parts = [self._bind(arena, slices) for slices in self._slices(arena)]
-        self.calls = [[*together([part(k) for part in parts]), optimizer.count_batch] for k in range(batches)]
+        bound = self._bind(arena)
+        self.calls = [
+            [
+                *(
+                    call
+                    for before, m, change, after in bound
+                    for call in (*before, partial(np.multiply, m, self._alphas[k, ...], change), *after)
+                ),
+                optimizer.count_batch,
+            ]
+            for k in range(batches)
+        ]
 
     @staticmethod
     def _constants_of(optimizer: Any) -> tuple[float, ...]:
@@ -598,6 +627,7 @@ class AdamUpdate(Update):
         )
         return (
             type(optimizer) in (Adam, AdamW)
+            and vars(optimizer).keys().isdisjoint(("apply", "update"))
             and not optimizer.amsgrad
             and not optimizer.use_ema
             and all(argument is None for argument in around)
@@ -613,18 +643,14 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    @staticmethod
-    def _slices(arena: Arena) -> list[list[slice]]:
-        return shares(arena.size, PIECE, threads.count() if arena.size >= SHARED else 1)
-
-    def _bind(self, arena: Arena, slices: list[slice]) -> Callable[[int], Calls]:
-        """The update of these slices after the k-th batch, as a function of k: only α differs."""
+    def _bind(self, arena: Arena) -> list[tuple[Calls, Array, Array, Calls]]:
+        """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
         optimizer, dtype = self._optimizer, self._alphas.dtype
         rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
         epsilon = constant(optimizer.epsilon, dtype)
-        work = np.empty((2, max(piece.stop - piece.start for piece in slices)), dtype)
+        work = np.empty((2, min(arena.size, PIECE)), dtype)
         bound: list[tuple[Calls, Array, Array, Calls]] = []
-        for piece in slices:
+        for piece in pieces(arena.size):
             param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
             change, root = work[:, : param.size]
             before: Calls = [
@@ -643,8 +669,4 @@ class AdamUpdate(Update):
                 partial(np.subtract, param, change, param),
             ]
             bound.append((before, m, change, after))
-        return lambda k: [
-            call
-            for before, m, change, after in bound
-            for call in (*before, partial(np.multiply, m, self._alphas[k, ...], change), *after)
-        ]
+        return bound
