@@ -6,11 +6,14 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import minidl
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,6 +48,36 @@ def _make_writable(path: Path, option: str) -> None:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
 
 
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
+
+
+@app.command()
+def doctor() -> None:
+    """What minidl runs on here, how fast that is, and what to set where it could be faster.
+
+    Exit status 1 if there is something to mend.
+    """
+    from minidl.doctor import run
+
+    raise typer.Exit(0 if run(_console()) else 1)
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Epochs of each peer that are timed.")] = 5,
+) -> None:
+    """Time a training step in minidl and in those of its peers that are installed, each in its own process.
+
+    Exit status 1 if a peer fails or computes something else.
+    """
+    from minidl.bench import run
+
+    raise typer.Exit(0 if run(_console(), rounds=rounds) else 1)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The directory for figures and tables.")] = Path("demo-out"),
@@ -56,14 +89,11 @@ def demo(
 
     Exit status 1 if minidl and Keras disagree by more than rounding explains.
     """
-    from rich.console import Console
-
     from minidl.demo import run
 
     _make_writable(out, "--out")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
     try:
-        ok = run(out, console, live=live, seeds=seeds, all_epochs=all_epochs)
+        ok = run(out, _console(), live=live, seeds=seeds, all_epochs=all_epochs)
     except ImportError as error:
         typer.echo(f"minidl demo: {error}", err=True)
         raise typer.Exit(2) from None

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidl"
 FLOORS = [
     "__main__",
     "cli",
-    "demo",
+    "bench demo doctor",
     "explain plots study traces",
     "oracle",
     "__init__",
