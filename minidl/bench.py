@@ -36,9 +36,9 @@ class Case:
 
 
 CASES = {
-    "4-4-4-1, batch 32": Case((4, 4, 4, 1), 32, 256),
-    "30-64-64-1, batch 32": Case((30, 64, 64, 1), 32, 256),
-    "784-256-128-1, batch 128": Case((784, 256, 128, 1), 128, 48),
+    "4-4-4-1, batch 32": Case((4, 4, 4, 1), 32, 128),
+    "30-64-64-1, batch 32": Case((30, 64, 64, 1), 32, 128),
+    "784-256-128-1, batch 128": Case((784, 256, 128, 1), 128, 24),
 }
 FLOOR = "matrix products alone"
 # What each peer needs beside minidl.

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import minidl
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 PACKAGES = (
-    "minidl numpy rich typer cupy-cuda12x cupy-cuda13x keras tensorflow tensorflow-cpu jax torch scikit-learn h5py "
+    "numpy rich typer cupy-cuda12x cupy-cuda13x keras tensorflow tensorflow-cpu jax torch scikit-learn h5py "
     "safetensors matplotlib threadpoolctl"
 ).split()
 THREAD_VARIABLES = "OPENBLAS_NUM_THREADS MKL_NUM_THREADS OMP_NUM_THREADS OPENBLAS_CORETYPE OPENBLAS_THREAD_TIMEOUT".split()
@@ -141,8 +143,8 @@ def gemm_speed_with(core_type: str) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of those of PACKAGES that are installed."""
-    found = {"Python": platform.python_version()}
+    """Of minidl, Python and those of PACKAGES that are installed."""
+    found = {"minidl": minidl.__version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -173,6 +175,7 @@ def gpu() -> tuple[bool, str]:
 
 def run(console: Console) -> bool:
     """Print it all; whether there is nothing to mend."""
+    from rich.markup import escape
     from rich.table import Table
 
     cpu, warnings = this_processor(), []
@@ -184,7 +187,7 @@ def run(console: Console) -> bool:
     table.add_row("processor", f"{cpu.name}, {cpu.cores} cores for this process")
     on_gpu, text = gpu()
     table.add_row("array backends", "NumPy" + (", CuPy" if on_gpu else ""))
-    table.add_row("GPU", text)
+    table.add_row("GPU", escape(text))
     speed = gemm_speed()
     try:
         blas = numpy_blas()
@@ -213,14 +216,15 @@ def run(console: Console) -> bool:
     if better is not None and blas is not None:
         there = gemm_speed_with(better)
         if there is not None and there > 1.1 * speed:
+            by = "OPENBLAS_CORETYPE makes OpenBLAS take" if os.environ.get("OPENBLAS_CORETYPE") else "OpenBLAS takes"
             warnings.append(
-                f"OpenBLAS took this processor for a {blas['architecture']}: with OPENBLAS_CORETYPE={better} matrix "
-                f"products run at {there:.0f} GFLOP/s instead of {speed:.0f}. Set it before Python starts: "
+                f"{by} this processor for a {blas['architecture']}: with OPENBLAS_CORETYPE={better} matrix products "
+                f"run at {there:.0f} GFLOP/s instead of {speed:.0f}. Set it before Python starts: "
                 f"export OPENBLAS_CORETYPE={better}"
             )
     console.print(table)
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if not warnings:
         console.print("[green]nothing to mend[/]")
     return not warnings
