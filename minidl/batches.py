@@ -74,7 +74,7 @@ class Rows:
         return rows
 
     def several(self, batches: int) -> Array:
-        """The rows of the next whole batches, so many at most; of a smaller one at the end, alone; none are left: ()."""
+        """The rows of the next whole batches, so many at most; of a smaller one at the end, alone; () after it."""
         whole = (len(self._order) - self._at) // self._size
         start, self._at = self._at, self._at + max(1, min(batches, whole)) * self._size
         return self._order[start : self._at]
@@ -261,6 +261,7 @@ class Epochs:
     def __iter__(self) -> Iterator[tuple[int, int, Iterator[Any]]]:
         """(first step, last step, where its batches come from) of each execution of an epoch."""
         steps = self._begin()
+        assert self._iterator is not None
         for first in range(0, steps, self.execution) if steps else itertools.count(0, self.execution):
             if self._known and self._seen >= self._known:
                 if self.steps_per_epoch:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.layers import Dense, Input
 from minidl.models import Sequential
 
 if TYPE_CHECKING:
@@ -249,7 +248,9 @@ def run(console: Console, *, rounds: int = 5, cases: list[str] | None = None, pe
             median = statistics.median(peer.times[case])
             floor = statistics.median(by_name[FLOOR].times[case]) if FLOOR in by_name else median
             same = peer.name == FLOOR or agrees(peer.losses[case], by_name["minidl"].losses[case])
-            row.append(f"{median / floor:.2f} ({median:.0f})" if same else f"loss {peer.losses[case]:.4f}: not the same")
+            row.append(
+                f"{median / floor:.2f} ({median:.0f})" if same else f"loss {peer.losses[case]:.4f}: not the same"
+            )
             ok = ok and same
         table.add_row(*row)
     console.print(table)

@@ -21,10 +21,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PACKAGES = (
-    "numpy rich typer cupy-cuda12x cupy-cuda13x keras tensorflow tensorflow-cpu jax torch scikit-learn h5py "
-    "safetensors matplotlib threadpoolctl"
-).split()
-THREAD_VARIABLES = "OPENBLAS_NUM_THREADS MKL_NUM_THREADS OMP_NUM_THREADS OPENBLAS_CORETYPE OPENBLAS_THREAD_TIMEOUT".split()
+    *(
+        "numpy",
+        "rich",
+        "typer",
+        "cupy-cuda12x",
+        "cupy-cuda13x",
+        "keras",
+        "tensorflow",
+        "tensorflow-cpu",
+        "jax",
+        "torch",
+    ),
+    *("scikit-learn", "h5py", "safetensors", "matplotlib", "threadpoolctl"),
+)
+VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_THREAD_TIMEOUT",
+)
 
 # OpenBLAS's names of its kernels, by the widest instructions that they use.
 AVX512_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
@@ -202,14 +219,14 @@ def run(console: Console) -> bool:
                 f"The BLAS uses {blas['num_threads']} threads on {cpu.cores} cores, where they wait for each other: "
                 f"set OPENBLAS_NUM_THREADS={cpu.cores}."
             )
-    settings = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    table.add_row("environment", ", ".join(settings) or "none of " + ", ".join(THREAD_VARIABLES))
+    settings = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    table.add_row("environment", ", ".join(settings) or "none of " + ", ".join(VARIABLES))
     table.add_row("matrix products", f"{speed:.0f} GFLOP/s (float32, 1024 × 1024)")
     if cpu.clock and cpu.flags:
         table.add_row(
             "theoretical peak",
-            f"{cpu.peak:.0f} GFLOP/s = {cpu.cores} cores × {cpu.clock:.2f} GHz × {cpu.flop_per_cycle} a cycle, of which "
-            f"{speed / cpu.peak:.0%} are reached. Assumed: the clock that the system reports, which may rise under "
+            f"{cpu.peak:.0f} GFLOP/s = {cpu.cores} cores × {cpu.clock:.2f} GHz × {cpu.flop_per_cycle} a cycle, of "
+            f"which {speed / cpu.peak:.0%} are reached. Assumed: the clock that the system reports, which may rise under "
             f"load, and two multiply-add units a core.",
         )
     better = None if blas is None else better_core_type(cpu, blas)

@@ -61,23 +61,25 @@ class FusedStep:
         self._layers = [layer for layer in model.flat_layers() if not isinstance(layer, Dropout) or layer.rate > 0]
         self._inputs = Inputs(rows, model.input_shape[-1], batches, np.dtype(model.dtype))
         kernels = iter([segment.start for segment in model.arena.segments if segment.name == "kernel"])
-        below, stages = self._inputs.outputs, []
+        below = self._inputs.outputs
+        stages: list[DenseStage | DropoutStage] = []
         for layer in self._layers[:-1]:
-            stage = (
-                DropoutStage(layer, below)
-                if isinstance(layer, Dropout)
-                else DenseStage(layer, below, model.arena, next(kernels))
-            )
-            below = stage.outputs
-            stages.append(stage)
+            if isinstance(layer, Dropout):
+                stages.append(DropoutStage(layer, below))
+            else:
+                assert isinstance(layer, Dense)
+                stages.append(DenseStage(layer, below, model.arena, next(kernels)))
+            below = stages[-1].outputs
         loss = SigmoidLoss if SigmoidLoss.fits(model) else AnyLoss
-        last = LastStage(self._layers[-1], below, model.arena, next(kernels), batches if loss is SigmoidLoss else 1)
+        top = self._layers[-1]
+        assert isinstance(top, Dense)
+        last = LastStage(top, below, model.arena, next(kernels), batches if loss is SigmoidLoss else 1)
         penalized = [
             (layer.parameters[name], layer.grads[name], regularizer)
             for layer in self._layers
             for name, regularizer in layer.regularizers.items()
         ]
-        values = [partial(regularizer, weights) for weights, _, regularizer in penalized]
+        values: Calls = [partial(regularizer, weights) for weights, _, regularizer in penalized]
         self._loss = loss(model, last, (batches, rows), values)
 
         def add_penalty_gradients() -> None:
@@ -85,8 +87,12 @@ class FusedStep:
                 gradient += model.optimizer.scale_loss(regularizer.gradient(weights))
 
         every = range(batches)
-        forwards = [*(stage.forward for stage in stages), last.forward, self._loss.forward]
-        backwards = [self._loss.backward, last.backward, *(stage.backward for stage in reversed(stages))]
+        forwards: list[list[Calls]] = [*(stage.forward for stage in stages), last.forward, self._loss.forward]
+        backwards: list[list[Calls]] = [
+            self._loss.backward,
+            last.backward,
+            *(stage.backward for stage in reversed(stages)),
+        ]
         self._forward = [[call for calls in forwards for call in calls[k % len(calls)]] for k in every]
         backwards += [[[add_penalty_gradients]]] if penalized else []
         self._backward = [[call for calls in backwards for call in calls[k % len(calls)]] for k in every]
@@ -275,9 +281,7 @@ class LastStage(DenseLayer):
             self.forward.append([partial(np.dot, self._columns(k % len(below.arrays)).T, self._weights, z)])
             if add_bias:
                 self.forward[-1].append(partial(np.add, z, self._bias, z))
-        self.backward = [
-            self._below_pre_activations(k, self.d_outputs) for k in range(len(below.arrays))
-        ]
+        self.backward = [self._below_pre_activations(k, self.d_outputs) for k in range(len(below.arrays))]
 
 
 class DropoutStage:
@@ -297,6 +301,7 @@ class DropoutStage:
             np.copyto(outputs, zero, where=dropped)
 
         def backward() -> None:
+            assert below.d_outputs is not None
             np.multiply(d_outputs, factor, below.d_outputs)
             np.copyto(below.d_outputs, zero, where=dropped)
 
@@ -467,7 +472,7 @@ class SigmoidLoss:
 
     def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
         self._model, self._last, self._penalties = model, last, penalties
-        batches, self._rows = shape
+        _, self._rows = shape
         self._z = z = last.z
         self._y, self._weight, self._counts = np.empty_like(z), np.empty(z.shape[:2], z.dtype), np.empty_like(z)
         self._of_rows = z.dtype.type(self._rows)
@@ -478,8 +483,9 @@ class SigmoidLoss:
         flat = z.reshape(len(z), self._rows)
         self._squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
         self._exact: list[Call] = [partial(self._loss_of, k) for k in range(len(z))]
-        metrics = model.compiled_metrics
+        metrics: list[Any] = model.compiled_metrics
         self._fused_metrics = all(type(metric) is BinaryAccuracy and metric.threshold == 0.5 for metric in metrics)
+        self._accuracies = metrics
 
     def _gradient(self, z: Array, y: Array, counts: Array) -> Calls:
         """(1 − y) − tail where z ≥ 0, else tail − y, with tail = t / (1 + t), times what each loss counts.
@@ -560,9 +566,9 @@ class SigmoidLoss:
         losses, z, y = self._total_losses(0, batches), self._z[:batches], self._y[:batches]
         if self._fused_metrics and not (self._weighted and model.weighted_count):
             model.loss_tracker.add_each(losses * rows, rows)
-            if model.compiled_metrics:
+            if self._accuracies:
                 matches = np.count_nonzero((ops.sigmoid(z) > 0.5) == y, axis=(1, 2))
-                for metric in model.compiled_metrics:
+                for metric in self._accuracies:
                     metric.add_each(matches, rows)
             return
         layer = self._last.layer  # where training.loss_inputs looks for logits
@@ -590,7 +596,7 @@ class Update:
 
 
 class AdamUpdate(Update):
-    """ops.adam_step over the arena, by pieces that stay in the cache, on several threads if it is large."""
+    """ops.adam_step over the arena, by pieces that stay in the cache."""
 
     def __init__(self, optimizer: Any, arena: Arena, batches: int) -> None:
         self._optimizer = optimizer
@@ -598,17 +604,12 @@ class AdamUpdate(Update):
         optimizer.build(arena)
         self._alphas = np.empty(batches, arena.dtype)
         bound = self._bind(arena)
-        self.calls = [
-            [
-                *(
-                    call
-                    for before, m, change, after in bound
-                    for call in (*before, partial(np.multiply, m, self._alphas[k, ...], change), *after)
-                ),
-                optimizer.count_batch,
-            ]
-            for k in range(batches)
-        ]
+        self.calls = []
+        for k in range(batches):
+            calls: Calls = []
+            for before, m, change, after in bound:
+                calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+            self.calls.append([*calls, optimizer.count_batch])
 
     @staticmethod
     def _constants_of(optimizer: Any) -> tuple[float, ...]:

@@ -1641,7 +1641,7 @@ def adam_alphas(dtype: type, *, steps: Sequence[int], learning_rate: Any, beta_1
     if min(steps) < 1:
         raise ValueError(f"adam: step counts from 1, got {min(steps)}. Pass iterations + 1.")
     one = dtype(1)
-    power_1, power_2 = (
+    power_1, power_2 = (  # type: ignore[var-annotated]
         np.array([math.pow(beta, step) for step in steps], dtype)
         for beta in (float(np.float32(beta_1)), float(np.float32(beta_2)))
     )

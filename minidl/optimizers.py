@@ -501,7 +501,11 @@ class Adam(_AdamFamily):
         scheduled = isinstance(self._learning_rate, LearningRateSchedule)
         rate = [self._rate_at(first + i) for i in range(steps)] if scheduled else self._learning_rate
         return ops.adam_alphas(
-            np.dtype(dtype).type, steps=range(first + 1, first + steps + 1), learning_rate=rate, beta_1=self.beta_1, beta_2=self.beta_2
+            np.dtype(dtype).type,
+            steps=range(first + 1, first + steps + 1),
+            learning_rate=rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
         )
 
     def update(self, arena: Arena, grads: Array) -> None:

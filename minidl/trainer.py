@@ -341,7 +341,7 @@ class Trainer(Layer):
     def _mapped_batches(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, size: int, shuffle: Any, check: batches.Check
     ) -> batches.ArrayBatches:
-        """Of a memory map in another dtype or order than the model takes: its rows are converted and checked batch by batch."""
+        """Of a memory map in another dtype or order than the model's: its rows are converted and checked by batch."""
         labels, weight = (None if a is None else np.asarray(a) for a in (y, sample_weight))
         check(x[:1], None if labels is None else labels[:1], None if weight is None else weight[:1], None)
         for name, array in (("y", labels), ("sample_weight", weight)):

@@ -171,9 +171,7 @@ def test_a_peer_that_computes_something_else_fails(monkeypatch):
 
     monkeypatch.setitem(bench.PEERS, "minidl, really", ())
     monkeypatch.setattr(bench.Peer, "time", another)
-    monkeypatch.setattr(
-        bench.Peer, "__init__", _as_minidl(bench.Peer.__init__)
-    )
+    monkeypatch.setattr(bench.Peer, "__init__", _as_minidl(bench.Peer.__init__))
     case = next(iter(bench.CASES))
     ok, text = printed(bench.run, rounds=1, cases=[case], peers=["minidl", "minidl, really"])
     assert not ok and "not the same" in text

@@ -14,7 +14,19 @@ from helpers import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import batches, callbacks, fused, interrupts, losses, metrics, ops, optimizers, regularizers, training, utils
+from minidl import (
+    batches,
+    callbacks,
+    fused,
+    interrupts,
+    losses,
+    metrics,
+    ops,
+    optimizers,
+    regularizers,
+    training,
+    utils,
+)
 from minidl.fused import FusedStep
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
@@ -225,7 +237,9 @@ def test_ctrl_c_ends_after_the_step(rng):
     whole = interrupts.Whole(None)
     whole.waiting = (2, None)
     step = FusedStep(model, 2, 3)
-    step.run(np.ones((6, 4), np.float32), np.ones((6, 1), np.float32), np.arange(6), None, check_finite=True, whole=whole)
+    step.run(
+        np.ones((6, 4), np.float32), np.ones((6, 1), np.float32), np.arange(6), None, check_finite=True, whole=whole
+    )
     assert model.optimizer.iterations == 1
 
 
