@@ -38,6 +38,7 @@ docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of 
 	$(python) docs/randomness.py
 	$(python) docs/notebook.py
 	$(python) docs/write_compatibility.py
+	$(python) docs/cases.py
 	$(python) docs/oracle.py
 
 help:  ## list the tasks

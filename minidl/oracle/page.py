@@ -154,7 +154,7 @@ def _model(model: Any) -> str:
 CURVES = 12  # tensors of which the drift is drawn: those farthest beyond what rounding makes
 
 
-def drift_figures(drift: Any) -> list[dict[str, str]]:
+def drift_figures(drift: Drift) -> list[dict[str, str]]:
     """A figure for each tensor of a free run: how far it drifted, beside the drift of rounding alone; in ULPs."""
     times = np.nan_to_num(np.asarray(drift.times), nan=np.inf, posinf=np.inf)
     chosen = sorted(np.argsort(-times, kind="stable")[:CURVES])
