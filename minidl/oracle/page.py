@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.oracle.drift import Drift
 from minidl.oracle.formulas import listings
 from minidl.oracle.report import Divergence, Report, Tally, gravest, number, plain, share_text, ulps_text
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND
