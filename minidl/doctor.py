@@ -226,8 +226,8 @@ def run(console: Console) -> bool:
         table.add_row(
             "theoretical peak",
             f"{cpu.peak:.0f} GFLOP/s = {cpu.cores} cores × {cpu.clock:.2f} GHz × {cpu.flop_per_cycle} a cycle, of "
-            f"which {speed / cpu.peak:.0%} are reached. Assumed: the clock that the system reports, which may rise under "
-            f"load, and two multiply-add units a core.",
+            f"which {speed / cpu.peak:.0%} are reached. Assumed: the clock that the system reports, which may rise "
+            f"under load, and two multiply-add units a core.",
         )
     better = None if blas is None else better_core_type(cpu, blas)
     if better is not None and blas is not None:
