@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidl"
 FLOORS = [
     "__main__",
     "cli",
-    "bench demo doctor",
+    "bench demo doctor pytest_plugin",
     "explain plots study traces",
     "oracle",
     "__init__",
