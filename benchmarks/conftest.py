@@ -35,6 +35,7 @@ def pytest_addoption(parser):
     group.addoption("--threads", type=int, default=len_of_cores(), help="of every peer; default: the cores")
     group.addoption("--rounds", type=int, default=9, help="of each comparison, interleaved; at least 3")
     group.addoption("--seconds", type=float, default=20, help="after which a comparison makes no more than 3 rounds")
+    group.addoption("--cold-rounds", type=int, default=3, help="of cold starts")
     group.addoption("--round-seconds", type=float, default=0.05, help="what a peer is timed for in a round, about")
 
 
@@ -65,7 +66,7 @@ def measured():
 @pytest.fixture
 def settings(request):
     get = request.config.getoption
-    return {"rounds": get("rounds"), "seconds": get("seconds"), "round_seconds": get("round_seconds")}
+    return {name: get(name) for name in ("rounds", "seconds", "round_seconds", "cold_rounds")}
 
 
 @pytest.fixture

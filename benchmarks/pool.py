@@ -5,6 +5,7 @@ While one is timed the others are stopped (SIGSTOP): their threads that still sp
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import verify
 from cases import MASKS, Case
-from peers import FLOOR, PEERS, Entry
+from peers import FLOOR, OTHERS, PEERS, Entry
 
 HERE = Path(__file__).parent
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -36,12 +37,18 @@ def environment(threads: int, more: dict[str, str] | None = None) -> dict[str, s
     return kept | {"PYTHONHASHSEED": "0"} | (more or {})
 
 
-def only_cores(threads: int) -> Callable[[], None] | None:
-    """To be called in a new process: XLA has a thread for each core that it may use."""
-    if not hasattr(os, "sched_setaffinity"):
+def in_new_process(threads: int) -> Callable[[], None] | None:
+    """To be called in a new process, on Linux: so many cores, as XLA has a thread for each; and it ends with this one."""
+    if not sys.platform.startswith("linux"):
         return None
     cores = sorted(os.sched_getaffinity(0))[:threads]
-    return lambda: os.sched_setaffinity(0, cores)
+    prctl, die_with_parent = ctypes.CDLL(None).prctl, 1
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cores)
+        prctl(die_with_parent, signal.SIGKILL)
+
+    return prepare
 
 
 class Worker:
@@ -56,7 +63,7 @@ class Worker:
             stderr=self._said,
             env=environment(threads, entry.environment | (more or {})),
             start_new_session=True,
-            preexec_fn=only_cores(threads),
+            preexec_fn=in_new_process(threads),
             cwd=HERE,
         )
         self._about: dict[str, Any] | None = None
@@ -118,7 +125,7 @@ class Pool:
         """These peers' workers, with those that are new started at the same time, and all others stopped."""
         for name in names:
             if name not in self.workers:
-                self.workers[name] = Worker(name, PEERS[name], self.threads, self._more)
+                self.workers[name] = Worker(name, (PEERS | OTHERS)[name], self.threads, self._more)
         for name in names:
             self.workers[name].resume()
             assert self.workers[name].about is not None

@@ -116,7 +116,7 @@ class Adam:
         t, found = self.t, []
         alpha = LEARNING_RATE * math.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
         epsilon = EPSILON * (math.sqrt(1 - BETA_2**t) if self.outer_epsilon else 1.0)
-        rounding = (t + 1) * U / (1 - BETA_2**t) + 2 * (t + 1) * U / (1 - BETA_1**t) + 12 * U
+        self.rounding = rounding = (t + 1) * U / (1 - BETA_2**t) + 2 * (t + 1) * U / (1 - BETA_1**t) + 12 * U
         for i, (g, d_g) in enumerate(of_gradients):
             d_g = d_g + TINY
             self.d_m[i] = BETA_1 * self.d_m[i] + (1 - BETA_1) * d_g + 4 * U * (abs(self.m[i]) + abs(g))
@@ -216,14 +216,17 @@ def check_masks(case: Case, states, *, outer_epsilon: bool = False) -> None:
 def free_run(case: Case, steps, weights, *, noise: np.random.Generator | None = None, outer_epsilon: bool = False):
     """The weights after training alone in float64 on the batches (x, y) of steps.
 
-    noise: each gradient off by up to its bound, at random: what a run in float32 may come to.
+    noise: each gradient off by up to its bound, at random, and α by a random part of its own, the same in the whole
+    run, since β is rounded once: what a run in float32 may come to.
     """
+    alpha_off = 0.0 if noise is None else noise.uniform(-1, 1)
     adam, weights = Adam(case, outer_epsilon=outer_epsilon), [w.astype(np.float64) for w in weights]
     for x, y in steps:
         found = gradients(case, weights, x, y)
         if noise is not None:
             found = [(g + d_g * noise.uniform(-1, 1, g.shape), d_g) for g, d_g in found]
-        weights = [w - update for w, (update, _) in zip(weights, adam.updates(found), strict=True)]
+        updates = adam.updates(found)
+        weights = [w - (1 + alpha_off * adam.rounding) * u for w, (u, _) in zip(weights, updates, strict=True)]
         if noise is not None:
             weights = [w + U * abs(w) * noise.uniform(-1, 1, w.shape) for w in weights]
     return weights
@@ -232,8 +235,8 @@ def free_run(case: Case, steps, weights, *, noise: np.random.Generator | None = 
 def check_run(case: Case, steps, weights, result, *, runs: int = 8, outer_epsilon: bool = False) -> float:
     """How far a whole run in float32 ends from the one in float64, over what is allowed. Errors: Wrong if above 1.
 
-    Allowed is four times the largest distance of a few runs whose every gradient and weight is off by random parts of
-    its bound (Monte Carlo arithmetic, Parker 1997); largest over each array, since the runs are few.
+    Allowed is four times the largest distance of a few runs whose every gradient, α and weight is off by random parts
+    of its bound (Monte Carlo arithmetic, Parker 1997); largest over each array, since the runs are few.
     """
     truth = free_run(case, steps, weights, outer_epsilon=outer_epsilon)
     rng = np.random.default_rng(SEED_OF_RUNS)

@@ -78,3 +78,6 @@ PEERS: dict[str, Entry] = {
     "scikit-learn, partial_fit": Entry("sklearn_step", {"mode": "partial_fit"}, ("sklearn",), penalties=False),
 }
 FITS = [name for name in PEERS if name.endswith(" fit")]
+
+# No peers, but processes of their own too.
+OTHERS = {"operations": Entry("operations")}
