@@ -36,14 +36,14 @@ class Entry:
         """What is not installed, and how to install it; None if all is there."""
         for name in self.needs:
             if importlib.util.find_spec(name) is None:
-                return f"{name} is not installed: pip install {INSTALL.get(name, name)}"
+                return f"{name} is not installed ({INSTALL.get(name, f'pip install {name}')})"
         return None
 
 
 INSTALL = {
-    "tensorflow": "tensorflow-cpu",
-    "torch": "torch --index-url https://download.pytorch.org/whl/cpu",
-    "sklearn": "scikit-learn",
+    "tensorflow": "pip install 'minidl[keras]'",
+    "torch": "its CPU build, see pytorch.org/get-started",
+    "sklearn": "pip install scikit-learn",
 }
 
 

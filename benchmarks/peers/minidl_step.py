@@ -2,7 +2,7 @@
 
 from minidl.fused import FusedStep
 
-import numpy as np  # after minidl, which may set up the BLAS  # isort: skip
+import numpy as np  # after minidl, which may set up the BLAS
 from peers import keras_names
 
 

@@ -9,7 +9,7 @@ import os
 
 from minidl import ops, random
 
-import numpy as np  # after minidl, which may set up the BLAS  # isort: skip
+import numpy as np  # after minidl, which may set up the BLAS
 import verify
 
 SIZE = 2**24  # of float32: 64 MiB an array, more than the caches hold
