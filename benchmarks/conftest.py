@@ -4,11 +4,9 @@ A worker measures its own time. pytest-benchmark gets it by a clock that stands 
 by a sample a round.
 """
 
-import os
-
 import pytest
 from peers import PEERS
-from pool import Pool
+from pool import Pool, cores
 
 from minidl import config
 
@@ -32,15 +30,11 @@ CLOCK = Clock()
 
 def pytest_addoption(parser):
     group = parser.getgroup("minidl's benchmarks")
-    group.addoption("--threads", type=int, default=len_of_cores(), help="of every peer; default: the cores")
+    group.addoption("--threads", type=int, default=cores(), help="of every peer; default: the cores")
     group.addoption("--rounds", type=int, default=9, help="of each comparison, interleaved; at least 3")
     group.addoption("--seconds", type=float, default=20, help="after which a comparison makes no more than 3 rounds")
     group.addoption("--cold-rounds", type=int, default=3, help="of cold starts")
     group.addoption("--round-seconds", type=float, default=0.05, help="what a peer is timed for in a round, about")
-
-
-def len_of_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def pytest_collection_modifyitems(items):

@@ -37,15 +37,20 @@ def environment(threads: int, more: dict[str, str] | None = None) -> dict[str, s
     return kept | {"PYTHONHASHSEED": "0"} | (more or {})
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_new_process(threads: int) -> Callable[[], None] | None:
     """To be called in a new process, on Linux: so many cores, as XLA has a thread for each; and it ends with this one."""
     if not sys.platform.startswith("linux"):
         return None
-    cores = sorted(os.sched_getaffinity(0))[:threads]
+    own = sorted(os.sched_getaffinity(0))[:threads]
     prctl, die_with_parent = ctypes.CDLL(None).prctl, 1
 
     def prepare() -> None:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, own)
         prctl(die_with_parent, signal.SIGKILL)
 
     return prepare
@@ -118,14 +123,14 @@ class Pool:
     """The workers of a run, each started when it is first wanted, and kept."""
 
     def __init__(self, threads: int, more: dict[str, str] | None = None) -> None:
-        self.threads, self._more = threads, more
+        self.threads, self.more = threads, more
         self.workers: dict[str, Worker] = {}
 
     def start(self, names: list[str]) -> dict[str, Worker]:
         """These peers' workers, with those that are new started at the same time, and all others stopped."""
         for name in names:
             if name not in self.workers:
-                self.workers[name] = Worker(name, (PEERS | OTHERS)[name], self.threads, self._more)
+                self.workers[name] = Worker(name, (PEERS | OTHERS)[name], self.threads, self.more)
         for name in names:
             self.workers[name].resume()
             assert self.workers[name].about is not None
@@ -228,8 +233,9 @@ def interleaved(tasks: dict[str, tuple[Worker, Callable[[Worker], float]]], *, r
 def step_task(worker: Worker, case: Case, *, round_seconds: float) -> Callable[[Worker], float]:
     """The seconds of a step, by rounds of about so long, each after an untimed step."""
     chunk = worker.ask("chunk")
-    worker.ask("run", chunk)  # whatever is compiled for this many steps
-    taken = worker.ask("time", "run", (1,) if chunk == 1 else (), chunk) / chunk
+    taken = worker.ask("time", "run", (), chunk) / chunk
+    if taken * chunk < 2 * round_seconds:
+        taken = worker.ask("time", "run", (), chunk) / chunk  # without what is compiled for this many steps
     steps = max(chunk, round(round_seconds / max(taken, 1e-7) / chunk) * chunk)
     first = (max(1, min(steps // 10, 100)),) if chunk == 1 else ()
     return lambda worker: worker.ask("time", "run", first, steps) / steps

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import statistics
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,7 @@ TITLES = {
     "cold_start": "Cold start",
     "growth": "Growth",
     "random": "Random numbers",
+    "gpu": "On a GPU",
 }
 
 # ----------------------------------------------------------------------------------------- the results
@@ -77,6 +79,34 @@ def machine(raw: dict[str, Any]) -> dict[str, Any]:
         "versions": {"numpy": metadata.version("numpy")},
         "blas": {},
     }
+
+
+def machine_info() -> dict[str, Any]:
+    """What pytest-benchmark's JSON says of the machine and the commit, without its host names and users."""
+    from datetime import UTC, datetime
+
+    from pytest_benchmark.utils import get_commit_info
+
+    try:
+        from cpuinfo import get_cpu_info
+    except ImportError:
+        brand = platform.processor() or "unknown"
+    else:
+        brand = (get_cpu_info() or {}).get("brand_raw", "unknown")
+    return {
+        "machine_info": {"cpu": {"brand_raw": brand}, "python_version": platform.python_version()},
+        "commit_info": get_commit_info(),
+        "datetime": datetime.now(UTC).isoformat(),
+        "threads": os.cpu_count(),
+    }
+
+
+def spread(samples: list[float]) -> dict[str, Any]:
+    """Median, quartiles and least of some samples, as pytest-benchmark's."""
+    if len(samples) < 2:
+        return {"rounds": len(samples), **dict.fromkeys(("median", "q1", "q3", "min"), samples[0])}
+    q1, middle, q3 = statistics.quantiles(samples, n=4, method="inclusive")
+    return {"rounds": len(samples), "median": middle, "q1": q1, "q3": q3, "min": min(samples)}
 
 
 # ------------------------------------------------------------------------------------------ the tables
@@ -191,7 +221,9 @@ def growth_tables(results: dict[str, Any]) -> list[str]:
         found = [slopes(rows) for rows in by_name.values()]
         cells = [f"{pair[0]:.2f} of {pair[1]:.2f}" if pair else "–" for pair in found]
         lines.append(f"| slope of the upper half, of that of the operations | {' | '.join(cells)} |")
-        reasons = {f"{row['group']}: {row['reason']}" for row in results.get("skipped", []) if row["group"].startswith(axis)}
+        reasons = {
+            f"{row['group']}: {row['reason']}" for row in results.get("skipped", []) if row["group"].startswith(axis)
+        }
         if reasons:
             first = min(reasons, key=lambda text: int(re.findall(r" (\d+):", text)[0]))
             lines += ["", f"Left out from {first}."]
@@ -207,13 +239,18 @@ def comparison(results: dict[str, dict[str, Any]]) -> str:
         for row in found["benchmarks"]:
             groups.setdefault(row["group"], {})[row["name"]] = row["median"]
         for row in found.get("skipped", []):
-            groups.setdefault(row["group"], {})[row["name"]] = "not offered" if "has no" in row["reason"] else "not installed"
+            groups.setdefault(row["group"], {})[row["name"]] = (
+                "not offered" if "has no" in row["reason"] else "not installed"
+            )
         plain = {group: rows for group, rows in groups.items() if "L1" not in group}
         noted = {group: rows for group, rows in groups.items() if "L1" in group}
         columns = [*plain, *[group for group in noted if group.startswith("A")]]
         titles = [group.partition(",")[0] + ("; L1, L2, dropout" if group in noted else "") for group in columns]
         names = list(dict.fromkeys(name for group in columns for name in groups[group]))
-        lines += [f"| time of a step / of its matrix products | {' | '.join(titles)} |", "|---|" + "---:|" * len(columns)]
+        lines += [
+            f"| time of a step / of its matrix products | {' | '.join(titles)} |",
+            "|---|" + "---:|" * len(columns),
+        ]
         for name in names:
             cells = []
             for group in columns:
@@ -227,11 +264,16 @@ def comparison(results: dict[str, dict[str, Any]]) -> str:
     if "cold_start" in results:
         rows = results["cold_start"]["benchmarks"]
         base = yardstick_of(rows)
-        lines += ["", "| from the start of Python to 50 epochs of the notebook's model | ratio | time | peak of memory |"]
+        lines += [
+            "",
+            "| from the start of Python to 50 epochs of the notebook's model | ratio | time | peak of memory |",
+        ]
         lines += ["|---|---:|---:|---:|"]
         for row in rows:
             ratio = ratio_of(row["median"] / base) if base else ""
-            lines.append(f"| {row['name']} | {ratio} | {seconds(row['median'])} | {row['peak_bytes'] / 2**20:.0f} MiB |")
+            lines.append(
+                f"| {row['name']} | {ratio} | {seconds(row['median'])} | {row['peak_bytes'] / 2**20:.0f} MiB |"
+            )
         for row in results["cold_start"].get("skipped", []):
             lines.append(f"| {row['name']} | – | {row['reason']} | |")
     return "\n".join(lines)

@@ -7,14 +7,14 @@ and additions it must do, stands beside it.
 
 import os
 
-from minidl import ops, random
+from minidl import cuda, ops, random
 
 import numpy as np  # after minidl, which may set up the BLAS
 import verify
 
 SIZE = 2**24  # of float32: 64 MiB an array, more than the caches hold
 ROWS, INPUTS, UNITS = 512, 2048, 2048
-COPY, PRODUCT = "NumPy copy", "NumPy product"
+COPY, PRODUCT = "copy", "product of square matrices"
 RATE = 0.5
 TINY = 1e-37
 
@@ -26,8 +26,6 @@ class Peer:
         self.size = int(os.environ.get("BENCHMARK_SIZE", SIZE))
         self.xp = np
         if device == "gpu":
-            from minidl import cuda
-
             self.xp = cuda.ready_cupy()
 
     def normal(self, *shape):
@@ -37,7 +35,7 @@ class Peer:
 
     def load(self, name):
         self.name, self.drawn, self.done = name, 0, 0
-        self.call, self.judge, self.bytes, self.flop = OPERATIONS[name](self)
+        self.call, self.judge, self.bytes, self.flop = (OPERATIONS | KERNELS)[name](self)
 
     def run(self, times):
         for _ in range(times):
@@ -109,16 +107,6 @@ def dropout(peer):
 
 
 def keep_flags(peer):
-    if peer.xp is not np:
-        from minidl import cuda
-
-        x, out, state = peer.normal(peer.size), peer.xp.empty(peer.size, np.float32), peer.xp.asarray([7, 3])
-
-        def on_device():
-            flags = random.dropout_mask((peer.size,), RATE, (7, 3))
-            peer.require(sample(out), np.where(sample(flags) > 0, sample(x) / (1 - RATE), 0), TINY)
-
-        return lambda: cuda.dropout(x, out, state, RATE), on_device, 8 * peer.size, 0
     found = [None]
 
     def run():
@@ -133,13 +121,37 @@ def keep_flags(peer):
     return run, judge, peer.size, 0
 
 
+def dropout_kernel(peer):
+    """kernels/dropout.cu, which draws the mask too."""
+    x, out, state = peer.normal(peer.size), peer.xp.empty(peer.size, np.float32), peer.xp.asarray([7, 3])
+
+    def judge():
+        flags = random.dropout_mask((peer.size,), RATE, (7, 3))
+        peer.require(sample(out), np.where(sample(flags) > 0, sample(x) / (1 - RATE), 0), verify.U * abs(sample(x)) * 2)
+
+    return lambda: cuda.dropout(x, out, state, RATE), judge, 8 * peer.size, 0
+
+
 def adam(peer):
+    return adam_by(peer, lambda *arrays: ops.adam_step(*arrays, step=3))
+
+
+def adam_kernel(peer):
+    """kernels/adam.cu, without penalties."""
+    alpha = peer.xp.full(1, 0.001 * np.sqrt(1 - 0.999**3) / (1 - 0.9**3), np.float32)
+    rest = (alpha, 1 - 0.9, 1 - 0.999, 1e-7, None, None, None, 0)
+    grid = cuda.blocks_for(peer.size)
+    return adam_by(peer, lambda *arrays: cuda.launch("adam_step_float32", grid, 256, *arrays, peer.size, *rest))
+
+
+def adam_by(peer, step):
+    """The third step of Adam, by step(param, grad, m, v)."""
     param, grad, m = (peer.normal(peer.size) for _ in range(3))
     v = abs(peer.normal(peer.size))
     start = [sample(a) for a in (param, grad, m, v)]
 
     def run():
-        ops.adam_step(param, grad, m, v, step=3)
+        step(param, grad, m, v)
 
     def judge():
         if peer.done != 1:
@@ -189,6 +201,21 @@ def product(forward):
     return make
 
 
+def product_kernel(peer):
+    """kernels/matmul.cu's matmul_blocked on a dense layer's product."""
+    a, b, out = peer.normal(ROWS, INPUTS), peer.normal(INPUTS, UNITS), peer.xp.empty((ROWS, UNITS), np.float32)
+    shape = (ROWS, UNITS, INPUTS, INPUTS, 1, UNITS, 1)
+
+    def judge():
+        left, right = host(a[:64]), host(b)
+        peer.require(out[:64], left.astype(np.float64) @ right, verify.product_error(left, 0.0, right, 0.0, 0.0))
+
+    def run():
+        cuda.launch("matmul_blocked_float32", (UNITS // 64, ROWS // 64), (16, 16), a, b, out, *shape)
+
+    return run, judge, 0, 2 * ROWS * INPUTS * UNITS
+
+
 def square_product(peer):
     a, b, out = peer.normal(2048, 2048), peer.normal(2048, 2048), peer.xp.empty((2048, 2048), np.float32)
 
@@ -226,3 +253,7 @@ OPERATIONS = {
     "dense_gradients": product("kernel"),
     "dense_backward": product("inputs"),
 }
+
+# On a GPU alone: minidl.cuda's kernels. dropout_mask is drawn by the processor, and has its kernel there.
+KERNELS = {"dropout.cu, mask drawn": dropout_kernel, "adam.cu": adam_kernel, "matmul.cu, blocked": product_kernel}
+ON_GPU = [name for name in OPERATIONS if name != "dropout_mask"] + list(KERNELS)
