@@ -42,7 +42,7 @@ class Case:
 
     @property
     def flop(self) -> int:
-        """Of the matrix products of a step: forward, the kernels' gradients, and the inputs' but for the first layer's."""
+        """Of a step's matrix products: forward, the kernels' gradients, and the inputs' but for the first layer's."""
         products = [inputs * units for inputs, units in self.layers]
         return 2 * self.batch * (3 * sum(products) - products[0])
 

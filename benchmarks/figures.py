@@ -11,7 +11,13 @@ from minidl.display import GREY, label, new_figure
 from minidl.plots import save
 
 # Okabe & Ito 2008; of each library one colour, minidl's the strongest.
-COLOURS = {"minidl": "#D55E00", "JAX": "#0072B2", "TensorFlow": "#E69F00", "torch": "#009E73", "scikit-learn": "#CC79A7"}
+COLOURS = {
+    "minidl": "#D55E00",
+    "JAX": "#0072B2",
+    "TensorFlow": "#E69F00",
+    "torch": "#009E73",
+    "scikit-learn": "#CC79A7",
+}
 THROUGH_FIT = {
     "minidl fit": "minidl",
     "Keras on JAX, fit": "JAX",
@@ -92,7 +98,11 @@ def growth(results: dict[str, Any]) -> Any:
     found = growths(results)
     figure = new_figure(3.9 * len(found), 4.4, "A training step as the network and the batch grow")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
-    titles = {"width": "width W: W-W-W-W-1, 128 rows", "batch": "batch B: 256-256-256-256-1", "depth": "depth D: 64 wide"}
+    titles = {
+        "width": "width W: W-W-W-W-1, 128 rows",
+        "batch": "batch B: 256-256-256-256-1",
+        "depth": "depth D: 64 wide",
+    }
     for axes, (axis, by_name) in zip(panels, found.items(), strict=True):
         for number, (name, rows) in enumerate(by_name.items()):
             floor = name.startswith("NumPy")

@@ -29,7 +29,12 @@ from peers import FLOOR, OTHERS, PEERS, Entry  # noqa: E402
 TORCH = ["torch, eager", "torch, fused Adam", "torch.compile"]
 STEPS = [FLOOR, "JAX, lax.scan", "JAX, jit a step", *TORCH]
 # Every library's own switch, and NVIDIA's for all of cuBLAS.
-TF32_OFF = {"NVIDIA_TF32_OVERRIDE": "0", "BENCHMARK_TF32": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "CUPY_TF32": "0"}
+TF32_OFF = {
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "BENCHMARK_TF32": "0",
+    "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    "CUPY_TF32": "0",
+}
 TF32_ON = {"BENCHMARK_TF32": "1", "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32", "CUPY_TF32": "1"}
 NOT_MEASURED = {
     "minidl, fit's step": "minidl does not train on a GPU yet",

@@ -1,10 +1,12 @@
 """Peers in processes of their own: started, verified, and timed in interleaved rounds.
 
-While one is timed the others are stopped (SIGSTOP): their threads that still spin, and their housekeeping, take nothing.
+While one is timed the others are stopped (SIGSTOP): their threads that still spin, and their housekeeping, take
+nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -43,7 +45,7 @@ def cores() -> int:
 
 
 def in_new_process(threads: int) -> Callable[[], None] | None:
-    """To be called in a new process, on Linux: so many cores, as XLA has a thread for each; and it ends with this one."""
+    """To be called in a new process, on Linux: so many cores, since XLA has a thread for each; it ends with this one."""
     if not sys.platform.startswith("linux"):
         return None
     own = sorted(os.sched_getaffinity(0))[:threads]
@@ -60,7 +62,7 @@ class Worker:
     """The process of one peer. Errors: RuntimeError with what the peer says, when a command fails."""
 
     def __init__(self, name: str, entry: Entry, threads: int, more: dict[str, str] | None = None) -> None:
-        self.name, self._said = name, tempfile.TemporaryFile()
+        self.name, self._said = name, tempfile.TemporaryFile()  # noqa: SIM115: closed by close()
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "worker.py"), entry.module, json.dumps(entry.options)],
             stdin=subprocess.PIPE,
@@ -111,10 +113,8 @@ class Worker:
 
     def close(self) -> None:
         """End it."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL) if CAN_STOP else self._process.kill()
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._said):
             file.close()

@@ -131,7 +131,8 @@ def described(about: dict[str, Any]) -> str:
     """The machine in a line."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items()))
     threads = f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}"
-    core_types = sorted({found for text in about["blas"].values() for found in re.findall(r"openblas \S+ (\w+)", text)})
+    texts = " ".join(about["blas"].values())
+    core_types = sorted(set(re.findall(r"openblas \S+ (\w+)", texts)))
     blas = f"; OpenBLAS for {', '.join(core_types)}" if core_types else ""
     return (
         f"{about['cpu']}, {about['cores']} cores, {threads}, {about['os']}; Python {about['python']}, {versions}{blas}; "

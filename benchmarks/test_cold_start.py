@@ -73,4 +73,6 @@ def measure_cold_starts(pool, names, settings):
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_cold_start(compare, pool, settings, name):
-    compare("cold start, 50 epochs of the notebook's model", name, lambda names: measure_cold_starts(pool, names, settings))
+    compare(
+        "cold start, 50 epochs of the notebook's model", name, lambda names: measure_cold_starts(pool, names, settings)
+    )

@@ -6,10 +6,9 @@ are verified.
 
 import pytest
 from cases import PENGUINS, SYNTHETIC, Case, describe
+from conftest import skip
 from peers import FITS, FLOOR, PEERS
 from pool import check_steps, interleaved
-
-from conftest import skip
 
 
 def measure_epochs(pool, names, case: Case, settings, *, epochs):

@@ -1,4 +1,4 @@
-"""How the time of a step grows with the width, the batch and the depth: powers of two, as far as memory and time go.
+"""How the time of a step grows with width, batch and depth: powers of two, as far as memory and time go.
 
 The networks: four layers, W-W-W-W-1, on 128 rows; 256-256-256-256-1 on B rows; 64 wide and D layers deep on 128 rows. Of
 fit's step, JAX's jitted one, and the matrix products alone. A size is left out where its arrays would fill a quarter of
@@ -9,10 +9,9 @@ import os
 
 import pytest
 from cases import Case
+from conftest import skip
 from peers import FLOOR, MINIDL_STEP
 from test_step import measure_steps
-
-from conftest import skip
 
 NAMES = [FLOOR, MINIDL_STEP, "JAX, jit a step"]
 SIZES = {

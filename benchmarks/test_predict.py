@@ -1,4 +1,4 @@
-"""(c) predict: the outputs of the network C for one row, for 128, and for 10,000; Keras's and minidl's in batches of 32."""
+"""(c) predict: the outputs of the network C for one row, for 128, and for 10,000; in batches of 32 by default."""
 
 import numpy as np
 import pytest

@@ -1,14 +1,13 @@
-"""(a) One training step: forward, binary cross-entropy, backward, Adam; plain, and with the notebook's L1, L2 and dropout.
+"""(a) One training step: forward, cross-entropy, backward, Adam; plain, and with the notebook's L1, L2 and dropout.
 
 A peer whose steps are not those of verify.py fails. The rows that say fit are a whole fit's time by its steps.
 """
 
 import pytest
 from cases import CASES, describe
+from conftest import skip
 from peers import PEERS
 from pool import check_steps, interleaved, step_task
-
-from conftest import skip
 
 SLOW = {"D", "E"}
 PLAIN = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES]

@@ -10,8 +10,8 @@ and its bound. So errors do not compound from step to step. The bounds are deriv
   the derivative may be 0 or 1;
 - the loss's gradient (σ(z) − y)/B: |σ′| ≤ ¼, and 16u for the sigmoid, the quotient and the ways to write it;
 - Adam: m and v are sums, each with its error; |α m/(√v + ε)| from the ends of the intervals of m and of v, and never
-  more than twice what Cauchy and Schwarz allow, α(1 − β₁)/√(1 − β₂)·√(Σ (β₁²/β₂)ᵏ); α from βᵗ, whose rounding is magnified
-  by 1/(1 − βᵗ).
+  more off than itself and what Cauchy and Schwarz allow, α(1 − β₁)/√(1 − β₂)·√(Σ (β₁²/β₂)ᵏ); α from βᵗ, whose rounding
+  is magnified by 1/(1 − βᵗ).
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The process of one peer: python worker.py MODULE OPTIONS, then commands as pickles on stdin, answers on stdout.
 
-A command is a tuple: its name, its arguments, its options. An answer is ("ok", result) or ("error", text). What the frameworks print
-goes to stderr.
+A command is a tuple: its name, its arguments, its options. An answer is ("ok", result) or ("error", text). What the
+frameworks print goes to stderr.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -18,8 +19,19 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-DISTRIBUTIONS = ("numpy", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch", "scikit-learn", "cupy-cuda12x",
-                 "cupy-cuda13x")  # fmt: skip
+# Of each distribution the module that shows that it was loaded.
+DISTRIBUTIONS = {
+    "numpy": "numpy",
+    "keras": "keras",
+    "tensorflow": "tensorflow",
+    "tensorflow-cpu": "tensorflow",
+    "jax": "jax",
+    "jaxlib": "jaxlib",
+    "torch": "torch",
+    "scikit-learn": "sklearn",
+    "cupy-cuda12x": "cupy",
+    "cupy-cuda13x": "cupy",
+}
 
 
 def main(module: str, options: str) -> None:
@@ -71,15 +83,11 @@ def about() -> dict:
     """Versions, and the libraries of matrix products with their threads and core type."""
     from threadpoolctl import threadpool_info
 
-    loaded = {name.partition(".")[0].replace("_", "-") for name in sys.modules}
     versions = {}
-    for name in DISTRIBUTIONS:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        if {"tensorflow-cpu": "tensorflow", "scikit-learn": "sklearn"}.get(name, name.partition("-cuda")[0]) in loaded:
-            versions[name] = version
+    for name, module in DISTRIBUTIONS.items():
+        if module in sys.modules:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions[name] = metadata.version(name)
     blas = [
         " ".join(str(info[key]) for key in ("internal_api", "version", "architecture") if info.get(key))
         + f", {info['num_threads']} threads"

@@ -1,5 +1,6 @@
 """The benchmarks' own logic: what is judged to be the same computation, tables and figures from results, skips."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def float32_steps(case, steps, *, masks=None, change=None):
 
 def judge(bench, case, states):
     lockstep = bench.verify.Lockstep(case)
-    return max(lockstep.check(before, after) for before, after in zip(states, states[1:], strict=False))
+    return max(lockstep.check(before, after) for before, after in itertools.pairwise(states))
 
 
 @pytest.mark.parametrize("name", ["A", "B", "C"])
@@ -160,7 +161,7 @@ def test_a_worker_measures_minidl_and_says_what_failed(bench):
         assert len(samples["minidl"]) == 3 and 0 < min(samples["minidl"]) < 0.1
         worker.resume()
         assert worker.about["versions"]["numpy"] == np.__version__
-        with pytest.raises(RuntimeError, match="minidl fit: (.|\n)*TypeError"):
+        with pytest.raises(RuntimeError, match=r"minidl fit: (.|\n)*TypeError"):
             worker.ask("run", "ten")
         assert worker.ask("chunk") == case.batches  # and goes on
     finally:
@@ -189,8 +190,14 @@ def raw_results(bench):
     def row(suite, group, name, median, **extra):
         stats = {"rounds": 5, "median": median, "q1": median * 0.9, "q3": median * 1.1, "min": median * 0.8}
         about = {"versions": {"jax": "9.9"}, "blas": "openblas 1.2.3 Zen, 2 threads"}
-        return {"fullname": f"/SECRET/benchmarks/test_{suite}.py::test[{name}]", "name": "test", "group": group,
-                "params": {"name": name}, "stats": stats, "extra_info": {"name": name, "about": about, **extra}}  # fmt: skip
+        return {
+            "fullname": f"/SECRET/benchmarks/test_{suite}.py::test[{name}]",
+            "name": "test",
+            "group": group,
+            "params": {"name": name},
+            "stats": stats,
+            "extra_info": {"name": name, "about": about, **extra},
+        }
 
     floor, rows = bench.peers.FLOOR, []
     for group, flop, base in (("A 4-4-4-1, batch 32", 1e3, 1e-5), ("C 784-256-128-1, batch 128", 1e8, 1e-3)):
@@ -208,7 +215,12 @@ def raw_results(bench):
         "threads": 2,
         "benchmarks": rows,
         "skipped": [
-            {"suite": "step", "group": "A 4-4-4-1, batch 32", "name": "torch, eager", "reason": "torch is not installed"},
+            {
+                "suite": "step",
+                "group": "A 4-4-4-1, batch 32",
+                "name": "torch, eager",
+                "reason": "torch is not installed",
+            },
             {"suite": "growth", "group": "width 128", "name": floor, "reason": "a step would take over 0.5 s"},
         ],
     }
@@ -223,7 +235,9 @@ def test_tables_from_a_small_json(bench):
     assert "OpenBLAS for Zen" in step and "2 threads" in step
     assert "| minidl fit | 1.25 | 1.25 ms | 1.12 ms – 1.38 ms | 5 |" in step
     assert "| torch, eager | – | torch is not installed | | |" in step
-    assert "| minidl fit | 1.00 | 500 ms | 450 ms – 550 ms | 5 | 50 MiB |" in bench.report.tables("x", kept["cold_start"])
+    assert "| minidl fit | 1.00 | 500 ms | 450 ms – 550 ms | 5 | 50 MiB |" in bench.report.tables(
+        "x", kept["cold_start"]
+    )
     growth = bench.report.tables("growth", kept["growth"])
     assert "1.50 of 2.00" in growth and "Left out from width 128: a step would take over 0.5 s." in growth
 

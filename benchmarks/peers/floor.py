@@ -22,7 +22,9 @@ class Peer:
         for i, (inputs, units) in enumerate(case.layers):
             a, kernel, d = normal(case.batch, inputs), self.kernels[i], normal(case.batch, units)
             pairs = [(a, kernel), (a.T, d), *([(d, kernel.T)] if i else [])]
-            self.products += [(left, right, self.xp.empty((len(left), right.shape[1]), np.float32)) for left, right in pairs]
+            self.products += [
+                (left, right, self.xp.empty((len(left), right.shape[1]), np.float32)) for left, right in pairs
+            ]
 
     def run(self, steps):
         for _ in range(steps):

@@ -18,7 +18,10 @@ class Peer:
         self.case, self.chunk, self.done = case, case.batches if self.scan else 1, 0
         x, y = case.data()
         parts = [(x[case.rows(i)], y[case.rows(i)]) for i in range(case.batches)]
-        self.x, self.y = jax.device_put(np.stack([x for x, _ in parts])), jax.device_put(np.stack([y for _, y in parts]))
+        self.x, self.y = (
+            jax.device_put(np.stack([x for x, _ in parts])),
+            jax.device_put(np.stack([y for _, y in parts])),
+        )
         self.parts = [(jax.device_put(x), jax.device_put(y)) for x, y in parts]
         weights = [jax.device_put(w) for w in case.weights()]
         zeros = lambda: [jnp.zeros_like(w) for w in weights]  # noqa: E731

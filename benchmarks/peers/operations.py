@@ -1,8 +1,8 @@
 """Single operations of minidl, on NumPy arrays or CuPy's, and what they are measured against: a copy, and a product.
 
 Each is right to 16 units in the last place of the formula's terms in float64, at places spread over its result; a
-product and a sum within the bound of a sum. How many bytes an operation must read and write, or how many multiplications
-and additions it must do, stands beside it.
+product and a sum within the bound of a sum. How many bytes an operation must read and write, or how many
+multiplications and additions it must do, stands beside it.
 """
 
 import os

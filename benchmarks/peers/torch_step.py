@@ -68,7 +68,13 @@ class Peer:
         return value
 
     def run(self, steps):
-        loss, update, zero, parts, batches = self.loss, self.update, self.optimizer.zero_grad, self.parts, self.case.batches
+        loss, update, zero, parts, batches = (
+            self.loss,
+            self.update,
+            self.optimizer.zero_grad,
+            self.parts,
+            self.case.batches,
+        )
         for i in range(self.done, self.done + steps):
             zero()
             loss(*parts[i % batches]).backward()
