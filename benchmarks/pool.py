@@ -45,7 +45,7 @@ def cores() -> int:
 
 
 def in_new_process(threads: int) -> Callable[[], None] | None:
-    """To be called in a new process, on Linux: so many cores, since XLA has a thread for each; it ends with this one."""
+    """To be called in a new process, on Linux: so many cores, as XLA has a thread for each; it ends with this one."""
     if not sys.platform.startswith("linux"):
         return None
     own = sorted(os.sched_getaffinity(0))[:threads]
@@ -62,7 +62,8 @@ class Worker:
     """The process of one peer. Errors: RuntimeError with what the peer says, when a command fails."""
 
     def __init__(self, name: str, entry: Entry, threads: int, more: dict[str, str] | None = None) -> None:
-        self.name, self._said = name, tempfile.TemporaryFile()  # noqa: SIM115: closed by close()
+        self.name = name
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "worker.py"), entry.module, json.dumps(entry.options)],
             stdin=subprocess.PIPE,

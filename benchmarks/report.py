@@ -135,8 +135,8 @@ def described(about: dict[str, Any]) -> str:
     core_types = sorted(set(re.findall(r"openblas \S+ (\w+)", texts)))
     blas = f"; OpenBLAS for {', '.join(core_types)}" if core_types else ""
     return (
-        f"{about['cpu']}, {about['cores']} cores, {threads}, {about['os']}; Python {about['python']}, {versions}{blas}; "
-        f"commit {about['commit']}, {about['date']}."
+        f"{about['cpu']}, {about['cores']} cores, {threads}, {about['os']}; Python {about['python']}, {versions}"
+        f"{blas}; commit {about['commit']}, {about['date']}."
     )
 
 
