@@ -10,7 +10,7 @@ import math
 import random as python_random
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,7 +62,8 @@ class ArrayBatches:
 class StreamBatches:
     """Batches that somebody else makes; each is checked when it comes.
 
-    start: gives an iterator over one pass. num_batches: of a pass, None if unknown.
+    start: gives an iterator over one pass. num_batches: of a pass, None if unknown. first: those of the first batches
+    that were fetched already.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class StreamBatches:
         num_batches: int | None,
         class_weight: Any = None,
         source: Any = None,
+        first: Sequence[Any] = (),
     ) -> None:
         self._check, self._start, self._class_weight, self._source = check, start, class_weight, source
+        self._first = first
         self.num_batches = num_batches
 
     def one_pass(self) -> Iterator[Any]:
@@ -83,6 +86,11 @@ class StreamBatches:
     def take(self, batch: Any) -> Batch:
         """One of them, checked. Errors: ValueError or TypeError for one that does not fit the model."""
         return self._check(*unpack(batch), self._class_weight)
+
+    def check_first(self) -> None:
+        """Check what was fetched already, before anything is begun. Errors: as take's."""
+        for batch in self._first:
+            self.take(batch)
 
     def on_epoch_begin(self) -> None:
         """Tell the source, if it listens."""
@@ -138,19 +146,31 @@ def stream(
     for name, value in of_arrays.items():
         if value is not None:
             raise ValueError(f"{where}: {name} comes with arrays; a {kind} yields it itself, in (x, y, sample_weight).")
+    if class_weight is not None:
+        for is_one, what in (
+            (isinstance(source, types.GeneratorType), "a generator"),
+            (type(source).__module__.startswith("torch."), "a torch DataLoader"),
+        ):
+            if is_one:
+                raise ValueError(f"{where}: class_weight does not go with {what}; yield (x, y, sample_weight).")
+    indexed = hasattr(source, "__getitem__") and (hasattr(source, "num_batches") or hasattr(source, "__len__"))
+    if shuffle and not (indexed and _number_of_batches(source) is not None):
+        warnings.warn(
+            f"{where}: `shuffle=True` was passed, but will be ignored since the data `x` was provided as a {kind}, "
+            f"which is expected to yield shuffled data. Pass shuffle=False.",
+            stacklevel=4,
+        )
     if isinstance(source, types.GeneratorType):
-        if class_weight is not None:
-            raise ValueError(f"{where}: class_weight does not go with a generator; yield (x, y, sample_weight).")
-        return StreamBatches(check, _of_generator(where, source), None)
-    if hasattr(source, "__getitem__") and (hasattr(source, "num_batches") or hasattr(source, "__len__")):
-        return StreamBatches(check, *_of_dataset(source, shuffle), class_weight, source)
-    if class_weight is not None and type(source).__module__.startswith("torch."):
-        raise ValueError(f"{where}: class_weight does not go with a torch DataLoader; yield (x, y, sample_weight).")
+        first = _first_of_generator(where, source)
+        # a generator cannot start anew: a further pass begins with its first two batches again, as in Keras
+        return StreamBatches(check, lambda: itertools.chain(first, source), None, first=first)
+    if indexed:
+        return _of_dataset(source, check, shuffle, class_weight)
     return StreamBatches(check, lambda: iter(source), _length(source), class_weight)
 
 
-def _of_generator(where: str, generator: Any) -> Callable[[], Iterator[Any]]:
-    """A generator cannot start anew: a further pass begins with its first two batches again, as in Keras."""
+def _first_of_generator(where: str, generator: Any) -> list[Any]:
+    """The first two batches, as many as Keras fetches to know their form."""
     first = list(itertools.islice(generator, 2))
     if not first:
         raise ValueError(f"{where}: the generator is empty; it must yield at least one batch.")
@@ -159,24 +179,32 @@ def _of_generator(where: str, generator: Any) -> Callable[[], Iterator[Any]]:
             f"{where}: a generator must yield tuples, (x,), (x, y) or (x, y, sample_weight); got a "
             f"{type(first[0]).__name__}."
         )
-    return lambda: itertools.chain(first, generator)
+    return first
 
 
-def _of_dataset(dataset: Any, shuffle: bool | str) -> tuple[Callable[[], Iterator[Any]], int | None]:
-    """The batches dataset[0], dataset[1], …, shuffled by Python's global generator, as Keras does."""
-    batches = dataset.num_batches if hasattr(dataset, "num_batches") else len(dataset)
-    if batches is None:
-        return lambda: (dataset[i] for i in itertools.count()), None
-    if batches < 1:
+def _number_of_batches(dataset: Any) -> int | None:
+    return dataset.num_batches if hasattr(dataset, "num_batches") else len(dataset)
+
+
+def _of_dataset(dataset: Any, check: Check, shuffle: bool | str, class_weight: Any) -> StreamBatches:
+    """The batches dataset[0], dataset[1], …, shuffled by Python's global generator, as Keras does.
+
+    The first two are fetched once more before, as Keras does to know their form.
+    """
+    batches = _number_of_batches(dataset)
+    if batches is not None and batches < 1:
         raise ValueError(f"the {type(dataset).__name__} has no batches.")
 
     def start() -> Iterator[Any]:
-        numbers = list(range(batches))
-        if shuffle:
-            python_random.shuffle(numbers)
+        numbers: Any = itertools.count()
+        if batches is not None:
+            numbers = list(range(batches))
+            if shuffle:
+                python_random.shuffle(numbers)
         return (dataset[i] for i in numbers)
 
-    return start, batches
+    first = [dataset[i] for i in range(2 if batches is None else min(2, batches))]
+    return StreamBatches(check, start, batches, class_weight, dataset, first)
 
 
 def _length(source: Any) -> int | None:

@@ -124,13 +124,31 @@ def positive_float(where: str, name: str, value: Any) -> float:
     return number
 
 
+def of_one(name: str, data: Any, key: str | None = None) -> Any:
+    """The one array that comes in a list or tuple of one, as Keras takes it, or in a dict of one under a key; or data.
+
+    Of x, a list of one array of one axis is one sample, as every list of samples is.
+    Errors: ValueError for a dict with other keys.
+    """
+    least = 2 if name == "x" else 1
+    if isinstance(data, (list, tuple)) and len(data) == 1 and len(getattr(data[0], "shape", ())) >= least:
+        return data[0]
+    if isinstance(data, dict) and key is not None:
+        if set(data) != {key}:
+            raise ValueError(
+                f"{name}: expected an array, or a dict with the one input's name {key!r}; got {list(data)}."
+            )
+        return data[key]
+    return data
+
+
 def as_array(name: str, data: Any) -> Array:
     """data as a NumPy array, in its own dtype, sharing its memory where that can be.
 
     Arrays with DLPack (torch, JAX, …) or __array__; pandas frames and series of numbers and bools, missing values as
     NaN; whatever else numpy.asarray takes.
-    Errors: TypeError for memory of a GPU, a sparse matrix, columns that hold no numbers (named), and what its library
-    does not give out; ValueError for rows of several lengths.
+    What is in a GPU's memory is copied. Errors: TypeError for a sparse matrix, columns that hold no numbers (named),
+    and what its library does not give out; ValueError for rows of several lengths.
     """
     if isinstance(data, np.ndarray):
         return data
@@ -144,11 +162,6 @@ def as_array(name: str, data: Any) -> Array:
         raise TypeError(f"{name}: sparse matrices are not supported; got {kind}. Pass {name}.toarray().")
     try:
         return _exported(data)
-    except _ElsewhereError as error:
-        raise TypeError(
-            f"{name}: the {kind} is not in the CPU's memory (DLPack device type {error}), and the model computes on "
-            f"the CPU. Copy it first: {name}.cpu() of torch, {name}.get() of CuPy."
-        ) from None
     except (BufferError, RuntimeError, TypeError) as error:
         raise TypeError(f"{name}: {kind} does not give its numbers out: {error}") from None
 
@@ -156,25 +169,38 @@ def as_array(name: str, data: Any) -> Array:
 _HOST_MEMORY = (1, 3, 11, 13)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged
 
 
-class _ElsewhereError(Exception):
-    """The memory is that of another device; the argument is DLPack's device type."""
-
-
 def _exported(data: Any) -> Array:
-    """data's memory by DLPack, or what its __array__ or numpy.asarray makes of it."""
+    """data's memory by DLPack, or what its __array__ or numpy.asarray makes of it; from a GPU, a copy of it.
+
+    Errors: TypeError for memory of another device that its library does not copy.
+    """
     if hasattr(data, "__dlpack__") and hasattr(data, "__dlpack_device__"):
         try:
             device = int(data.__dlpack_device__()[0])
         except ValueError as error:  # torch's "meta" tensors
             raise TypeError(error) from None
         if device not in _HOST_MEMORY:
-            raise _ElsewhereError(device)
+            return _copied_from(device, data)
         try:
             return np.from_dlpack(data)
         except (BufferError, RuntimeError, TypeError):
             if not hasattr(data, "__array__"):
                 raise
     return np.asarray(data)
+
+
+def _copied_from(device: int, data: Any) -> Array:
+    """A copy in the CPU's memory of what is on another device: by CuPy's get(), torch's cpu(), or by DLPack."""
+    for method in ("get", "cpu"):
+        if hasattr(data, method):
+            return np.asarray(getattr(data, method)())
+    try:
+        return np.from_dlpack(data, device="cpu")
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"it is not in the CPU's memory (DLPack device type {device}), where the model computes, and is not copied "
+            f"there: {error}. Copy it first"
+        ) from None
 
 
 def _pandas_array(name: str, data: Any) -> Array:
@@ -272,7 +298,8 @@ def labels(
     any_shape: bool = False,
     check_finite: bool = True,
 ) -> Array:
-    """y as an array of dtype and of the outputs' shape (samples, …, units); without the last axis if that is 1.
+    """y as an array of dtype and of the outputs' shape (samples, …, units); without the last axis if that is 1, or with
+    one of size 1 more.
 
     sparse: y holds class numbers, (samples, …) or (samples, …, 1), and is left in that shape. any_shape: so is what has
     another shape than the outputs, which a loss of one's own may take.
@@ -292,6 +319,8 @@ def labels(
         return array
     if array.shape == outputs[:-1] and units == 1:
         array = array[..., None]
+    elif array.shape == (*outputs, 1):
+        array = array[..., 0]
     if array.shape != outputs and not any_shape:
         raise ValueError(f"y: the model has {units} outputs, so y must be {outputs}; got {array.shape}.")
     return array
@@ -308,7 +337,8 @@ def weights_per_sample(
 ) -> Array | None:
     """The weights of the losses from sample_weight or class_weight; None where neither is given.
 
-    sample_weight: (samples,) or (samples, 1); of outputs (samples, …, units) also (samples, …), one for each loss.
+    sample_weight: one for each loss, (samples, …) or (samples, …, 1) of outputs (samples, …, units); an axis of size 1
+    stands for all, so that (samples, 1) is one for each sample.
     class_weight maps a class, the label rounded to an integer, to its weight; a class without one weighs 1.
     Errors: ValueError if both are given, or the length or shape is wrong.
     """
@@ -330,14 +360,16 @@ def weights_per_sample(
     if sample_weight is None:
         return None
     array = numeric_array("sample_weight", sample_weight, dtype, check_finite=check_finite)
-    if array.shape == (samples, 1) and len(outputs) == 2:
-        array = array[:, 0]
-    if array.shape not in ((samples,), outputs[:-1]) or len(array.shape) != len(outputs) - 1:
+    losses = outputs[:-1]
+    shape = array.shape[:-1] if array.ndim == len(losses) + 1 and array.shape[-1] == 1 else array.shape
+    fits = len(shape) == len(losses) and shape[0] == samples
+    if not fits or any(came not in (1, size) for came, size in zip(shape[1:], losses[1:], strict=True)):
         raise ValueError(
-            f"sample_weight must have one weight a {'sample' if len(outputs) == 2 else 'loss'}, shape {outputs[:-1]}; "
+            f"sample_weight must have one weight a {'sample' if len(outputs) == 2 else 'loss'}, shape {losses}; "
             f"got {array.shape}."
         )
-    return array
+    array = array.reshape(shape)
+    return array if shape == losses else np.broadcast_to(array, [size or 1 for size in losses])
 
 
 def same_shapes(where: str, names: list[str], expected: list[tuple[int, ...]], dtype: str, weights: Any) -> list[Array]:

@@ -110,6 +110,7 @@ def fits(model: Trainer) -> bool:
         and len(model.input_shape) == 2
         and loss.reduction not in (None, "none")
         and not draws_xla
+        and not training.runs_own_code(model)
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from minidl import random
 from minidl.backend import Array
-from minidl.batches import ArrayBatches, Batches, Epochs
+from minidl.batches import ArrayBatches, Batches, Epochs, OutOfData
 from minidl.callbacks import CallbackList, History, Logs
 from minidl.fused import FusedStep
 from minidl.interrupts import uncut
-from minidl.training import by_name, forward, metric_results, test_step, train_step
+from minidl.training import by_name, forward, metric_results, step_without_batch, test_step, train_step
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
@@ -80,9 +80,13 @@ def _train_epoch(model: Trainer, epochs: Epochs, step: Callable[[Any], None], ho
     with uncut() as whole, epochs.until_data_end():
         for first, last, iterator in epochs:
             hooks.on_train_batch_begin(first)
-            for batch in epochs.next_batches(iterator):
-                with whole:
-                    step(batch)
+            try:
+                for batch in epochs.next_batches(iterator):
+                    with whole:
+                        step(batch)
+            except OutOfData:
+                step_without_batch(model)
+                raise
             hooks.on_train_batch_end(last, lambda: metric_results(model))
             if model.stop_training:
                 return

@@ -363,10 +363,17 @@ class Model(Trainer):
     def _input_dtype(self) -> str:
         return self._layers[0].dtype if self._layers else self.dtype
 
+    def _input_name(self) -> str | None:
+        return None if self._input is None else self._input.name
+
+    def _output_name(self) -> str | None:
+        return self._layers[-1].name if self._layers else None
+
     def checked_features(self, x: Any, *, check_finite: bool) -> Array:
         """x as an array that fits the model; builds the model if this is its first data."""
         if not self._layers:
             raise ValueError(f"{self.name}: a model without layers has nothing to compute; add one first.")
+        x = checks.of_one("x", x, self._input_name())
         shape = None if self._input is None else self._input.batch_shape[1:]
         array = checks.features(x, self._layers[0].dtype, shape, check_finite=check_finite)
         if not self.built:

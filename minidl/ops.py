@@ -1811,7 +1811,7 @@ def nadam_step(
     one, half, decay, beta = dtype(1), dtype(0.5), dtype(np.float32(0.96)), dtype(np.float32(beta_1))
     mu = beta * (one - half * dtype(math.pow(decay, step)))
     mu_next = beta * (one - half * dtype(math.pow(decay, step + 1)))
-    u_product[...] = u_product * dtype(beta_1) * (one - half * dtype(math.pow(dtype(0.96), step)))
+    nadam_product_step(u_product, step=step, beta_1=beta_1)
     product = dtype(u_product)
     beta_v = dtype(np.float32(beta_2))
     m += (grad - m) * (one - beta)
@@ -1819,6 +1819,15 @@ def nadam_step(
     m_hat = (m * mu_next) / (one - product * mu_next) + (grad * (one - mu)) / (one - product)
     v_hat = v / (one - dtype(math.pow(beta_v, step)))
     param -= (m_hat * dtype(learning_rate)) / (xp.sqrt(v_hat) + dtype(epsilon))
+
+
+def nadam_product_step(u_product: Array, *, step: int, beta_1: float = 0.9) -> None:
+    """The first line of nadam_step, U ← U μₜ, of which only U is kept; writes u_product, of shape (), in place.
+
+    dtype: a float type. Source: keras.optimizers.Nadam._backend_update_step.
+    """
+    dtype = u_product.dtype.type
+    u_product[...] = u_product * dtype(beta_1) * (dtype(1) - dtype(0.5) * dtype(math.pow(dtype(0.96), step)))
 
 
 def rmsprop_step(

@@ -40,6 +40,7 @@ class Optimizer:
     # parameter follow each other. Each is an attribute once built. scalars: numbers that the rule keeps, 1 at first.
     groups: tuple[tuple[str, ...], ...] = ()
     scalars: tuple[str, ...] = ()
+    needs_step: ClassVar[bool] = False  # whether the rule depends on the number of the step
     config_names: ClassVar[tuple[str, ...]] = ()
     averages: Array
     accumulated_gradients: Array
@@ -316,10 +317,32 @@ class Optimizer:
             grads = ops.clip_by_global_norm(grads, global_clipnorm=self.global_clipnorm)
         elif self.clipvalue is not None:
             grads = ops.clip_by_value(grads, clipvalue=self.clipvalue)
+        self._decay(arena)
+        self.update(arena, grads)
+
+    def _decay(self, arena: Arena) -> None:
         if self.weight_decay is not None:
             for part in self._decayed:
                 ops.weight_decay_step(arena.theta[part], weight_decay=self.weight_decay, learning_rate=self.rate)
-        self.update(arena, grads)
+
+    def apply_without_gradients(self, arena: Arena) -> None:
+        """What a step on TensorFlow does that waits for no gradient: see training.step_without_batch.
+
+        The weights decay, a rule's own numbers move on, accumulated gradients are dropped where an update is due, and
+        the step is counted; but not where it only accumulates and the rule needs its number, which comes last then.
+        """
+        self.build(arena)
+        steps = self.gradient_accumulation_steps
+        if steps is None or (self._batches + 1) % steps == 0:
+            self._decay(arena)
+            self.update_without_gradients()
+            if steps is not None:
+                self.accumulated_gradients[...] = 0
+        if steps is None or not (self.needs_step or isinstance(self._learning_rate, LearningRateSchedule)):
+            self._batches += 1
+
+    def update_without_gradients(self) -> None:
+        """The part of the update rule that waits for no gradient: nothing, but for rules with scalars."""
 
     def update(self, arena: Arena, grads: Array) -> None:
         """The update rule, for step iterations + 1."""
@@ -407,6 +430,7 @@ class _AdamFamily(Optimizer):
     """The arguments of Adam and its relatives: beta_1, beta_2 in [0, 1) and epsilon ≥ 0."""
 
     config_names: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon")
+    needs_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -529,6 +553,10 @@ class Nadam(_AdamFamily):
     def update(self, arena: Arena, grads: Array) -> None:
         """ops.nadam_step over the whole arena."""
         ops.nadam_step(arena.theta, grads, self.m, self.v, self.u_product, **self._settings)
+
+    def update_without_gradients(self) -> None:
+        """ops.nadam_product_step."""
+        ops.nadam_product_step(self.u_product, step=self.updates + 1, beta_1=self.beta_1)
 
 
 class RMSprop(Optimizer):

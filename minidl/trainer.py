@@ -42,6 +42,14 @@ class Trainer(Layer):
         """The float type that the model takes its inputs in."""
         raise NotImplementedError
 
+    def _input_name(self) -> str | None:
+        """The name of the input, under which its data may come in a dict."""
+        raise NotImplementedError
+
+    def _output_name(self) -> str | None:
+        """The name of the output, under which its loss may come in a dict."""
+        raise NotImplementedError
+
     def gather_if_frozen_or_thawed(self) -> None:
         """Make the arena anew if other layers are trained now."""
         raise NotImplementedError
@@ -79,12 +87,13 @@ class Trainer(Layer):
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f"compile: jit_compile must be True, False or 'auto'; got {jit_compile!r}.")
         for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
-            if value is not None and not isinstance(value, (list, tuple)):
+            if value is not None and not isinstance(value, (list, tuple, dict)):
                 raise ValueError(f"compile: {name} must be a list; got {value!r}. Write {name}=[{value!r}].")
         if run_eagerly and jit_compile is True:
             warnings.warn("compile: run_eagerly=True switches jit_compile=True off.", stacklevel=2)
             jit_compile = False
-        loss, loss_weight = _of_one_output("loss", loss), _loss_weight(_of_one_output("loss_weights", loss_weights))
+        output = self._output_name()
+        loss, loss_weight = _of_one_output("loss", loss, output), _loss_weight(loss_weights, output)
         metrics, weighted_metrics = _flat(metrics), _flat(weighted_metrics)
         by_shape = losses_module.by_shape(loss)
         found = optimizers_module.get(optimizer), None if by_shape or loss is None else losses_module.get(loss)
@@ -194,13 +203,15 @@ class Trainer(Layer):
         return ["loss", *(["compile_metrics"] if self._metric_identifiers else [])]
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """The loss and the metrics since they were reset, by name."""
+        """The loss and the metrics since they were reset, by name. Errors: ValueError before the first data."""
         self._require_compiled("get_metrics_result")
+        if self._label_shape is None and self._metric_identifiers:
+            raise ValueError("get_metrics_result: there are no metrics yet; fit or evaluate the model first.")
         return training.metric_results(self)
 
     @property
     def metrics(self) -> list[metrics_module.Metric]:
-        """The running mean of the loss, then the metrics of compile()."""
+        """The running mean of the loss, then the metrics of compile(), which Keras wraps in one, CompileMetrics."""
         return [self.loss_tracker, *self.compiled_metrics]
 
     def reset_metrics(self) -> None:
@@ -268,7 +279,7 @@ class Trainer(Layer):
         if validation_data is None and validation_split:
             if batches.yields_batches(x):
                 raise ValueError(f"fit: validation_split needs arrays to cut; got x of type {type(x).__name__}.")
-            rows = _rows(x, y, sample_weight)
+            rows = _rows(*self._of_one(x, y, sample_weight))
             (x, y, sample_weight), held_out = batches.split_validation(rows, validation_split)
         data = self._batches("fit", x, y, sample_weight, class_weight, batch_size, steps, shuffle, check_finite)
         size = batch_size
@@ -312,9 +323,13 @@ class Trainer(Layer):
             return self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
 
         if batches.yields_batches(x):
-            return batches.stream(
+            data = batches.stream(
                 where, x, check, shuffle=shuffle, class_weight=class_weight, y=y, sample_weight=sample_weight
             )
+            _say_that_streams_have_batches(where, batch_size)
+            data.check_first()
+            return data
+        x, y, sample_weight = self._of_one(x, y, sample_weight)
         if batch_size is None and steps is not None:
             size = max(1, math.ceil(len(x) / steps)) if hasattr(x, "__len__") else loops.DEFAULT_BATCH_SIZE
         else:
@@ -339,8 +354,28 @@ class Trainer(Layer):
 
         return batches.ArrayBatches((x, labels, weight), size, shuffle, later)
 
+    def _of_one(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """The three of the model's one input and output, each of which may come in a list of one, x in a dict too."""
+        key = self._input_name()
+        return checks.of_one("x", x, key), checks.of_one("y", y), checks.of_one("sample_weight", sample_weight)
+
     def _checked(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, *, check_finite: bool) -> batches.Batch:
-        """x, y and weights as arrays of the model's dtype that fit the model; builds it if this is its first data."""
+        """x, y and weights as arrays of the model's dtype that fit the model; builds it if this is its first data.
+
+        Errors leave the loss that "crossentropy" stands for open.
+        """
+        before = (self._loss, self._label_shape) if self.compiled else None
+        try:
+            return self._checked_and_resolved(x, y, sample_weight, class_weight, check_finite)
+        except BaseException:
+            if before is not None:
+                self._loss, self._label_shape = before
+            raise
+
+    def _checked_and_resolved(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, check_finite: bool
+    ) -> batches.Batch:
+        x, y, sample_weight = self._of_one(x, y, sample_weight)
         array = self.checked_features(x, check_finite=check_finite)
         if y is None:
             raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
@@ -387,11 +422,13 @@ class Trainer(Layer):
         return_dict: bool = False,
         *,
         check_finite: bool = True,
+        **kwargs: Any,
     ) -> Any:
         """The loss, penalties included, and the metrics at inference: [loss, metric, …], or a dict by name.
 
         A model without metrics returns the loss alone. steps: of so many batches. Arguments and errors: as fit's.
         """
+        checks.refuse_unknown("evaluate", kwargs, ("batch_size", "callbacks", "return_dict", "sample_weight", "steps"))
         self._require_compiled("evaluate")
         _one_of("evaluate", "verbose", verbose, ("auto", 0, 1, 2))
         steps = _steps("evaluate", "steps", steps)
@@ -423,8 +460,11 @@ class Trainer(Layer):
             return self.checked_features(x, check_finite=check_finite), None, None
 
         data: batches.Batches
+        x = checks.of_one("x", x, self._input_name())
         if batches.yields_batches(x):
             data = batches.stream("predict", x, check)
+            _say_that_streams_have_batches("predict", batch_size)
+            data.check_first()
         elif isinstance(x, np.memmap) and x.dtype != self._input_dtype():
             data = batches.ArrayBatches(
                 (x, None, None),
@@ -484,10 +524,19 @@ class Trainer(Layer):
         return self.forward(self.checked_features(x, check_finite=check_finite), training=False)
 
 
-def _of_one_output(name: str, value: Any) -> Any:
-    """An argument for the model's one output, which may come in a list of one."""
+def _say_that_streams_have_batches(where: str, batch_size: Any) -> None:
+    if batch_size is not None:
+        warnings.warn(f"{where}: batch_size is ignored; x yields batches of its own size.", stacklevel=4)
+
+
+def _of_one_output(name: str, value: Any, output: str | None) -> Any:
+    """An argument for the model's one output, which may come in a list of one, or a dict by the output's name."""
     if isinstance(value, dict):
-        raise NotImplementedError(f"compile: {name} by the outputs' names is not supported; the model has one output.")
+        if len(value) != 1 or output not in (None, *value):
+            raise ValueError(
+                f"compile: {name} must have the one output's name as its key, {output!r}; got {list(value)}."
+            )
+        return next(iter(value.values()))
     if isinstance(value, (list, tuple)):
         if len(value) != 1:
             raise ValueError(f"compile: {name} must be one for the model's one output; got {len(value)}.")
@@ -495,12 +544,18 @@ def _of_one_output(name: str, value: Any) -> Any:
     return value
 
 
-def _loss_weight(value: Any) -> float | None:
+def _loss_weight(value: Any, output: str | None) -> float | None:
+    if isinstance(value, (int, np.integer)):
+        raise ValueError(f"compile: loss_weights must be a float, or a list of one number; got {value!r}.")
+    value = _of_one_output("loss_weights", value, output)
     return None if value is None else checks.finite_float("compile", "loss_weights", value)
 
 
 def _flat(metrics: Any) -> Any:
-    """metrics of the one output, which may come in a list of one list."""
+    """metrics of the one output, which may come in a list of one list, or in a dict by outputs, whatever its keys."""
+    if isinstance(metrics, dict):
+        lists = (value if isinstance(value, (list, tuple)) else [value] for value in metrics.values())
+        return [metric for found in lists for metric in found]
     return metrics[0] if metrics and len(metrics) == 1 and isinstance(metrics[0], (list, tuple)) else metrics
 
 
@@ -524,8 +579,10 @@ def _steps(where: str, name: str, value: Any) -> int | None:
 
 
 def _validation_freq(value: Any) -> Any:
-    if isinstance(value, (list, tuple, set)) and all(isinstance(epoch, int) for epoch in value):
+    if isinstance(value, list) and all(isinstance(epoch, int) for epoch in value):
         return value
+    if isinstance(value, (tuple, set, list)):
+        raise ValueError(f"fit: validation_freq must be an integer or a list of integers; got {value!r}.")
     return checks.positive_int("fit", "validation_freq", value)
 
 

@@ -7,8 +7,11 @@ train_step is one of these; the layers, the loss and the optimizer hold the form
 from __future__ import annotations
 
 import collections
+import contextlib
+import inspect
 import math
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,10 +38,28 @@ def train_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None, 
         raise diverged(model, loss)
     backward(model, y, y_pred, sample_weight)
     add_penalty_gradients(model)
-    model.optimizer.apply(model.arena)
-    apply_constraints(model)
+    update(model)
     finish_step(model)
     update_metrics(model, loss, y, y_pred, sample_weight)
+
+
+def step_without_batch(model: Trainer) -> None:
+    """What Keras on TensorFlow does of a training step when the data turn out to be at their end.
+
+    The compiled graph asks for the batch and meanwhile runs all that does not wait for it: seeds move on, the weights
+    decay, the step is counted. Then there is no batch, and the rest is dropped. So a fit on batches of unknown
+    number counts one step more in every epoch that runs out of them, on which Adam's bias corrections, schedules and
+    the coming dropout masks depend. Not so in eager mode, under XLA, or with several steps an execution.
+    Source: measured, keras 3.15.1 on TensorFlow 2.21.0; Trainer._make_function in keras.src.backend.tensorflow.
+    """
+    if model.jit_compile or model.run_eagerly or model.steps_per_execution > 1:
+        return
+    if config.random_stream() != "tensorflow":
+        return
+    for layer in model.flat_layers():
+        layer.skip_draw()
+    if model.arena.size:
+        model.optimizer.apply_without_gradients(model.arena)
 
 
 def test_step(model: Trainer, x: Array, y: Array, sample_weight: Array | None) -> None:
@@ -201,6 +222,34 @@ def add_penalty_gradients(model: Trainer) -> None:
         if layer.trainable:
             for name, regularizer in layer.regularizers.items():
                 layer.grads[name] += model.optimizer.scale_loss(regularizer.gradient(layer.parameters[name]))
+
+
+def update(model: Trainer) -> None:
+    """The optimizer's step, then the constraints; nothing of it, if code of the user's own fails in it."""
+    with undone_on_error(model) if runs_own_code(model) else contextlib.nullcontext():
+        model.optimizer.apply(model.arena)
+        apply_constraints(model)
+
+
+@contextlib.contextmanager
+def undone_on_error(model: Trainer) -> Iterator[None]:
+    """What is inside changes the trained weights and the optimizer, or if it fails leaves them as they were."""
+    model.optimizer.build(model.arena)
+    theta, state = model.arena.theta.copy(), model.optimizer.get_state()
+    try:
+        yield
+    except BaseException:
+        model.arena.theta[...] = theta
+        model.optimizer.set_state(state)
+        raise
+
+
+def runs_own_code(model: Trainer) -> bool:
+    """Whether an update runs a constraint, an optimizer or a learning-rate schedule that is not minidl's."""
+    constraints = [constraint for layer in model.flat_layers() for constraint in layer.constraints.values()]
+    parts = [*constraints, model.optimizer, model.optimizer.learning_rate_argument]
+    kinds = (part if inspect.isfunction(part) else type(part) for part in parts)
+    return any(kind.__module__.partition(".")[0] not in ("minidl", "numpy") for kind in kinds)
 
 
 def apply_constraints(model: Trainer) -> None:

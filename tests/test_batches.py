@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_same
 
-from minidl import batches, callbacks, config, losses, training, utils
+from minidl import batches, callbacks, config, initializers, losses, optimizers, training, utils
 from minidl.batches import ArrayBatches, Epochs, OutOfData, StreamBatches
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
@@ -117,7 +117,7 @@ class Told(utils.PyDataset):
 def test_a_dataset_is_told_of_epochs():
     data = Told()
     model().fit(data, epochs=2, shuffle=False, verbose=0)
-    assert data.seen == ["end", *["begin", 0, 1, 2, "end"] * 2]
+    assert data.seen == [0, 1, "end", *["begin", 0, 1, 2, "end"] * 2]  # two batches are looked at before, as by Keras
 
 
 def test_a_dataset_s_batches_are_shuffled_by_python_s_generator():
@@ -125,7 +125,7 @@ def test_a_dataset_s_batches_are_shuffled_by_python_s_generator():
     built = model()
     utils.set_random_seed(4)
     built.fit(data, epochs=2, verbose=0)
-    orders = [[i for i in data.seen if isinstance(i, int)][at : at + 3] for at in (0, 3)]
+    orders = [[i for i in data.seen if isinstance(i, int)][at : at + 3] for at in (2, 5)]
     utils.set_random_seed(4)
     import random as python_random
 
@@ -254,6 +254,34 @@ def test_a_bad_batch_leaves_the_weights_of_the_step_before(name):
     found.fit(X, Y, verbose=0)
 
 
+def test_a_first_batch_that_does_not_fit_is_refused_before_anything_is_begun():
+    begun = []
+    told = callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(1))
+    for data in (((x, Y) for x in (X[:, :3], X)), (pair for pair in [(X, Y[:3])])):
+        built = model()
+        with pytest.raises(ValueError, match=r"features|same number"):
+            built.fit(data, shuffle=False, callbacks=[told], verbose=0)
+        assert not begun and not built.has_run and built.optimizer.iterations == 0
+
+
+def test_a_refused_fit_leaves_open_which_crossentropy_is_meant():
+    built = Sequential([Input((4,)), Dense(3, activation="softmax")])
+    built.compile("adam", "crossentropy")
+    with pytest.raises(ValueError, match="class"):
+        built.fit(X, np.full(10, 7), verbose=0)
+    one_hot = np.eye(3)[np.arange(10) % 3]
+    assert np.isfinite(built.fit(X, one_hot, verbose=0).history["loss"]).all()
+    assert isinstance(built.loss, losses.CategoricalCrossentropy)
+
+
+def test_what_a_stream_does_not_heed_is_said():
+    pairs = [(X, Y)]
+    with pytest.warns(UserWarning, match="fit: batch_size is ignored; x yields batches"):
+        model().fit(Again(pairs), batch_size=3, shuffle=False, verbose=0)
+    with pytest.warns(UserWarning, match="fit: `shuffle=True` was passed, but will be ignored .* provided as a Again"):
+        model().fit(Again(pairs), verbose=0)
+
+
 def test_no_batches():
     class Empty(Told):
         def __len__(self):
@@ -330,6 +358,63 @@ def test_a_failure_leaves_the_weights_of_the_last_finished_step(plant, monkeypat
     assert found.optimizer.iterations == steps
     found.fit(X, Y, verbose=0)
     assert np.isfinite(found.evaluate(X, Y, verbose=0))
+
+
+class FailsIn(optimizers.SGD):
+    """At the third step, with the weights half changed."""
+
+    def update(self, arena, grads):
+        super().update(arena, grads)
+        if self.updates == 2:
+            raise RuntimeError("planted")
+
+
+class FailsAt(optimizers.schedules.LearningRateSchedule):
+    """At the third step, asked the second time: after the weight decay."""
+
+    def __init__(self):
+        self.asked = itertools.count()
+
+    def __call__(self, step):
+        if step == 2 and next(self.asked) == 1:
+            raise RuntimeError("planted")
+        return 0.01
+
+
+def fails_thirdly(result):
+    calls = itertools.count(1)
+
+    def constraint(weights):
+        return result(weights) if next(calls) == 3 else weights
+
+    return constraint
+
+
+def planted(weights):
+    raise RuntimeError("planted")
+
+
+OWN_CODE = {
+    "optimizer": (lambda: FailsIn(0.01, momentum=0.5, weight_decay=0.1), None, RuntimeError),
+    "schedule": (lambda: optimizers.SGD(FailsAt(), momentum=0.5, weight_decay=0.1), None, RuntimeError),
+    "constraint": (lambda: optimizers.Adam(), lambda: fails_thirdly(planted), RuntimeError),
+    "constraint's shape": (lambda: optimizers.Adam(), lambda: fails_thirdly(np.ravel), ValueError),
+}
+
+
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_an_update_in_which_one_s_own_code_fails_is_undone(name):
+    optimizer, constraint, error = OWN_CODE[name]
+    init = {"kernel_initializer": initializers.GlorotUniform(seed=1)}
+    built = Sequential([Input((4,)), Dense(3, **init), Dense(1, **init, kernel_constraint=constraint and constraint())])
+    built.compile(optimizer(), "mse")
+    states = []
+    told = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: states.append(built.get_state()))
+    with pytest.raises(error):
+        built.fit(X, Y, batch_size=2, shuffle=False, callbacks=[told], verbose=0)
+    assert len(states) == 2
+    for key, value in built.get_state().items():
+        assert_same(value, states[-1][key])
 
 
 def test_a_stream_says_what_it_cannot_use():

@@ -111,6 +111,9 @@ class Layer:
         Apart from forward, so that a step that fails changes nothing.
         """
 
+    def skip_draw(self) -> None:
+        """Move on as if the random numbers of one training forward had been drawn: nothing, unless the layer draws."""
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again, by Keras's names; without the weights."""
         found: dict[str, Any] = {

@@ -22,6 +22,11 @@ class _Drawing(Layer):
         self.seed_generator = random.SeedGenerator(seed) if draws else None
         self.built = True  # it has no parameters to wait for
 
+    def skip_draw(self) -> None:
+        """Leave out the next step's numbers: moves the seed's counter on by one, as drawing them would."""
+        if self.seed_generator is not None:
+            self.seed_generator.next()
+
     def _draw_normal(self, shape: tuple[int, ...], mean: float, stddev: float) -> Array:
         """The next step's normal numbers; moves the seed's counter on by one."""
         assert self.seed_generator is not None
@@ -53,6 +58,11 @@ class Dropout(_Drawing):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
+
+    def skip_draw(self) -> None:
+        """Leave out the next step's mask."""
+        if self.rate < 1.0:  # with rate 1 none is drawn
+            super().skip_draw()
 
     def draw_mask(self, shape: tuple[int, ...]) -> Array:
         """The next step's mask for inputs of this shape, True = kept; moves the seed's counter on by one."""
