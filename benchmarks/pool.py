@@ -191,10 +191,7 @@ def check_steps(worker: Worker, case: Case, *, steps: int = 3, operand: float = 
 
 def check_equal(got: list[Any], expected: list[Any], what: str) -> None:
     """Whether these are the same arrays. Errors: verify.Wrong."""
-    same = len(got) == len(expected) and all(
-        g.dtype == e.dtype and np.array_equal(g, e) for g, e in zip(got, expected, strict=True)
-    )
-    if not same:
+    if not verify.same(got, expected):
         raise verify.Wrong(f"{what} are not those that were given.")
 
 
