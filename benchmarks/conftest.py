@@ -31,8 +31,8 @@ CLOCK = Clock()
 def pytest_addoption(parser):
     group = parser.getgroup("minidl's benchmarks")
     group.addoption("--threads", type=int, default=cores(), help="of every peer; default: the cores")
-    group.addoption("--rounds", type=int, default=9, help="of each comparison, interleaved; at least 3")
-    group.addoption("--seconds", type=float, default=20, help="after which a comparison makes no more than 3 rounds")
+    group.addoption("--rounds", type=int, default=7, help="of each comparison, interleaved; at least 3")
+    group.addoption("--seconds", type=float, default=6, help="after which a comparison makes no more than 3 rounds")
     group.addoption("--cold-rounds", type=int, default=3, help="of cold starts")
     group.addoption("--round-seconds", type=float, default=0.05, help="what a peer is timed for in a round, about")
 

@@ -14,6 +14,7 @@ class Peer:
 
     def load(self, case):
         self.case, keras = case, self.keras
+        keras.utils.clear_session()  # the models of other cases go
         self.chunk = case.batches if self.mode == "fit" else 1
         self.x, self.y = case.data()
         regularizers, layers = keras.regularizers, keras.layers
