@@ -54,7 +54,7 @@ def steps(results: dict[str, Any]) -> Any:
     by_name: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], []).append((row["flop"], row["median"] * 1e6, row["group"].split()[0]))
-    figure = new_figure(11, 5.2, "One training step: the nearer to the dashed line, the better")
+    figure = new_figure(11, 6, "One training step: the nearer to the dashed line, the better")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, title, names in zip(panels, ("through fit", "step by step"), (THROUGH_FIT, STEP_BY_STEP), strict=True):
         floor = next((sorted(points) for name, points in by_name.items() if name.startswith("NumPy")), [])
@@ -76,7 +76,7 @@ def steps(results: dict[str, Any]) -> Any:
         axes.set_xscale("log")
         axes.set_yscale("log")
         label(axes, title=title, x="operations of the step's matrix products (flop)", y="time of a step (µs)")
-        axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+        axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
         named = {name: flop for points in by_name.values() for flop, _, name in points}
         top = axes.secondary_xaxis("top")
         top.set_xticks(list(named.values()), list(named))
@@ -96,7 +96,7 @@ def coordinates(points: list[tuple[float, float, str]]) -> tuple[list[float], li
 def growth(results: dict[str, Any]) -> Any:
     """Time over width, batch and depth, all logarithmic, with the fitted slopes beside those of the operations."""
     found = growths(results)
-    figure = new_figure(3.9 * len(found), 4.4, "A training step as the network and the batch grow")
+    figure = new_figure(3.9 * len(found), 4.8, "A training step as the network and the batch grow")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     titles = {
         "width": "width W: W-W-W-W-1, 128 rows",
@@ -122,7 +122,5 @@ def growth(results: dict[str, Any]) -> Any:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         label(axes, title=titles[axis], x=axis, y="time of a step (µs)" if axes is panels[0] else "")
-        axes.legend(frameon=False, fontsize=7.5, loc="upper left")
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high * 6)  # room for the legend
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     return figure

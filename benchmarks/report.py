@@ -329,6 +329,7 @@ def main(*arguments: str) -> None:
         (results / f"{name}.json").write_text(text, encoding="utf-8")
     write_readme(HERE / "README.md", results)
     write_comparison(HERE.parent / "README.md", results)
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
     import figures
 
     figures.draw_all(read(results), HERE / "figures")
