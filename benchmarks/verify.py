@@ -36,7 +36,8 @@ class Wrong(AssertionError):
 
 def sum_error(n: int) -> float:
     """cₙ."""
-    return min(n * U / (1 - n * U), math.expm1(LAMBDA * math.sqrt(n) * U + n * U**2))
+    likely = math.expm1(LAMBDA * math.sqrt(n) * U + n * U**2)
+    return min(n * U / (1 - n * U), likely) if n * U < 1 else likely
 
 
 def product_error(a, d_a, b, d_b, operand: float | None) -> np.ndarray:
