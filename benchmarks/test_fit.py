@@ -31,7 +31,7 @@ def measure_epochs(pool, names, case: Case, settings, *, epochs):
 
 @pytest.mark.parametrize("name", [FLOOR, *FITS])
 def test_an_epoch_of_the_penguins(request, compare, pool, settings, name):
-    group = "an epoch of 10, 266 penguins, L1 and L2"
+    group = "an epoch of the penguins, L1 and L2 (of 10)"
     if not PEERS[name].penalties:
         skip(request, group, name, "has no L1")
 
