@@ -27,6 +27,7 @@ from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Case
 U = 2.0**-24
 TF32 = 2.0**-11  # of an operand that was rounded to 10 bits
 LAMBDA = 9.0
+NO_BOUND = 1e15  # of very deep networks: then only Adam's own largest update bounds a step
 TINY = 1e-37  # below it float32 has fewer digits, or none
 
 
@@ -55,7 +56,7 @@ def product_error(a, d_a, b, d_b, operand: float | None) -> np.ndarray:
     bound = ((c * (a + d_a)) + d_a).astype(np.float32) @ wide_b
     if not np.isscalar(d_b):
         bound += a.astype(np.float32) @ d_b.astype(np.float32)
-    return bound.astype(np.float64) * (1 + 2**-10) + TINY
+    return np.minimum(bound.astype(np.float64) * (1 + 2**-10) + TINY, NO_BOUND)
 
 
 def forward(case: Case, weights, x, masks=None, operand: float | None = 0.0):
