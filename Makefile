@@ -11,7 +11,7 @@ install = $(python) -m pip install --quiet --disable-pip-version-check --editabl
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test check bench bench-all docs help
+.PHONY: demo test check faults bench bench-all docs help
 
 demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/
 	$(python) -m minidl demo --out demo-out $(ARGS)
@@ -24,6 +24,9 @@ check: $(VENV)/.stamp-check  ## lint, formatting and types
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy minidl
+
+faults: $(VENV)/.stamp-test,keras  ## plant every fault in Keras and see that the oracle names it (half an hour)
+	PYTHONPATH=tests $(python) -m faults $(ARGS)
 
 benchmark = $(python) -m pytest benchmarks --benchmark-only --benchmark-columns=median --benchmark-json=.benchmarks/latest.json
 
@@ -42,6 +45,8 @@ docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of 
 	$(python) docs/randomness.py
 	$(python) docs/notebook.py
 	$(python) docs/write_compatibility.py
+	$(python) docs/cases.py
+	$(python) docs/oracle.py
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

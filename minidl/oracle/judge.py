@@ -1,0 +1,1007 @@
+"""Lock-step: each operation of a recorded step is run again on the trainer's own inputs, and compared to its bound.
+
+Nothing compounds: a layer is judged on the outputs that were recorded of the layer before it, a slot on the recorded
+gradient, a weight on the recorded slots. What was not observed is said to be so, and what follows from it is judged by
+the balls that the operations before it lead to: for a step of which only the weights and slots around it are known,
+through the whole step.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl import checks, config, metrics, random, training
+from minidl.backend import Array
+from minidl.layers import Dropout, GaussianDropout, GaussianNoise, Layer
+from minidl.layers.regularization import AlphaDropout
+from minidl.oracle import balls, layer_bounds, loss_bounds, noise_bounds, optimizer_bounds
+from minidl.oracle.balls import CHUNK, Arithmetic, Ball
+from minidl.oracle.steps import (
+    BIT_EQUAL,
+    DIVERGENT,
+    NOT_OBSERVED,
+    QUANTITIES,
+    WITHIN_BOUND,
+    Check,
+    Element,
+    State,
+    Step,
+)
+from minidl.schedules import LearningRateSchedule
+
+
+class Judge:
+    """Judges the steps of one fit of a model, in order.
+
+    model: a compiled, built minidl model like the trainer's; it is written to. data: (x, y) or (x, y, sample_weight) of
+    the whole fit, weights of classes included; with it the rows of each batch are checked, in the order that seed and
+    shuffle predict on TensorFlow, or, where that is not known (seed None, another backend), that each comes once an
+    epoch. The backend is that of config.random_stream().
+    Errors: NotImplementedError, naming it, for a layer, loss, regularizer, constraint or optimizer without a bound.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        data: tuple[Any, ...] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | str = True,
+        seed: int | None = None,
+    ) -> None:
+        check_model(model)
+        self.model, self.arithmetic = model, Arithmetic.of(model.dtype)
+        self.layers: list[Layer] = model.flat_layers()
+        self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
+        self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
+        self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
+        self._one_thread = _one_thread()
+        _keep_freed_memory()
+
+    def judge(self, step: Step) -> list[Check]:
+        """All that there is to say of a step, in the order in which a step computes it."""
+        with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
+            return _StepJudge(self, step).run()
+
+    def _mean_names(self) -> list[str]:
+        return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def _one_thread() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """A context in which NumPy's products take one thread, where threadpoolctl is installed; else one without effect.
+
+    Beside the threads of Keras, which spin while they wait, several take many times as long as one.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext
+    return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed arrays for the next ones, instead of faulting their pages in again each time.
+
+    It does so up to the size of the largest block that was freed, 32 MiB at most. Source: mallopt(3), on
+    M_MMAP_THRESHOLD. Elsewhere this is of no effect.
+    """
+    np.empty(2**25 - 2**13, np.uint8)  # freed at once
+
+
+def check_model(model: Any) -> None:
+    """Raise NotImplementedError, with the reason, for a model of which a part has no bound."""
+    for layer in model.flat_layers():
+        layer_bounds.check_layer(layer)
+        if layer.dtype != model.dtype:
+            raise NotImplementedError(f"no error bound for the layer {layer.name!r} of another dtype than the model's.")
+        found = [*layer.regularizers.values(), layer.activity_regularizer]
+        for regularizer in found:
+            if regularizer is not None:
+                loss_bounds.check_regularizer(regularizer)
+        for constraint in layer.constraints.values():
+            optimizer_bounds.check_constraint(constraint)
+    names = [layer.name for layer in model.flat_layers()]
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise NotImplementedError(
+            f"two layers are called {twice[0]!r}: what was recorded of them cannot be told apart."
+        )
+    loss_bounds.check_loss(model.loss)
+    if model.loss.dtype != model.dtype:
+        raise NotImplementedError(f"no error bound for the loss {model.loss.name!r} of another dtype than the model's.")
+    optimizer_bounds.check_optimizer(model.optimizer)
+
+
+def judge_start(model: Any, weights: dict[str, Array]) -> list[Check]:
+    """The initial weights of a model that was made from the trainer's seed, against the trainer's: bit for bit.
+
+    weights: "layer/name" -> array, as State.weights. Random weights are predicted exactly, so there is no bound.
+    """
+    found = []
+    for layer in model.flat_layers():
+        for name, own in _weights_of(layer).items():
+            got = weights.get(f"{layer.name}/{name}")
+            if got is None:
+                found.append(_not_observed("weight", layer.name, name, -1, "the trainer has no such weight"))
+            else:
+                found.append(_exactly("weight", layer.name, name, -1, got, own, "the initializer, from its seed"))
+    return found
+
+
+_SHOWN = 8  # elements of a divergent tensor that a check lists
+
+
+def _weights_of(layer: Layer) -> dict[str, Array]:
+    return {**layer.parameters, **layer.state}
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+def _not_observed(quantity: str, layer: str | None, name: str, step: int, reason: str) -> Check:
+    return Check(quantity, layer, name, step, NOT_OBSERVED, reason=reason)
+
+
+def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, own: Any, what: str) -> Check:
+    """Numbers that are predicted, not computed: equal in every bit, or divergent."""
+    got, own = np.asarray(got), np.asarray(own)
+    if got.shape != own.shape:
+        reason = f"shape {got.shape}, expected {own.shape}: {what}"
+        return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, reason=reason)
+    differs = _differs(got, own)
+    if not differs.any():
+        return Check(quantity, layer, name, step, BIT_EQUAL, reason=what)
+    place = tuple(int(i) for i in np.argwhere(differs)[0])
+    reason = f"{int(differs.sum())} of {differs.size} differ from {what}"
+    found = Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, place=place, bound=0.0, reason=reason)
+    found.got, found.expected, found.truth = float(got[place]), float(own[place]), float(own[place])
+    for other in np.argwhere(differs)[:_SHOWN]:
+        at = tuple(int(i) for i in other)
+        found.elements.append(Element(at, float(got[at]), float(own[at]), float(own[at]), 0.0))
+    return found
+
+
+def _differs(got: Array, own: Array) -> Array:
+    """Where the bits differ, but for those of a zero's sign or of a NaN."""
+    differs = np.asarray(got != own)
+    if got.dtype.kind == "f" and differs.any():
+        differs &= ~(np.isnan(got) & np.isnan(own))
+    return differs
+
+
+def _compare(
+    quantity: str,
+    layer: str | None,
+    name: str,
+    step: int,
+    got: Any,
+    own: Any,
+    ball: Ball,
+    formula: str,
+    inputs: dict[str, Any] | None = None,
+    own_ball: Ball | None = None,
+    at: Array | None = None,
+) -> Check:
+    """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place.
+
+    own_ball: where minidl's own result is of other numbers than what was recorded, its ball. at: the flat places that
+    the balls are of; at all others the recorded and minidl's own are known to be equal.
+    """
+    arithmetic = ball.arithmetic
+    got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
+    shape = ball.shape if at is None else own.shape
+    if got.shape != shape:
+        reason = f"shape {got.shape}, expected {shape}"
+        return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
+    if not ball.value.size:
+        return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
+    flat, own_flat = (one.reshape(-1) if at is None else one.reshape(-1)[at] for one in (got, own))
+    ball = ball.reshape(-1)
+    own_ball = None if own_ball is None else own_ball.reshape(-1)
+    found = _worst(flat, own_flat, ball, own_ball)
+
+    def place_of(index: Any) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(index if at is None else at[index], shape))
+
+    verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
+    reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
+    if found.unbounded:
+        what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
+        reason = f"{reason}; {what}" if reason else what
+    worst, place = found.index, place_of(found.index)
+    truth = ball.value[worst]
+    unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
+    wide = flat[worst].astype(arithmetic.wide)
+    elements = []
+    if verdict == DIVERGENT:
+        share = _share(flat, ball, _differs(flat, own_flat))
+        for i in np.argsort(-share, kind="stable")[:_SHOWN]:
+            if share[i] > 1:
+                numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
+                elements.append(Element(place_of(i), *(float(number) for number in numbers)))
+    named = (inputs or {}).items()
+    given = {key: np.asarray(value(place) if callable(value) else value[place]) for key, value in named}
+    return Check(
+        quantity,
+        layer,
+        name,
+        step,
+        verdict,
+        ulps=float(np.abs(wide - truth) / unit) if np.isfinite(wide) else np.inf,
+        share=found.share,
+        own_share=found.own_share,
+        place=place,
+        got=float(wide),
+        expected=float(own_flat[worst]),
+        truth=float(truth),
+        bound=float(ball.radius[worst]),
+        inputs=given,
+        formula=formula,
+        reason=reason,
+        elements=elements,
+    )
+
+
+@dataclass
+class _Worst:
+    """Of a tensor: whether it is minidl's own in every bit, its worst element, and how many have which fault."""
+
+    same: bool = True
+    index: int = 0
+    share: float = -1.0
+    own_share: float = 0.0
+    beyond: int = 0
+    unbounded: int = 0
+
+
+def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
+    """Of flat arrays, a cache's worth of elements at a time."""
+    found = _Worst()
+    for start in range(0, got.size, CHUNK):
+        at = slice(start, start + CHUNK)
+        part, own_part, held = got[at], own[at], ball[at]
+        differs = _differs(part, own_part)
+        same = not differs.any()
+        share = _share(part, held, differs)
+        index = int(share.argmax())
+        worst = float(share[index])
+        if worst > found.share:
+            found.share, found.index = worst, start + index
+        if worst > 1:
+            found.beyond += int((share > 1).sum())
+        if not same:
+            found.same = False
+            if held.radius.max() == np.inf:
+                found.unbounded += int((held.unbounded & differs).sum())
+        if not same or own_ball is not None:
+            share = _share(own_part, held if own_ball is None else own_ball[at], differs)
+            worst = float(share.max())
+        found.own_share = max(found.own_share, worst)
+    return found
+
+
+def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
+    """ball.share(numbers), but 0 where the recorded and minidl's are the same infinity or NaN."""
+    share: Array = numbers - ball.value
+    np.abs(share, out=share)
+    share /= np.maximum(ball.radius, _LEAST)
+    if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+        return share
+    return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
+
+
+_LEAST, _MOST = (
+    1e-300,
+    1e30,
+)  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+# ------------------------------------------------------------------------------------------------ batch
+
+
+class _Rows:
+    """The rows of the data in the order in which they should come."""
+
+    def __init__(self, data: tuple[Any, ...], batch_size: int | None, shuffle: bool | str, seed: int | None) -> None:
+        self.arrays = [None if part is None else np.asarray(part) for part in (*data, None)[:3]]
+        assert self.arrays[0] is not None
+        self.samples = len(self.arrays[0])
+        self.batch_size = batch_size or 32
+        self.order: Array | None = None
+        if not shuffle:
+            self.order = np.arange(self.samples)
+        elif seed is not None and config.random_stream().startswith("tensorflow"):
+            by_batch = shuffle == "batch"
+            self.order = (
+                random.batch_shuffle_orders(self.samples, self.batch_size, seed)
+                if by_batch
+                else random.shuffle_order(self.samples, seed)
+            )
+        self._left: collections.Counter[bytes] = collections.Counter()
+
+    def expected(self, step: Step) -> list[Array | None] | None:
+        """x, y and the weights of a batch, where the order is known."""
+        if self.order is None:
+            return None
+        rows = self.order[step.batch * self.batch_size : (step.batch + 1) * self.batch_size]
+        return [None if part is None else part[rows] for part in self.arrays]
+
+    def strangers(self, step: Step, dtype: str) -> int:
+        """How many rows of the batch are none of those that the epoch has left."""
+        parts = [part for part in self.arrays if part is not None]
+        if step.batch == 0:
+            self._left = collections.Counter(_row_keys(parts, self.samples, dtype))
+        batch = [part for part, known in zip((step.x, step.y, step.sample_weight), self.arrays, strict=True)
+                 if known is not None and part is not None]  # fmt: skip
+        if len(batch) != len(parts):
+            return 0
+        unknown = 0
+        for key in _row_keys(batch, len(batch[0]), dtype):
+            unknown += not self._left[key]
+            self._left[key] -= 1
+        return unknown
+
+
+def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
+    cast = [np.ascontiguousarray(np.asarray(part, dtype)).reshape(rows, -1) for part in parts]
+    return [b"".join(part[i].tobytes() for part in cast) for i in range(rows)]
+
+
+# ---------------------------------------------------------------------------------------------- metrics
+
+
+class _Mean:
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it.
+
+    own: minidl's own total, which does not go on from what was reported.
+    """
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self.arithmetic = arithmetic
+        self.reset()
+
+    def reset(self) -> None:
+        self.total = self.own = self.count = self.arithmetic.given(0.0)
+
+    def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
+        """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
+        self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
+        if self.count.value == 0:
+            return self.total * 0, self.own * 0
+        return self.total / self.count, self.own / self.count
+
+    def reported(self, value: Any) -> None:
+        """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
+        found = self.arithmetic.given(value).times(self.count, 2)
+        if np.isfinite(found.value) and found.radius < self.total.radius:
+            self.total = found
+
+
+# ----------------------------------------------------------------------------------------------- a step
+
+
+_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
+
+
+class _StepJudge:
+    """One step, from the top: what each part left for the next."""
+
+    def __init__(self, judge: Judge, step: Step) -> None:
+        self.judge, self.step = judge, step
+        self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
+        self.checks: list[Check] = []
+        self.noise: dict[str, Array] = {}
+        self.noise_balls: dict[
+            str, Ball
+        ] = {}  # of noise that was not recorded, where the seed does not predict its bits
+        self.passed: dict[str, layer_bounds.Passed] = {}
+        self.weights: dict[str, layer_bounds.Weights] = {}
+        self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
+        self.outputs_observed = True
+
+    def run(self) -> list[Check]:
+        self._set_state(self.step.before)
+        batch = self._batch()
+        if batch is None:
+            return [*self.checks, *self._nothing_to_run()]
+        x, self.y, self.sample_weight = batch
+        self._predict_noise(x.shape)
+        self._forward(x)
+        self._losses()
+        self._metrics()
+        self._gradients()
+        self._update()
+        return self.checks
+
+    def _note(self, quantity: str, layer: str | None, name: str, *args: Any, **kwargs: Any) -> None:
+        self.checks.append(_compare(quantity, layer, name, self.step.number, *args, **kwargs))
+
+    def _unseen(self, quantity: str, layer: str | None, name: str, reason: str = "not recorded") -> None:
+        self.checks.append(_not_observed(quantity, layer, name, self.step.number, reason))
+
+    def _exactly(self, quantity: str, layer: str | None, name: str, got: Any, own: Any, what: str) -> None:
+        self.checks.append(_exactly(quantity, layer, name, self.step.number, got, own, what))
+
+    # ------------------------------------------------------------------------------ state and batch
+
+    def _set_state(self, state: State) -> None:
+        """Write the recorded weights, slots and seeds into the model."""
+        state.write_to(self.model)
+        self.model.optimizer._batches = self.batches
+        for layer in self.layers:
+            self.weights[layer.name] = {name: self.arithmetic.given(own) for name, own in _weights_of(layer).items()}
+
+    @property
+    def batches(self) -> int:
+        """Batches before this one: with accumulated gradients, counted from a fit that starts between two updates."""
+        every = self.model.optimizer.gradient_accumulation_steps or 1
+        return int(self.step.before.iterations) * every + self.step.number % every
+
+    def _batch(self) -> tuple[Array, Array, Array | None] | None:
+        """The batch as minidl takes it, after a look at its rows; None if it is not known."""
+        step, rows = self.step, self.judge.rows
+        expected = None if rows is None else rows.expected(step)
+        recorded = [step.x, step.y, step.sample_weight]
+        if rows is not None and step.x is not None and (step.sample_weight is None) != (rows.arrays[2] is None):
+            reason = "none came, where there should be some" if step.sample_weight is None else "there should be none"
+            found = Check("batch", None, "sample_weight", step.number, DIVERGENT, np.inf, np.inf, reason=reason)
+            self.checks.append(found)
+        if expected is not None:
+            for name, got, own in zip(("x", "y", "sample_weight"), recorded, expected, strict=True):
+                if own is not None and got is not None:
+                    own = np.asarray(own, self.model.dtype).reshape(-1)
+                    got = np.asarray(got, self.model.dtype).reshape(-1)
+                    self._exactly("batch", None, name, got, own, "the rows that the seed predicts")
+                elif own is not None:
+                    self._unseen("batch", None, name)
+        elif rows is not None and step.x is not None:
+            strangers = rows.strangers(step, self.model.dtype)
+            verdict = DIVERGENT if strangers else BIT_EQUAL
+            reason = f"{strangers} rows are not among those that the epoch has left" if strangers else "each row once"
+            worst = np.inf if strangers else 0.0
+            self.checks.append(Check("batch", None, "rows", step.number, verdict, worst, worst, reason=reason))
+        if step.x is None:
+            if expected is None:
+                self._unseen("batch", None, "x")
+                return None
+            recorded = list(expected)
+        x, y, sample_weight = recorded
+        x = np.asarray(x, self.model.dtype)
+        x = x[:, None] if x.ndim == 1 else x
+        shape = self.model.compute_output_shape(x.shape)
+        loss = self.model.loss
+        labels = checks.labels(
+            y, self.model.dtype, shape, sparse=loss.sparse, any_shape=loss.any_labels, check_finite=False
+        )
+        weights = checks.weights_per_sample(labels, sample_weight, None, self.model.dtype, shape, check_finite=False)
+        return x, labels, weights
+
+    def _nothing_to_run(self) -> Iterator[Check]:
+        number = self.step.number
+        for quantity in QUANTITIES[1:]:
+            yield _not_observed(quantity, None, quantity, number, "the batch is not known")
+
+    # ---------------------------------------------------------------------------------------- noise
+
+    def _predict_noise(self, shape: Any) -> None:
+        """The masks and noises that the seeds predict, against the recorded; the counter one on."""
+        step = self.step
+        recorded = step.noise or {}
+        for layer in self.layers:
+            generator = getattr(layer, "seed_generator", None)
+            if generator is None:
+                shape = layer.compute_output_shape(shape)
+                continue
+            own = self._draw(layer, shape)
+            got = recorded.get(layer.name)
+            if isinstance(layer, (GaussianNoise, GaussianDropout)) and own is not None:
+                ball = noise_bounds.normal(own, *layer.moments, self._stream, self.arithmetic)
+                if ball is not None:
+                    self.noise_balls[layer.name] = ball
+            if layer.name in step.before.seeds and own is not None:
+                if got is None:
+                    self._unseen("mask", layer.name, "noise")
+                elif layer.name in self.noise_balls:
+                    self._note(
+                        "mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal"
+                    )
+                else:
+                    self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
+                after = step.after.seeds.get(layer.name)
+                if after is not None:
+                    wanted = np.asarray(generator.state)
+                    self._exactly("mask", layer.name, "counter", np.asarray(after, np.int64), wanted, "one on")
+            self.noise[layer.name] = own if got is None else np.asarray(got)
+            if got is not None:
+                self.noise_balls.pop(layer.name, None)
+
+    @property
+    def _stream(self) -> str:
+        """Whose random numbers a training step draws."""
+        stream = config.random_stream()
+        return "tensorflow-xla" if self.model.jit_compile and stream == "tensorflow" else stream
+
+    def _draw(self, layer: Any, shape: tuple[int, ...]) -> Any:
+        with config.using_random_stream(self._stream):
+            if isinstance(layer, (Dropout, AlphaDropout)):
+                return np.broadcast_to(layer.draw_mask(shape), shape)
+            held: dict[str, Array] = {}
+            draw = layer._draw_normal
+
+            def keep(*args: Any) -> Array:
+                held["noise"] = draw(*args)
+                return held["noise"]
+
+            with _replaced(layer, "_draw_normal", keep):
+                layer.forward(np.zeros(shape, layer.dtype), training=True)
+            return held.get("noise")
+
+    @contextlib.contextmanager
+    def _replaying(self, layer: Any) -> Iterator[None]:
+        """While open, the layer takes the recorded noise instead of drawing its own."""
+        noise = self.noise.get(layer.name)
+        if noise is None:
+            yield
+            return
+        name = "draw_mask" if isinstance(layer, (Dropout, AlphaDropout)) else "_draw_normal"
+        with _replaced(layer, name, lambda *args: noise):
+            yield
+
+    # -------------------------------------------------------------------------------------- forward
+
+    def _forward(self, x: Array) -> None:
+        """Each layer on what was recorded of the one before it."""
+        ball = self.arithmetic.given(x)
+        for layer in self.layers:
+            x, ball = self._layer(layer, x, ball)
+        self.y_pred, self.y_pred_ball = x, ball
+
+    def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
+        step, name, given = self.step, layer.name, self.arithmetic.given
+        noise = self.noise_balls.get(name, self.noise.get(name))
+        passed = layer_bounds.forward(layer, ball, self.weights[name], noise)
+        passed.lowest = layer is self.layers[0]
+        with self._replaying(layer):
+            own = layer.forward(x, training=True)
+        formula = type(layer).__name__
+        if layer_bounds.ends_in_activation(layer):
+            form = layer_bounds.form_of(layer)
+            formula = f"ops.{form.name}"
+            pre = (step.pre_activations or {}).get(name)
+            if layer.pre_activations is not x:  # a layer that is an activation and no more has its inputs for them
+                if pre is None:
+                    self._unseen("pre_activation", name, "outputs")
+                else:
+                    inputs: dict[str, Any] = {"inputs": lambda place: x[place[:-1]]}
+                    self._note(
+                        "pre_activation", name, "outputs", pre, layer.pre_activations, passed.pre_activations,
+                        "ops.dense", inputs,
+                    )  # fmt: skip
+                    pre = np.asarray(pre, layer.dtype)
+                    passed.pre_activations = given(pre)
+                    layer.pre_activations, own = pre, layer.activation.forward(pre)
+            assert passed.pre_activations is not None
+            passed.outputs = form.value(passed.pre_activations)
+        got = (step.activations or {}).get(name)
+        if got is None:
+            self._unseen("activation", name, "outputs")
+            outputs, found = own, passed.outputs
+            self.outputs_observed = False
+        else:
+            got = np.asarray(got, layer.dtype)
+            before: Any = getattr(layer, "pre_activations", None)
+            inputs = {"inputs": before} if np.shape(before) == got.shape else {}
+            self._note("activation", name, "outputs", got, own, passed.outputs, formula, inputs)
+            passes_on = own is x and not _differs(got, own).any()
+            outputs, found = (x, ball) if passes_on else (got, given(got))
+            self.outputs_observed = True
+        passed.outputs = found
+        if layer.outputs is not None:
+            layer.outputs = outputs
+        if layer.activity_regularizer is not None:
+            layer.activity = outputs
+        self.passed[name] = passed
+        return outputs, found
+
+    # ------------------------------------------------------------------------------- loss, penalties
+
+    def _loss_inputs(self, loss: Any) -> tuple[Ball, Array, bool]:
+        """What a loss is computed from, in balls and in numbers, and whether these are logits."""
+        predictions, from_logits = training.loss_inputs(self.model, loss, self.y_pred)
+        if predictions is self.y_pred:
+            return self.y_pred_ball, predictions, from_logits
+        source = training.logits_layer(self.model, self.y_pred)
+        assert source is not None
+        found = self.passed[source.name].pre_activations
+        assert found is not None
+        return found, predictions, from_logits
+
+    def _losses(self) -> None:
+        model, step = self.model, self.step
+        p, _, from_logits = self._loss_inputs(model.loss)
+        ball = loss_bounds.value(model.loss, self.y, p, from_logits, self.sample_weight)
+        if model.loss_weight is not None:
+            ball = ball * float(model.loss_weight)
+        ball = ball.mean() if ball.ndim else ball
+        own = training.data_loss(model, self.y, self.y_pred, self.sample_weight)
+        if step.data_loss is None:
+            self._unseen("loss", None, "data_loss")
+        else:
+            got = np.asarray(step.data_loss, model.dtype)
+            got = got.mean() if got.ndim else got
+            self._note("loss", None, "data_loss", got, own, ball, f"losses.{type(model.loss).__name__}")
+            ball, own = self.arithmetic.given(got), got
+        penalties = self._penalties()
+        parts = [ball, *(found for found, _ in penalties)]
+        numbers = [own, *(number for _, number in penalties)]
+        self.total = balls.concatenate([part.reshape(1) for part in parts]).sum() if penalties else ball
+        self.own_total = sum(numbers[1:], numbers[0])
+        if step.loss is None:
+            self._unseen("loss", None, "loss")
+        else:
+            got = np.asarray(step.loss, model.dtype)
+            got = got.mean() if got.ndim else got
+            self._note("loss", None, "loss", got, self.own_total, self.total, "data + penalties")
+            self.total, self.own_total = self.arithmetic.given(got), got
+
+    def _penalties(self) -> list[tuple[Ball, Any]]:
+        """Each penalty's ball and number, as recorded where it was."""
+        found: list[tuple[str, str, Ball, Any]] = []
+        for layer in self.layers:
+            if layer.activity_regularizer is not None:
+                outputs = self.passed[layer.name].outputs
+                penalty = loss_bounds.penalty(layer.activity_regularizer, outputs)
+                ball = penalty / float(len(outputs.value))
+                found.append((layer.name, "activity", ball, layer.activity_regularizer))
+        for layer in self.layers:
+            for name, regularizer in layer.regularizers.items():
+                if layer.trainable:
+                    ball = loss_bounds.penalty(regularizer, self.weights[layer.name][name])
+                    found.append((layer.name, name, ball, regularizer))
+        own = training.penalties(self.model)
+        recorded = self.step.penalties
+        kept = []
+        for i, (layer_name, name, ball, regularizer) in enumerate(found):
+            if recorded is None or len(recorded) != len(found):
+                reason = "not recorded" if recorded is None else f"{len(recorded)} penalties instead of {len(found)}"
+                self._unseen("penalty", layer_name, name, reason)
+                if recorded is not None:
+                    self.checks[-1].verdict = DIVERGENT
+                kept.append((ball, own[i]))
+                continue
+            self._note(
+                "penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}"
+            )
+            number = np.asarray(recorded[i], self.model.dtype)
+            kept.append((self.arithmetic.given(number), number))
+        return kept
+
+    # -------------------------------------------------------------------------------------- metrics
+
+    def _metrics(self) -> None:
+        """The reported running values, from those reported before this step and this step's outputs."""
+        model, step, logs = self.model, self.step, self.step.logs
+        if step.batch == 0:
+            model.reset_metrics()
+            for mean in self.judge.means.values():
+                mean.reset()
+        training.update_metrics(model, self.own_total, self.y, self.y_pred, self.sample_weight)
+        own = training.metric_results(model)
+        size = float(len(self.y))
+        count = self.arithmetic.given(size)
+        self._mean("loss", "loss", self.total * size, count, own)
+        weighted = len(model.compiled_metrics) - model.weighted_count
+        names = [name for name in own if name != "loss"]
+        for i, metric in enumerate(model.compiled_metrics):
+            name = names[i] if len(names) == len(model.compiled_metrics) else metric.name
+            weight = self.sample_weight if i >= weighted else None
+            found = self._batch_mean(metric, weight)
+            if found is not None:
+                self._mean(name, str(i), *found, own)
+            elif not self.outputs_observed:
+                self._unseen("metric", None, name, "the outputs were not recorded")
+            elif logs is None or name not in logs:
+                self._unseen("metric", None, name)
+            elif not _differs(np.asarray(logs[name]), np.asarray(own[name])).any():
+                self._exactly("metric", None, name, logs[name], own[name], f"metrics.{type(metric).__name__}")
+            else:
+                self._counted(metric, name, logs[name], own[name])
+
+    def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
+        mean, logs = self.judge.means[key], self.step.logs
+        ball, own_ball = mean.add(total, count)
+        if logs is None or name not in logs:
+            self._unseen("metric", None, name)
+            return
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
+        mean.reported(logs[name])
+
+    def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
+        """Σ w·value and Σ w of a metric that is a mean; None for another."""
+        if isinstance(metric, metrics.LossMetric):
+            loss = metric.loss
+            try:
+                loss_bounds.check_loss(loss)
+            except NotImplementedError:
+                return None
+            p, predictions, from_logits = (
+                self._loss_inputs(loss) if loss.recovers_logits() else (self.y_pred_ball, self.y_pred, loss.from_logits)
+            )
+            y = checks.labels(self.y, self.model.dtype, predictions.shape, sparse=loss.sparse, check_finite=False)
+            if metric.reduced:
+                values = loss_bounds.value(loss, y, p, from_logits, None)
+            else:
+                values = loss_bounds.samples(loss, y, p, from_logits)
+        elif isinstance(metric, _ACCURACIES):
+            own = metric._fn(self.y, self.y_pred, **metric._fn_kwargs)
+            values = Ball(self.arithmetic.given(own).value, self._unsure(metric) + np.zeros(own.shape), self.arithmetic)
+        else:
+            return None
+        return self._samplewise(values, weight)
+
+    def _unsure(self, metric: Any) -> Any:
+        """1 where the balls of the outputs leave open whether an accuracy counts a match, else 0."""
+        p = self.y_pred_ball
+        if not p.radius.any():
+            return 0.0
+        if isinstance(metric, (metrics.Accuracy, metrics.BinaryAccuracy)):
+            at = self.y if isinstance(metric, metrics.Accuracy) else metric.threshold
+            return (np.abs(p.value - at) <= p.radius).astype(float)
+        if isinstance(metric, (metrics.CategoricalAccuracy, metrics.TopKCategoricalAccuracy)):
+            labels = self.y.argmax(axis=-1)
+        else:
+            labels = self.y.reshape(p.shape[:-1]).astype(np.int64)
+        k = getattr(metric, "k", 1)
+        low, high = p.value - p.radius, p.value + p.radius
+        own_low, own_high = (np.take_along_axis(end, labels[..., None], axis=-1) for end in (low, high))
+        might = (high >= own_low).sum(axis=-1) - 1  # that others might be higher; its own end is
+        must = (low > own_high).sum(axis=-1)
+        return ((might >= k) & (must < k)).astype(float)
+
+    def _samplewise(self, values: Ball, weight: Array | None) -> tuple[Ball, Ball]:
+        """metrics._samplewise and its sums in balls."""
+        if weight is None or values.ndim == 0:
+            if values.ndim > 1:
+                values = values.mean(tuple(range(1, values.ndim)))
+            if values.ndim == 0:
+                return values, self.arithmetic.given(1.0)
+            return values.sum(), self.arithmetic.given(float(values.value.size))
+        values, weight = metrics.same_rank(values, np.asarray(weight, self.model.dtype))
+        rank = weight.ndim
+        if values.ndim > rank:
+            values = values.mean(tuple(range(rank, values.ndim)))
+        weights = self.arithmetic.given(np.broadcast_to(weight, values.shape))
+        values = values * weights
+        if rank > 1:
+            axes = tuple(range(1, rank))
+            values, weights = values.mean(axes), weights.mean(axes)
+        return values.sum(), weights.sum()
+
+    def _counted(self, metric: Any, name: str, got: Any, own: Any) -> None:
+        """A metric that is a ratio of counts: γ of the counts' sums and of the ratio."""
+        if not isinstance(metric, _RATIOS):
+            self._unseen("metric", None, name, f"no error bound for {type(metric).__name__}, and not bit-equal")
+            return
+        value = np.asarray(own, self.arithmetic.wide)
+        seen = (self.step.batch + 1) * len(self.y) * int(np.prod(self.y_pred.shape[1:]))
+        roundings = (seen if self.sample_weight is not None else 0) + 6  # whole counts are exact; the quotient's
+        ball = Ball(value, self.arithmetic.gamma(2 * roundings) * np.abs(value), self.arithmetic)
+        self._note("metric", None, name, got, own, ball, f"metrics.{type(metric).__name__}")
+
+    # ------------------------------------------------------------------------------------ gradients
+
+    def _gradients(self) -> None:
+        """From the loss down to the first layer: see training.backward."""
+        model = self.model
+        training.backward(model, self.y, self.y_pred, self.sample_weight)
+        training.add_penalty_gradients(model)
+        p, predictions, from_logits = self._loss_inputs(model.loss)
+        d = loss_bounds.gradient(model.loss, self.y, p, from_logits, self.sample_weight)
+        d = self._scaled(d if model.loss_weight is None else d * float(model.loss_weight))
+        layers = self.layers
+        if predictions is not self.y_pred:
+            source = training.logits_layer(model, self.y_pred)
+            assert source is not None
+            at = layers.index(source)
+            penalized = [layer for layer in layers[at:] if layer.activity_regularizer is not None]
+            for layer in penalized:
+                passed = self.passed[source.name]
+                assert passed.pre_activations is not None
+                form = layer_bounds.form_of(source)
+                d = d + form.backward(self._activity_gradient(layer), passed.pre_activations, passed.outputs)
+            d = self._backward(source, d, layer_bounds.backward_from_pre_activations)
+            layers = layers[:at]
+        for layer in reversed(layers):
+            if layer.activity_regularizer is not None:
+                d = d + self._activity_gradient(layer)
+            d = self._backward(layer, d, layer_bounds.backward)
+
+    def _scaled(self, d: Ball) -> Ball:
+        factor = self.model.optimizer.loss_scale_factor
+        return d if factor is None else d * float(factor)
+
+    def _activity_gradient(self, layer: Layer) -> Ball:
+        outputs = self.passed[layer.name].outputs
+        gradient = loss_bounds.penalty_gradient(layer.activity_regularizer, outputs)
+        return self._scaled(gradient / float(len(outputs.value)))
+
+    def _backward(self, layer: Layer, d: Ball, backward: Any) -> Ball:
+        """One layer's gradients, with their penalties', checked; what the layer below receives."""
+        d_inputs, found = backward(layer, d, self.passed[layer.name], self.weights[layer.name])
+        if not layer.trainable:
+            return d_inputs
+        recorded = self.step.gradients
+        for name in reversed(layer.parameters):
+            ball = found[name]
+            if name in layer.regularizers:
+                penalty = loss_bounds.penalty_gradient(layer.regularizers[name], self.weights[layer.name][name])
+                ball = ball + self._scaled(penalty)
+            key = f"{layer.name}/{name}"
+            got = None if recorded is None else recorded.get(key)
+            if got is None:
+                self._unseen("gradient", layer.name, name)
+                self.gradients[key] = ball
+                continue
+            self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
+            layer.grads[name][...] = got
+            self.gradients[key] = layer.grads[name]
+        return d_inputs
+
+    # ------------------------------------------------------------------------------- slots, weights
+
+    def _update(self) -> None:
+        """The optimizer's step, the constraints, the layers' state; see optimizer_bounds.update.
+
+        What minidl makes of the recorded gradients and slots is one of the results that the balls hold. So they are
+        made for the elements in which the trainer's differ from it, and beside these for a few, others in each step.
+        """
+        model, optimizer, step = self.model, self.model.optimizer, self.step
+        rate = self.arithmetic.given(self._learning_rate())
+        optimizer.apply(model.arena)
+        training.apply_constraints(model)
+        at, chain_differs = self._places()
+        theta = self._picked(step.before.weights, at)
+        before, after = (
+            {slot: self._picked(state.slots[slot], at) for slot in optimizer.slots}
+            | {name: self.arithmetic.given(state.slots[name][""]) for name in optimizer.scalars}
+            for state in (step.before, step.after)
+        )
+        number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
+        arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
+        gradients = self._picked(self.gradients, at)
+        found = chained = optimizer_bounds.Update(*arguments, after)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        if chain_differs:
+            chained = optimizer_bounds.Update(*arguments, {})
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
+        for slot in optimizer.slots:
+            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), at)
+        for name in optimizer.scalars:
+            kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
+            got, own, rule = step.after.slots[name][""], getattr(optimizer, name), type(optimizer).__name__
+            self._note("slot", None, name, got, own, kept, rule, None, chain)
+        what = "one more update where one is due"
+        self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
+        self._weights(ball, own_ball, at)
+
+    def _places(self) -> tuple[Array, bool]:
+        """The places in the arena that the balls are made for, ascending; whether any slot differs from minidl's."""
+        optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
+        every = max(1, arena.size // _SAMPLE)
+        chosen = np.zeros(arena.size, bool)
+        chosen[self.step.number % every :: every] = True
+        if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
+            chosen[:] = True  # each depends on all
+        chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
+        buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        constraints = {layer.name: layer.constraints for layer in self.layers}
+        for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
+            name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
+            for slot, views in buffers.items():
+                differs = views[i] != after.slots[slot][name]
+                if differs.any():
+                    chain_differs = True
+                    part |= differs
+            if name in after.weights:
+                part |= view != after.weights[name]
+            if segment.name in constraints[segment.layer]:
+                part[...] = True
+        return np.flatnonzero(chosen), chain_differs
+
+    def _picked(self, arrays: dict[str, Any], at: Array) -> Ball:
+        """Of arrays or balls by the names of weights, the elements at these places of the arena."""
+        parts = [self.arithmetic.given(np.zeros(0, self.model.dtype))]
+        for name, places in self._in_segments(at):
+            part = arrays[name].reshape(-1)[places]
+            parts.append(part if isinstance(part, Ball) else self.arithmetic.given(part))
+        return balls.concatenate(parts)
+
+    def _in_segments(self, at: Array) -> Iterator[tuple[str, Array]]:
+        """Of places in the arena, those in each weight, counted from its start."""
+        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            yield name, at[first:last] - segment.start
+
+    def _learning_rate(self) -> Any:
+        optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
+        schedule = optimizer.learning_rate_argument
+        if isinstance(schedule, LearningRateSchedule):
+            ball = optimizer_bounds.learning_rate(schedule, self.batches)
+            if ball is None:
+                reason = f"no error bound for the schedule {type(schedule).__name__}"
+                self._unseen("slot", None, "learning_rate", reason)
+            else:
+                self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
+        return np.asarray(recorded, self.model.dtype)
+
+    def _slot(self, slot: str, ball: Ball, own_ball: Ball, at: Array) -> None:
+        buffer = getattr(self.model.optimizer, slot)
+        views = self.model.arena.views(buffer)
+        for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            part, own, places = ball[first:last], own_ball[first:last], at[first:last] - segment.start
+            got = self.step.after.slots[slot][name]
+            rule = f"{type(self.model.optimizer).__name__}"
+            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own, at=places)
+
+    def _weights(self, theta: Ball, own_theta: Ball, at: Array) -> None:
+        """Trained weights after the constraints; the state of a layer; what must not change."""
+        step, parts = self.step, {}
+        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
+            first, last = np.searchsorted(at, (segment.start, segment.stop))
+            both = (theta, own_theta) if own_theta is not theta else (theta,)
+            parts[name] = [ball[first:last] for ball in both], at[first:last] - segment.start
+        training.finish_step(self.model)
+        for layer in self.layers:
+            for name, own in _weights_of(layer).items():
+                key = f"{layer.name}/{name}"
+                got = step.after.weights.get(key)
+                if got is None:
+                    self._unseen("weight", layer.name, name)
+                elif key in parts:
+                    found, places = parts[key]
+                    if name in layer.constraints:
+                        constraint = layer.constraints[name]
+                        whole = [ball.reshape(own.shape) for ball in found]
+                        found = [optimizer_bounds.constrained(constraint, ball).reshape(-1) for ball in whole]
+                    rule = type(self.model.optimizer).__name__
+                    inputs = {"before": np.asarray(step.before.weights[key])}
+                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1], places)
+                elif name in self.passed[layer.name].state:
+                    ball = self.passed[layer.name].state[name]
+                    self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")
+                else:
+                    self._exactly("weight", layer.name, name, got, step.before.weights[key], "what it was: not trained")
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of one object, for the time being."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+_ACCURACIES = (
+    metrics.Accuracy,
+    metrics.BinaryAccuracy,
+    metrics.CategoricalAccuracy,
+    metrics.SparseCategoricalAccuracy,
+    metrics.TopKCategoricalAccuracy,
+    metrics.SparseTopKCategoricalAccuracy,
+)
+_RATIOS = (
+    metrics.Precision,
+    metrics.Recall,
+    metrics.TruePositives,
+    metrics.FalsePositives,
+    metrics.TrueNegatives,
+    metrics.FalseNegatives,
+)

@@ -1,0 +1,522 @@
+"""The judge raises no false alarm over random models, and names what a planted fault is and where it lies."""
+
+import contextlib
+import dataclasses
+
+import judge_models
+import judge_steps
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judge_models import RandomModel
+
+import minidl.keras as k
+from minidl import config, losses, metrics, ops, optimizers, random, utils
+from minidl.layers import Dropout
+from minidl.oracle.judge import Judge, judge_start
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def built(case, dtype="float32"):
+    """The case's model, from the same names and seed each time."""
+    config.set_floatx(dtype)
+    utils.clear_session(free_memory=False)
+    utils.set_random_seed(7)
+    return case.build(k)
+
+
+def judged(case, dtype="float32", order=None, change=lambda step: step):
+    """All checks of a case's steps, each step changed before it is judged."""
+    trained, judge = built(case, dtype), Judge(built(case, dtype))
+    found = []
+    for number, batch in enumerate(case.data):
+        with judge_steps.other_order(order) if order is not None else contextlib.nullcontext():
+            step = judge_steps.step_of(trained, *batch, number=number, batch=number)
+        found += judge.judge(change(step))
+    return found
+
+
+def alarms(checks):
+    return [check for check in checks if check.verdict == DIVERGENT or check.own_share > 1]
+
+
+# ------------------------------------------------------------------------------------- no false alarms
+
+
+@settings(max_examples=60)
+@given(seeds, st.sampled_from(["float32", "float64"]), st.none() | seeds)
+def test_a_right_step_is_never_divergent(seed, dtype, order):
+    checks = judged(RandomModel(seed), dtype, order)
+    assert not alarms(checks), alarms(checks)[:3]
+    if order is None:
+        assert {check.verdict for check in checks} <= {BIT_EQUAL, NOT_OBSERVED}
+
+
+def without(step, *names):
+    return dataclasses.replace(step, **dict.fromkeys(names))
+
+
+NOTHING_INSIDE = ("noise", "pre_activations", "activations", "data_loss", "loss", "penalties", "gradients")
+
+
+@settings(max_examples=40)
+@given(seeds, st.none() | seeds)
+def test_nor_is_a_step_that_was_not_looked_into(seed, order):
+    """As under XLA: weights, slots and metrics are judged through the whole step, all else is not observed."""
+    checks = judged(RandomModel(seed), order=order, change=lambda step: without(step, *NOTHING_INSIDE))
+    assert not alarms(checks), alarms(checks)[:3]
+    inside = {"pre_activation", "activation", "loss", "penalty", "gradient"}
+    assert {check.verdict for check in checks if check.quantity in inside} == {NOT_OBSERVED}
+    assert {check.verdict for check in checks if check.quantity == "weight"} <= {BIT_EQUAL, WITHIN_BOUND}
+
+
+@pytest.mark.parametrize("name", judge_models.LAYERS)
+def test_every_kind_of_layer(name):
+    assert not alarms(judged(RandomModel(3, layer=name, rows=7, scale=1.0), order=1))
+
+
+@pytest.mark.parametrize("name", judge_models.ACTIVATIONS)
+def test_every_activation(name):
+    case = RandomModel(4, activation=name, rows=7, scale=1.0, layer=None)
+    checks = judged(case, order=2)
+    assert not alarms(checks)
+    assert any(check.formula == f"ops.{name}" for check in checks)
+
+
+@pytest.mark.parametrize("name", judge_models.LOSSES)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
+def test_every_loss(name, scale):
+    assert not alarms(judged(RandomModel(5, loss=name, rows=7, scale=scale), order=3))
+
+
+@pytest.mark.parametrize("name", judge_models.OPTIMIZERS)
+def test_every_optimizer(name):
+    assert not alarms(judged(RandomModel(6, optimizer=name, rows=7, scale=1.0), order=4))
+
+
+def test_inputs_of_more_axes():
+    def make():
+        utils.clear_session(free_memory=False)
+        utils.set_random_seed(7)
+        model = k.Sequential(
+            [
+                k.layers.Input((3, 4)),
+                k.layers.Dense(6, "gelu"),
+                k.layers.LayerNormalization(axis=[1, 2]),
+                k.layers.PReLU(shared_axes=[1]),
+                k.layers.Softmax(axis=1),
+                k.layers.Dropout(0.3, (None, 1, 6)),
+                k.layers.Dense(2),
+            ]
+        )
+        model.compile("adam", "mse", metrics=["mae"])
+        return model
+
+    rng = np.random.default_rng(0)
+    trained, judge = make(), Judge(make())
+    with judge_steps.other_order(1):
+        step = judge_steps.step_of(trained, rng.normal(size=(5, 3, 4)), rng.normal(size=(5, 3, 2)))
+    checks = judge.judge(step)
+    assert not alarms(checks), alarms(checks)
+    assert [check.quantity for check in checks if check.layer == "dropout"][:1] == ["mask"]
+
+
+# -------------------------------------------------------------------------------------- planted faults
+
+
+def model(optimizer=None, loss="binary_crossentropy", *, dropout=0.4, metric="accuracy", **dense):
+    def build():
+        utils.clear_session(free_memory=False)
+        utils.set_random_seed(7)
+        found = k.Sequential(
+            [
+                k.layers.Input((5,)),
+                k.layers.Dense(8, "tanh", bias_initializer="random_normal", name="first", **dense),
+                k.layers.Dropout(dropout),
+                k.layers.BatchNormalization(momentum=0.6),
+                k.layers.Dense(4, "gelu", name="second"),
+                k.layers.Dense(1, "sigmoid", name="last"),
+            ]
+        )
+        found.compile(optimizer() if optimizer else k.optimizers.Adam(0.01), loss, metrics=[metric])
+        return found
+
+    return build
+
+
+def patched(name, make):
+    """A change of a formula of ops: make(plain) -> another."""
+
+    def plant(monkeypatch, trained):
+        monkeypatch.setattr(ops, name, make(getattr(ops, name)))
+
+    return plant
+
+
+def activated(layer, **changes):
+    """A change of a layer's activation, forward or backward: make(plain) -> another."""
+
+    def plant(monkeypatch, trained):
+        found = trained.get_layer(layer)
+        made = {name: make(getattr(found.activation, name)) for name, make in changes.items()}
+        monkeypatch.setattr(found, "activation", dataclasses.replace(found.activation, **made))
+
+    return plant
+
+
+def swapped_betas(plain):
+    return lambda *args, beta_1, beta_2, **kwargs: plain(*args, beta_1=beta_2, beta_2=beta_1, **kwargs)
+
+
+def epsilon_in_the_root(plain):
+    def step(theta, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, work):
+        alpha = ops.adam_alpha(np.float32, step=step, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
+        m += (g - m) * np.float32(1 - beta_1)
+        v += (g * g - v) * np.float32(1 - beta_2)
+        theta -= alpha * m / np.sqrt(v + np.float32(epsilon))
+
+    return step
+
+
+def without_maximum(plain):
+    def step(theta, g, m, v, v_hat, **settings):
+        v_hat[...] = 0
+        plain(theta, g, m, v, v_hat, **settings)
+
+    return step
+
+
+def in_float16(plain):
+    return lambda inputs, kernel, bias=None, out=None: plain(
+        inputs.astype("e").astype("f"), kernel.astype("e").astype("f"), bias
+    )
+
+
+def never_kept(monkeypatch, trained):
+    monkeypatch.setattr(ops, "dropout_backward", lambda d, mask, *, rate: d / np.float32(1 - rate))
+
+
+def counter_stays(monkeypatch, trained):
+    draw = Dropout.draw_mask
+
+    def draw_mask(layer, shape):
+        found = draw(layer, shape)
+        layer.seed_generator.state[1] -= 1
+        return found
+
+    monkeypatch.setattr(Dropout, "draw_mask", draw_mask)
+
+
+def mask_of_another_step(monkeypatch, trained):
+    monkeypatch.setattr(Dropout, "draw_mask", lambda layer, shape: random.dropout_mask(
+        shape, layer.rate, (int(layer.seed_generator.next()[0]), 12)))  # fmt: skip
+
+
+def iteration_stays(monkeypatch, trained):
+    apply = optimizers.Optimizer.apply
+
+    def again(optimizer, arena):
+        apply(optimizer, arena)
+        optimizer._batches -= 1
+
+    monkeypatch.setattr(optimizers.Optimizer, "apply", again)
+
+
+def constraint_forgotten(monkeypatch, trained):
+    from minidl import training
+
+    monkeypatch.setattr(training, "apply_constraints", lambda model: None)
+
+
+def every_batch_counts_alike(monkeypatch, trained):
+    plain = metrics.Mean.add
+    monkeypatch.setattr(metrics.Mean, "add", lambda mean, total, count: plain(mean, total / count, 1))
+
+
+def weights_ignored(monkeypatch, trained):
+    monkeypatch.setattr(losses.Loss, "weights", lambda loss, y, weight: None)
+
+
+def unbiased_variance(plain):
+    def moments(inputs, *, axes):
+        mean, variance = plain(inputs, axes=axes)
+        n = inputs.size // mean.size
+        return mean, variance * np.float32(n / (n - 1))
+
+    return moments
+
+
+def scaled(factor):
+    return lambda plain: lambda *args, **kwargs: plain(*args, **kwargs) * np.float32(factor)
+
+
+SGD = lambda: k.optimizers.SGD(0.1, momentum=0.9, nesterov=True)  # noqa: E731
+CLIPPED = lambda: k.optimizers.Adam(0.01, global_clipnorm=0.01)  # noqa: E731
+DECAYED = lambda: k.optimizers.AdamW(0.01)  # noqa: E731
+AMSGRAD = lambda: k.optimizers.Adam(0.01, amsgrad=True)  # noqa: E731
+AVERAGED = lambda: k.optimizers.Adam(0.01, use_ema=True)  # noqa: E731
+ACCUMULATING = lambda: k.optimizers.SGD(0.01, gradient_accumulation_steps=2)  # noqa: E731
+SCHEDULED = lambda: k.optimizers.SGD(k.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5))  # noqa: E731
+SMOOTHED = k.losses.BinaryCrossentropy(label_smoothing=0.1)
+
+# what is wrong: the model, the fault, and what should be named first: quantity, layer, name
+FAULTS = {
+    "a product in float16": (model(), patched("dense", in_float16), ("pre_activation", "first", "outputs")),
+    "no bias": (
+        model(),
+        patched("dense", lambda plain: lambda x, w, b=None, out=None: plain(x, w)),
+        ("pre_activation", "first", "outputs"),
+    ),
+    "gelu off by 1e-5": (model(), activated("second", forward=scaled(1 + 1e-5)), ("activation", "second", "outputs")),
+    "gelu approximated": (
+        model(),
+        activated("second", forward=lambda plain: lambda x: plain(x, approximate=True)),
+        ("activation", "second", "outputs"),
+    ),
+    "dropout not scaled": (
+        model(),
+        patched("dropout", lambda plain: lambda x, mask, *, rate, out=None: x * mask),
+        ("activation", "dropout", "outputs"),
+    ),
+    "variance of a sample": (
+        model(),
+        patched("moments", unbiased_variance),
+        ("activation", "batch_normalization", "outputs"),
+    ),
+    "mask of another step": (model(), mask_of_another_step, ("mask", "dropout", "noise")),
+    "counter not advanced": (model(), counter_stays, ("mask", "dropout", "counter")),
+    "mask not reused": (model(), never_kept, ("gradient", "first", "bias")),
+    "no 1/B": (
+        model(),
+        patched("reduce_losses", lambda plain: lambda ls, w=None, *, reduction: ls.sum()),
+        ("loss", None, "data_loss"),
+    ),
+    "no 1/B in the gradient": (
+        model(),
+        patched("reduce_losses_backward", lambda plain: lambda shape, w=None, *, reduction: np.ones(shape)),
+        ("gradient", "last", "bias"),
+    ),
+    "weights ignored": (model(), weights_ignored, ("loss", None, "data_loss")),
+    "half the smoothing": (
+        model(loss=SMOOTHED),
+        patched(
+            "smoothed_labels",
+            lambda plain: (
+                lambda y, *, label_smoothing, classes: plain(y, label_smoothing=label_smoothing / 2, classes=classes)
+            ),
+        ),
+        ("loss", None, "data_loss"),
+    ),
+    "L2 with a half": (
+        model(kernel_regularizer="l2"),
+        patched("l2_penalty", scaled(0.5)),
+        ("penalty", "first", "kernel"),
+    ),
+    "L2 without its 2": (
+        model(kernel_regularizer="l2"),
+        patched("l2_gradient", scaled(0.5)),
+        ("gradient", "first", "kernel"),
+    ),
+    "factor of L1 in double": (
+        model(kernel_regularizer="l1"),
+        patched("l1_penalty", scaled(1 + 3e-6)),
+        ("penalty", "first", "kernel"),
+    ),
+    "slope of tanh": (
+        model(),
+        activated("first", backward=lambda plain: lambda d, y: d * (1 - y)),
+        ("gradient", "first", "bias"),
+    ),
+    "slope of gelu": (
+        model(),
+        activated("second", backward=lambda plain: lambda d, x: plain(d, x, approximate=True)),
+        ("gradient", "second", "bias"),
+    ),
+    "gradient off by 1e-4": (model(), patched("dense_backward", scaled(1 + 1e-4)), ("gradient", "second", None)),
+    "betas swapped": (model(), patched("adam_step", swapped_betas), ("slot", "first", "m/kernel")),
+    "epsilon in the root": (model(), patched("adam_step", epsilon_in_the_root), ("weight", None, None)),
+    "one step ahead": (
+        model(),
+        patched("adam_alpha", lambda plain: lambda dtype, *, step, **s: plain(dtype, step=step + 1, **s)),
+        ("weight", "first", "kernel"),
+    ),
+    "no maximum": (model(AMSGRAD), patched("amsgrad_step", without_maximum), ("slot", "first", "v_hat/kernel")),
+    "nesterov forgotten": (
+        model(SGD),
+        patched("sgd_momentum_step", lambda plain: lambda *args, nesterov, **s: plain(*args, nesterov=False, **s)),
+        ("weight", "first", "kernel"),
+    ),
+    "not clipped": (
+        model(CLIPPED),
+        patched("clip_by_global_norm", lambda plain: lambda g, *, global_clipnorm: g),
+        ("slot", "first", "m/kernel"),
+    ),
+    "decay halved": (
+        model(DECAYED),
+        patched(
+            "weight_decay_step",
+            lambda plain: (
+                lambda p, *, weight_decay, learning_rate: plain(
+                    p, weight_decay=weight_decay / 2, learning_rate=learning_rate
+                )
+            ),
+        ),
+        ("weight", "first", "kernel"),
+    ),
+    "average of the wrong share": (
+        model(AVERAGED),
+        patched("moving_average_step", lambda plain: lambda a, p, *, momentum: plain(a, p, momentum=0.5)),
+        ("slot", "first", "averages/kernel"),
+    ),
+    "mean of one more": (
+        model(ACCUMULATING),
+        patched("mean_gradient", lambda plain: lambda g, a, *, steps: plain(g, a, steps=steps + 1)),
+        ("weight", "first", "kernel"),
+    ),
+    "rate of the next step": (
+        model(SCHEDULED),
+        patched("exponential_decay", lambda plain: lambda step, **s: plain(step + 1, **s)),
+        ("slot", None, "learning_rate"),
+    ),
+    "iteration not counted": (model(), iteration_stays, ("slot", None, "iterations")),
+    "momentum of the moving mean": (
+        model(),
+        patched("moving_average", lambda plain: lambda a, v, *, momentum: plain(a, v, momentum=1 - momentum)),
+        ("weight", "batch_normalization", "moving_mean"),
+    ),
+    "constraint forgotten": (model(kernel_constraint="unit_norm"), constraint_forgotten, ("weight", "first", "kernel")),
+    "batches count alike": (model(), every_batch_counts_alike, ("metric", None, "loss")),
+}
+
+
+def batches(rng):
+    for rows in (16, 16, 5):
+        yield rng.normal(size=(rows, 5)), rng.integers(0, 2, (rows, 1)), rng.gamma(1.0, size=rows)
+
+
+def first_divergence(checks):
+    """The earliest step, then the earliest quantity, of the two of a layer's forward the first layer's."""
+    order = {name: i for i, name in enumerate(QUANTITIES)} | {"activation": QUANTITIES.index("pre_activation")}
+    found = [check for check in checks if check.verdict == DIVERGENT]
+    return min(found, key=lambda check: (check.step, order[check.quantity]), default=None)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_named(name, monkeypatch):
+    build, plant, expected = FAULTS[name]
+    trained, judge = build(), Judge(build())
+    checks = []
+    for number, batch in enumerate(batches(np.random.default_rng(0))):
+        with monkeypatch.context() as patch:
+            plant(patch, trained)
+            step = judge_steps.step_of(trained, *batch, number=number, batch=number)
+        checks += judge.judge(step)
+    found = first_divergence(checks)
+    assert found is not None, "not seen"
+    named = (found.quantity, found.layer, found.name)
+    assert all(want in (None, got) for want, got in zip(expected, named, strict=True)), (named, found)
+
+
+def tampered_gradient(step):
+    gradient = step.gradients["last/kernel"]
+    place = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+    gradient[place] *= 1 + 3e-5
+    return "gradient", "last", "kernel", place
+
+
+def zeroed_gradient(step):
+    step.gradients["first/kernel"][3, 2] = 0
+    return "gradient", "first", "kernel", (3, 2)
+
+
+def tampered_weight(step):
+    weight = step.after.weights["last/kernel"]
+    weight[1, 0] = np.nextafter(np.nextafter(weight[1, 0], np.float32(9)), np.float32(9))
+    return "weight", "last", "kernel", (1, 0)
+
+
+def shifted_mask(step):
+    step.noise["dropout"] = np.roll(step.noise["dropout"], 1, axis=0)
+    return "mask", "dropout", "noise", None
+
+
+def tampered_activation(step):
+    step.activations["batch_normalization"][0, 3] += np.float32(1e-4)
+    return "activation", "batch_normalization", "outputs", (0, 3)
+
+
+def a_nan(step):
+    step.activations["last"][0, 0] = np.nan
+    return "activation", "last", "outputs", (0, 0)
+
+
+@pytest.mark.parametrize(
+    "tamper", [tampered_gradient, zeroed_gradient, tampered_weight, shifted_mask, tampered_activation, a_nan]
+)
+def test_one_wrong_element_is_named(tamper):
+    build = model()
+    batch = next(batches(np.random.default_rng(0)))
+    step = judge_steps.step_of(build(), *batch)
+    *expected, place = tamper(step)
+    found = first_divergence(Judge(build()).judge(step))
+    assert [found.quantity, found.layer, found.name] == expected
+    assert place in (None, found.place)
+
+
+@pytest.mark.parametrize("layer", ["first", "last"])
+def test_a_gradient_that_is_off_by_1e_5_in_one_element_is_seen_where_little_is_summed(layer):
+    """The bound of a sum of B products in any order grows with B, and as much more as they cancel."""
+
+    def build():
+        utils.clear_session(free_memory=False)
+        utils.set_random_seed(7)
+        dense = k.layers.Dense
+        found = k.Sequential([k.layers.Input((5,)), dense(8, "tanh", name="first"), dense(1, "sigmoid", name="last")])
+        found.compile("adam", "binary_crossentropy")
+        return found
+
+    step = judge_steps.step_of(build(), np.random.default_rng(1).normal(size=(2, 5)), np.zeros((2, 1)))
+    gradient = step.gradients[f"{layer}/kernel"]
+    place = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+    gradient[place] *= 1 + 1e-5
+    found = first_divergence(Judge(build()).judge(step))
+    assert (found.quantity, found.layer, found.name, found.place) == ("gradient", layer, "kernel", place)
+
+
+def test_rows_are_checked_in_the_order_that_the_seed_predicts(rng):
+    x, y = rng.normal(size=(10, 5)).astype("f"), rng.integers(0, 2, (10, 1)).astype("f")
+    build = model()
+    order = random.shuffle_order(10, 3)
+    for seed in (3, None):
+        trained, judge = build(), Judge(build(), data=(x, y), batch_size=4, seed=seed)
+        for number in range(3):
+            rows = order[4 * number : 4 * number + 4]
+            step = judge_steps.step_of(trained, x[rows], y[rows], number=number, batch=number)
+            assert {check.verdict for check in judge.judge(step) if check.quantity == "batch"} == {BIT_EQUAL}
+        judge = Judge(build(), data=(x, y), batch_size=4, seed=seed)
+        step.x = step.x.copy()
+        step.x[0] = x[order[0]] + 1
+        step.batch = 0
+        assert first_divergence(judge.judge(step)).quantity == "batch"
+
+
+def test_initial_weights_are_predicted():
+    build = model()
+    trained = build()
+    trained.optimizer.build(trained.arena)
+    weights = judge_steps.state_of(trained).weights
+    assert {check.verdict for check in judge_start(build(), weights)} == {BIT_EQUAL}
+    weights["first/kernel"][0, 0] += 1
+    found = first_divergence(judge_start(build(), weights))
+    assert (found.layer, found.name, found.place) == ("first", "kernel", (0, 0))
+
+
+def test_what_has_no_bound_is_refused_by_name():
+    utils.clear_session(free_memory=False)
+    own = k.Sequential([k.layers.Input((2,)), k.layers.BatchNormalization(renorm=True), k.layers.Dense(1)])
+    own.compile("sgd", "mse")
+    with pytest.raises(NotImplementedError, match="'batch_normalization', a BatchNormalization with renorm"):
+        Judge(own)
