@@ -49,7 +49,7 @@ docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of 
 	$(python) docs/oracle.py
 
 help:  ## list the tasks
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 $(VENV)/.stamp-%: pyproject.toml | $(python)
 	@echo "installing minidl[$*] into $(VENV)"
