@@ -14,6 +14,7 @@ from judge_models import RandomModel
 import minidl.keras as k
 from minidl import config, losses, metrics, ops, optimizers, random, utils
 from minidl.layers import Dropout
+from minidl.oracle import optimizer_bounds
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
 
@@ -96,6 +97,17 @@ def test_every_loss(name, scale):
 @pytest.mark.parametrize("name", judge_models.OPTIMIZERS)
 def test_every_optimizer(name):
     assert not alarms(judged(RandomModel(6, optimizer=name, rows=7, scale=1.0), order=4))
+
+
+@pytest.mark.parametrize("t_mul", [1.0, 1.5, 2.0])
+def test_the_rate_of_a_cosine_that_starts_anew(t_mul):
+    schedule = k.optimizers.schedules.CosineDecayRestarts(0.1, 7, t_mul=t_mul, m_mul=0.8, alpha=0.05)
+    found = [optimizer_bounds.learning_rate(schedule, batch) for batch in range(60)]
+    bounded = [i for i, ball in enumerate(found) if not ball.unbounded]
+    assert len(bounded) > 50
+    for batch in bounded:
+        assert found[batch].share(np.asarray(schedule(batch))) <= 1
+        assert found[batch].radius < 1e-5
 
 
 def test_inputs_of_more_axes():
