@@ -1,0 +1,23 @@
+"""The cases of docs/cases.md hold, and the page says what they show."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("keras")
+cases = pytest.importorskip("cases", exc_type=ImportError)
+
+pytestmark = pytest.mark.keras
+PAGE = (Path(__file__).parents[1] / "docs" / "cases.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_a_case_holds_and_is_on_the_page(keras, name):
+    (row,) = [line for line in PAGE.splitlines() if f"](../tests/cases/{name}.py)" in line]
+    for text in (*cases.parts(name), cases.shown(name)):
+        assert text in row.replace("\\|", "|")
+
+
+def test_there_are_fifteen():
+    assert len(cases.NAMES) >= 15 and len(re.findall(r"^\| \[", PAGE, re.M)) == len(cases.NAMES)
