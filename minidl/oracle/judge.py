@@ -549,6 +549,11 @@ class _StepJudge:
             self.noise[layer.name] = own if got is None else np.asarray(got)
             if got is not None:
                 self.noise_balls.pop(layer.name, None)
+            if got is not None and self._stream == "jax" and isinstance(layer, (GaussianNoise, GaussianDropout)):
+                # XLA makes one kernel of z · stddev + mean and of the layer's own operation, and may round once (FMA)
+                # where the noise that was seen is rounded: it is off by its own rounding
+                value = np.asarray(got, self.arithmetic.wide)
+                self.noise_balls[layer.name] = Ball(value, self.arithmetic.unit * np.abs(value), self.arithmetic)
 
     @property
     def _stream(self) -> str:
