@@ -98,6 +98,7 @@ OPTIMIZERS = {
     "adagrad": lambda k: k.optimizers.Adagrad(0.1, use_ema=True, ema_overwrite_frequency=2),
     "adadelta": lambda k: k.optimizers.Adadelta(1.0),
     "sgd cosine": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecay(0.1, 5, 0.1), weight_decay=0.01),
+    "sgd restarts": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecayRestarts(0.1, 2)),
     "sgd inverse": lambda k: k.optimizers.SGD(k.optimizers.schedules.InverseTimeDecay(0.1, 2, 0.3)),
     "sgd polynomial": lambda k: k.optimizers.SGD(k.optimizers.schedules.PolynomialDecay(0.1, 7, power=1.7)),
     "sgd piecewise": lambda k: k.optimizers.SGD(k.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.03])),
@@ -201,7 +202,7 @@ class RandomModel:
         if self.rate is not None and not self.optimizer.startswith(("sgd ", "adamw")):  # these have a schedule
             optimizer.learning_rate = self.rate
         model.compile(
-            optimizer, loss(k), metrics=["accuracy", *names],
+            optimizer, loss(k), metrics=["accuracy", *names, *(k.metrics.RootMeanSquaredError() for _ in names)],
             weighted_metrics=["mean_squared_error"] if names else [],
         )  # fmt: skip
         return model

@@ -368,10 +368,30 @@ def _cosine(a: Arithmetic, schedule: Any, batch: int) -> Ball:
     return start * ((1 - share) * decayed + share)
 
 
+def _cosine_restarts(a: Arithmetic, schedule: Any, batch: int) -> Ball:
+    """See ops.cosine_decay_restarts."""
+    x, growth = _ratio(a, batch, schedule.first_decay_steps), a.rounded(schedule.t_mul)
+    if growth.value == 1:
+        restart = _floor(x)
+        fraction = x - restart
+        factor = a.const(1.0)
+    else:
+        restart = _floor(balls.log(1 - x * (1 - growth)) / balls.log(growth))
+        factor = _raised(float(growth.value), restart)
+        fraction = (x - (1 - factor) / (1 - growth)) / factor
+    if restart.radius:
+        return Ball(np.zeros(()), np.array(np.inf), a)
+    peak = _raised(float(np.float32(schedule.m_mul)), restart) * 0.5
+    share = a.const(schedule.alpha)
+    cosine = _cosine_of(fraction) + 1
+    return a.rounded(schedule.initial_learning_rate) * ((1 - share) * (peak * cosine) + share)
+
+
 _SCHEDULES: dict[type, Callable[[Arithmetic, Any, int], Ball]] = {
     schedules.ExponentialDecay: _exponential,
     schedules.InverseTimeDecay: _inverse_time,
     schedules.PiecewiseConstantDecay: _piecewise,
     schedules.PolynomialDecay: _polynomial,
     schedules.CosineDecay: _cosine,
+    schedules.CosineDecayRestarts: _cosine_restarts,
 }
