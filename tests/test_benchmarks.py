@@ -367,3 +367,19 @@ def test_processes_on_a_gpu_share_its_memory(bench):
     made = bench.gpu.Run(seconds=1, rehearse=False).environment(bench.gpu.TF32_OFF)
     assert made["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false" and made["BENCHMARK_DEVICE"] == "cuda"
     assert made["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+@pytest.mark.parametrize(("name", "refused"), [("A", (0.0, -1.0, 0.99)), ("B", (0.0, -1.0, 0.99)), ("C", (0.0, -1.0))])
+def test_what_the_bound_refuses(bench, name, refused):
+    """A first step of so many times the right one: none, uphill, 1 % short. C's bound is too wide for the last."""
+    verify, case = bench.verify, bench.cases.CASES[name]
+    weights, (x, y) = case.weights(), case.data()
+    rows = case.rows(0)
+    updates = verify.Adam(case).updates(verify.gradients(case, weights, x[rows], y[rows]))
+    for factor in (1.0, *refused):
+        after = [(w - factor * update).astype(np.float32) for w, (update, _) in zip(weights, updates, strict=True)]
+        if factor == 1:
+            verify.worst(weights, after, updates, name)
+        else:
+            with pytest.raises(verify.Wrong, match="something else"):
+                verify.worst(weights, after, updates, name)
