@@ -239,12 +239,6 @@ def _training(
     )
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
-
-
 @contextlib.contextmanager
 def _told(command: str) -> Iterator[None]:
     """Inside, what keeps the command from being run is said in one paragraph, with exit status 2."""
