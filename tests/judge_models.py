@@ -74,6 +74,28 @@ LOSSES = {
     "poisson": (lambda k: k.losses.Poisson(), "softplus", 1, _positive),
 }
 
+# Metrics of labels 0 and 1 and outputs in [0, 1], and of any labels of the outputs' shape.
+BINARY_METRICS = [
+    lambda m, name: m.Precision(name=name), lambda m, name: m.Recall([0.2, 0.5, 0.7], name=name),
+    lambda m, name: m.TruePositives(name=name), lambda m, name: m.FalsePositives([0.1, 0.9], name=name),
+    lambda m, name: m.TrueNegatives(name=name), lambda m, name: m.FalseNegatives(name=name),
+    lambda m, name: m.AUC(name=name), lambda m, name: m.AUC(50, "PR", name=name),
+    lambda m, name: m.AUC(curve="PR", summation_method="minoring", name=name),
+    lambda m, name: m.AUC(30, curve="PRGAIN", summation_method="majoring", name=name),
+    lambda m, name: m.AUC(thresholds=[0.1, 0.3, 0.31], name=name),
+    lambda m, name: m.SensitivityAtSpecificity(0.6, name=name), lambda m, name: m.RecallAtPrecision(0.4, name=name),
+    lambda m, name: m.SpecificityAtSensitivity(0.4, 20, name=name), lambda m, name: m.PrecisionAtRecall(0.5, name=name),
+    lambda m, name: m.FBetaScore("macro", 2.0, 0.5, name=name), lambda m, name: m.F1Score("weighted", name=name),
+    lambda m, name: m.F1Score("micro", 0.4, name=name), lambda m, name: m.BinaryCrossentropy(name=name),
+]  # fmt: skip
+METRICS = [
+    lambda m, name: m.R2Score(name=name), lambda m, name: m.R2Score("variance_weighted_average", name=name),
+    lambda m, name: m.RootMeanSquaredError(name=name), lambda m, name: m.CosineSimilarity(name=name),
+    lambda m, name: m.ConcordanceCorrelation(name=name), lambda m, name: m.LogCoshError(name=name),
+    lambda m, name: m.MeanSquaredLogarithmicError(name=name), lambda m, name: m.CategoricalAccuracy(name=name),
+    lambda m, name: m.TopKCategoricalAccuracy(2, name=name),
+]  # fmt: skip
+
 OPTIMIZERS = {
     "sgd": lambda k: k.optimizers.SGD(0.1),
     "momentum": lambda k: k.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5),
@@ -135,7 +157,7 @@ class RandomModel:
         if "layer" in fixed and not self.widths:
             self.widths, self.activations, self.extras = [6], ["tanh"], [fixed["layer"]]
             self.regularizers, self.constraints, self.activity = [(None, None)], [None], [None]
-        _, _, self.units, labels = LOSSES[self.loss]
+        _, activation, self.units, labels = LOSSES[self.loss]
         self.data = [
             (
                 rng.normal(size=(rows, self.features)) * self.scale,
@@ -144,6 +166,10 @@ class RandomModel:
             )
             for rows in [self.rows] * (self.steps - 1) + [max(1, self.rows // 2)]
         ]
+        of_binary = labels in (_binary, _one_hot) and activation in ("sigmoid", "softmax", "hard_sigmoid")
+        known = [] if labels is _classes else METRICS + BINARY_METRICS * of_binary
+        self.metrics = list(rng.choice(len(known), min(3, len(known)), replace=False))
+        self.metrics = fixed.get("metrics", [known[i] for i in self.metrics])
 
     def build(self, k):
         def made(what):
@@ -170,9 +196,11 @@ class RandomModel:
         layers.append(k.layers.Dense(units, activation, name="last"))
         model = k.Sequential(layers)
         names = ["mean_absolute_error"] if not self.loss.startswith("scce") else []
+        more = [make(k.metrics, f"more_{i}") for i, make in enumerate(self.metrics)]
+        weighted = [make(k.metrics, f"weighted_{i}") for i, make in enumerate(self.metrics)]
         model.compile(
-            OPTIMIZERS[self.optimizer](k), loss(k), metrics=["accuracy", *names],
-            weighted_metrics=["mean_squared_error"] if names else [],
+            OPTIMIZERS[self.optimizer](k), loss(k), metrics=["accuracy", *names, *more],
+            weighted_metrics=["mean_squared_error", *weighted] if names else [],
         )  # fmt: skip
         return model
 
