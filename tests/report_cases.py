@@ -20,30 +20,46 @@ ABOUT = {
     "batch_size": 8,
     "samples": 8 * STEPS,
     "seed": 7,
+    "shuffle": False,
 }
 
 
 def built():
     utils.clear_session(free_memory=False)
     utils.set_random_seed(7)
-    layers = [k.layers.Dense(6, "relu"), k.layers.Dropout(0.2), k.layers.Dense(1, "sigmoid")]
+    layers = [k.layers.Dense(6, "relu", kernel_regularizer="l2"), k.layers.Dropout(0.2), k.layers.Dense(1, "sigmoid")]
     model = k.Sequential([k.layers.Input((4,)), *layers])
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.arena)
     return model
 
 
+def about():
+    model = built()
+    layers = [layer.name for layer in model.layers]
+    return {**ABOUT, "layers": layers, "model": saving.objects.serialize_model(model)}
+
+
+def data(rows=8 * STEPS):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(rows, 4)).astype("float32"), rng.integers(0, 2, (rows, 1)).astype("float32")
+
+
+def steps(order=3):
+    """The steps of one fit, batches in the order of the rows."""
+    model, (x, y) = built(), data()
+    for number in range(STEPS):
+        rows = slice(8 * number, 8 * number + 8)
+        with judge_steps.other_order(order):
+            yield judge_steps.step_of(model, x[rows], y[rows], number=number, batch=number)
+
+
 def reported(fault=lambda step: step, order=3):
     """fault: changes the third step before it is judged."""
-    rng, model, judge = np.random.default_rng(1), built(), Judge(built())
-    layers = [layer.name for layer in model.layers]
-    report = Report({**ABOUT, "layers": layers, "model": saving.objects.serialize_model(model)})
-    report.add(judge_start(built(), judge_steps.state_of(model).weights))
-    for number in range(STEPS):
-        x, y = rng.normal(size=(8, 4)).astype("float32"), rng.integers(0, 2, (8, 1)).astype("float32")
-        with judge_steps.other_order(order):
-            step = judge_steps.step_of(model, x, y, number=number, batch=number)
-        step = fault(step) if number == 2 else step
+    report, judge = Report(about()), Judge(built())
+    report.add(judge_start(built(), judge_steps.state_of(built()).weights))
+    for step in steps(order):
+        step = fault(step) if step.number == 2 else step
         report.add(judge.judge(step), step)
     return report
 
@@ -71,6 +87,9 @@ FAULTS = {
     "mask": lambda step: changed(step, "noise", "dropout", (1, 2), True),
     "pre_activation": lambda step: changed(step, "pre_activations", "dense", (5, 4), 1e-4),
     "activation": lambda step: changed(step, "activations", "dense_1", (7, 0), -1e-3),
+    "penalty": lambda step: dataclasses.replace(
+        step, penalties=[step.penalties[0] * np.float32(2)], loss=step.loss + step.penalties[0]
+    ),
     "loss": lambda step: dataclasses.replace(step, data_loss=step.data_loss * np.float32(1.001)),
     "metric": lambda step: dataclasses.replace(step, logs={**step.logs, "accuracy": step.logs["accuracy"] + 0.01}),
     "gradient": one_gradient_off,

@@ -153,11 +153,16 @@ class GaussianNoise(_Drawing):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
 
+    @property
+    def moments(self) -> tuple[float, float]:
+        """The noise's mean and standard deviation."""
+        return 0.0, self.stddev
+
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """inputs + noise in training, else inputs;  (B, U) -> (B, U)."""
         if not training or self.stddev == 0.0:
             return inputs
-        return ops.gaussian_noise(inputs, self._draw_normal(inputs.shape, 0.0, self.stddev))
+        return ops.gaussian_noise(inputs, self._draw_normal(inputs.shape, *self.moments))
 
     def backward(self, d_outputs: Array) -> Array:
         """d_outputs;  (B, U) -> (B, U)."""
@@ -180,13 +185,18 @@ class GaussianDropout(_Drawing):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
+    @property
+    def moments(self) -> tuple[float, float]:
+        """The noise's mean and standard deviation."""
+        return 1.0, math.sqrt(self.rate / (1.0 - self.rate))
+
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """inputs · noise in training, else inputs;  (B, U) -> (B, U)."""
         if not training or self.rate == 0.0:
             self.noise = None
             return inputs
         _refuse_rate_1(self.name, self.rate)
-        self.noise = self._draw_normal(inputs.shape, 1.0, math.sqrt(self.rate / (1.0 - self.rate)))
+        self.noise = self._draw_normal(inputs.shape, *self.moments)
         return ops.gaussian_dropout(inputs, self.noise)
 
     def backward(self, d_outputs: Array) -> Array:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import config
 from minidl.backend import Array
 
 Axis = int | tuple[int, ...] | None
@@ -38,6 +39,7 @@ ULPS = {
     "tanh": 7,
     "softplus": 8,
     "rsqrt": 2,
+    "erf": 2,  # of torch's, that is Sleef's or the C library's
     "erfc": 12,  # and x² more, of x > 0: see erfc
     "power": 2,  # and |ln| of the result more: see power
 }
@@ -48,7 +50,10 @@ CHUNK = 2**14  # elements: some ten arrays of so many wide numbers fit an L2 cac
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values."""
+    """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values.
+
+    backend: "tensorflow", "jax" or "torch", whose algebraic forms count beside minidl's, which are TensorFlow's.
+    """
 
     dtype: str
     unit: float
@@ -56,16 +61,19 @@ class Arithmetic:
     largest: float
     wide: Any
     slack: float
+    backend: str = "tensorflow"
 
     @classmethod
     def of(cls, dtype: str) -> Arithmetic:
         """That of float32 or float64. Errors: NotImplementedError where there is no wider type than float64."""
         largest = float(np.finfo(dtype).max)
+        stream = config.random_stream()
+        backend = stream if stream in ("jax", "torch") else "tensorflow"
         if dtype == "float32":
-            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20)
+            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20, backend)
         if np.finfo(np.longdouble).eps > 2.0**-60:
             raise NotImplementedError("float64 cannot be judged here: NumPy's longdouble is no wider than float64.")
-        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9)
+        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9, backend)
 
     def gamma(self, n: float) -> float:
         """γₙ. Errors: ValueError for n·u ≥ 1, where no bound holds."""
@@ -80,9 +88,11 @@ class Arithmetic:
         """
         values = np.asarray(values)
         value, size = values.astype(self.wide), np.abs(values)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not ((size < self.smallest) & (size > 0)).any() and np.isfinite(size.sum()):
-                return Ball(value, np.zeros(value.shape, self.wide), self)
+        normal = not size.size or (
+            size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
+        )
+        if normal:
+            return Ball(value, np.zeros(value.shape, self.wide), self)
         size = size.astype(self.wide)
         radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))
         return Ball(value, radius, self)
@@ -90,8 +100,11 @@ class Arithmetic:
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
 
-        float32_first: rounded to float32 before, as keras.ops.cast of a Python number is on TensorFlow.
+        float32_first: rounded to float32 before, as keras.ops.cast of a Python number is on TensorFlow; elsewhere it is
+        not, and the ball takes in both.
         """
+        if float32_first and self.backend != "tensorflow":
+            return either(self.const(value), self.const(np.float32(value)))
         exact = np.asarray(np.float32(value) if float32_first else value).astype(self.wide)
         kept = exact.astype(self.dtype).astype(self.wide) == exact
         return Ball(exact, np.where(kept, 0, self.unit * np.abs(exact)), self)
@@ -156,11 +169,11 @@ class Ball:
         Each rounding may itself underflow, at most flushes times.
         """
         flushed = flushes * self.arithmetic.smallest
-        radius += flushed if np.all(radius) else flushed * ((radius > 0) | (value != 0))
+        radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))
         radius *= self.arithmetic.slack
-        most = np.maximum(np.max(value, initial=0), -np.min(value, initial=0)) + np.max(radius, initial=0)
-        if not most <= self.arithmetic.largest:  # nor of a NaN
-            radius = np.where(np.abs(value) + radius <= self.arithmetic.largest, radius, np.inf)
+        size = np.abs(value)
+        if radius.size and not size.max() + radius.max() <= self.arithmetic.largest:  # nor of a NaN
+            radius = np.where(size + radius <= self.arithmetic.largest, radius, np.inf)
         return Ball(value, radius, self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
@@ -172,7 +185,7 @@ class Ball:
         value, spread = self.value + other.value, self.radius + other.radius
         rounded = self._made(value, spread + self.arithmetic.unit * (np.abs(value) + spread))
         for one in (other, self):
-            if not np.all(one.value):
+            if not one.value.all():
                 zero = (one.value == 0) & (one.radius == 0)
                 rounded.radius = np.where(zero, spread, rounded.radius)
         return rounded
@@ -240,19 +253,38 @@ class Ball:
         gamma = self.arithmetic.gamma(n)
         value: Array = self.value @ other.value
         if not other.radius.any():  # r = (r_a + γ(|a| + r_a)) |b|
-            radius = self._reach(gamma) @ np.abs(other.value)
+            radius, lost = self._product_of_bounds(self._reach(gamma), other._size())
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
-            radius = np.abs(self.value) @ other._reach(gamma)
+            radius, lost = self._product_of_bounds(self._size(), other._reach(gamma))
             if self.radius.any():
-                radius += self.radius @ ((1 + gamma) * other.magnitude)
+                more, lost_too = self._product_of_bounds(self.radius, other.magnitude)
+                radius, lost = radius + (1 + gamma) * more, lost + lost_too
         if plus is not None:
             value += plus.value
             radius += plus._reach(gamma)
-        return self._made(value, radius, flushes=n)
+        return self._made(value, radius, flushes=n + lost)
+
+    def _size(self) -> Array:
+        """|a|, in the narrow type."""
+        return np.abs(self.value.astype(self.arithmetic.dtype))
 
     def _reach(self, gamma: float) -> Array:
-        """r + γ(|a| + r)."""
-        return gamma * np.abs(self.value) + (1 + gamma) * self.radius if self.radius.any() else gamma * np.abs(self.value)
+        """r + γ(|a| + r), in the narrow type where r is 0."""
+        size = self._size()
+        size *= size.dtype.type(gamma)
+        return size + (1 + gamma) * self.radius if self.radius.any() else size
+
+    def _product_of_bounds(self, a: Array, b: Array) -> tuple[Array, float]:
+        """An upper bound of a @ b, of numbers ≥ 0, by a product in the narrow type, which takes half the time.
+
+        Three roundings of a, as many of b, and those of the product of inner dimension n: within γₙ₊₆. What underflows
+        on the way, at most η u times the other factor, is not in it; second: how many η that comes to.
+        """
+        n, arithmetic = a.shape[-1], self.arithmetic
+        a, b = a.astype(arithmetic.dtype, copy=False), b.astype(arithmetic.dtype, copy=False)
+        found = (a @ b).astype(arithmetic.wide)
+        found *= 1 + 2 * arithmetic.gamma(n + 6)
+        return found, float(n * arithmetic.unit * (1 + a.max(initial=0) + b.max(initial=0)))
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -380,6 +412,16 @@ def erfc(a: Ball) -> Ball:
     return _of_ends(a, _erfc, _ulps(a, "erfc") + own + 2 * a.arithmetic.unit * beyond)
 
 
+def erf_plus_1(a: Ball) -> Ball:
+    """1 + erf a as a sum, which cancels towards −∞, where erfc(−a) does not: torch's form in gelu.
+
+    |erf| < 1, so that its ULPs are of 2u at most.
+    """
+    exact = erfc(-a)
+    unit = a.arithmetic.unit
+    return Ball(exact.value, exact.radius + 2 * ULPS["erf"] * unit + unit, a.arithmetic)
+
+
 def power(a: Ball, exponent: float) -> Ball:
     """a^exponent of a ≥ 0; of exponent 1 and 0 exactly.
 
@@ -408,6 +450,8 @@ def maximum(a: Ball, b: Any) -> Ball:
     """max(a, b): exact, between the maxima of the balls' ends."""
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
+    if not (a.radius.any() or b.radius.any()):
+        return Ball(value, np.zeros_like(value), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
     with np.errstate(invalid="ignore"):
@@ -447,9 +491,13 @@ def select(test: Ball, at: Any, above: Any, below: Any, tie: str = "below") -> B
     above, below = like.lift(above), like.lift(below)
     gap, reach = test.value - at.value, test.radius + at.radius
     is_above = gap >= 0 if tie == "above" else gap > 0
+    chosen = where(is_above, above, below)
+    if tie != "either" and not reach.any():
+        return chosen
     is_open = (np.abs(gap) <= reach) & ((reach > 0) | (tie == "either"))
-    chosen, other = where(is_above, above, below), where(is_above, below, above)
-    return where(is_open, either(chosen, other), chosen)
+    if not is_open.any():
+        return chosen
+    return where(is_open, either(chosen, where(is_above, below, above)), chosen)
 
 
 def concatenate(balls: Sequence[Ball]) -> Ball:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,8 +39,8 @@ def check(
     """Train a compiled Keras model by its own fit, and judge every step of it.
 
     The model is trained as by keras_model.fit with the same arguments. seed: of keras.utils.set_random_seed before it,
-    which on TensorFlow predicts the order of the rows; None finds out. initial_weights: the model was built right after
-    set_random_seed(seed) and not changed since, so that its weights are predicted too. steps: stop after so many.
+    which on TensorFlow predicts the order of the rows; None finds out. initial_weights: the weights are as the
+    initializers drew them, and are checked too. steps: stop after so many.
     progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
     report of the steps so far, with report.interrupted.
 
@@ -50,7 +51,7 @@ def check(
     report = Report(run.about)
     with run.settings():
         if initial_weights:
-            report.add(judge_start(run.twin_from_seed(), run.recorder.state().weights))
+            report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = Judge(run.twin, data=run.data, batch_size=batch_size, shuffle=shuffle, seed=run.seed)
         try:
             run.fit(lambda step: report.add(judge.judge(step), step), steps, progress)
@@ -111,20 +112,24 @@ class _Run:
         if not isinstance(model, keras.Model):
             raise TypeError(f"check: expected a Keras model; got {type(model).__module__}.{type(model).__name__}.")
         if not model.compiled:
-            raise ValueError(f"check: the model {model.name!r} is not compiled; call its compile(optimizer, loss) first.")
+            raise ValueError(
+                f"check: the model {model.name!r} is not compiled; call its compile(optimizer, loss) first."
+            )
         self.epochs = checks.positive_int("check", "epochs", epochs)
         self.batch_size = checks.positive_int("check", "batch_size", batch_size)
         if shuffle not in (True, False, "batch"):
             raise ValueError(f"check: shuffle must be True, False or 'batch'; got {shuffle!r}.")
         if model.steps_per_execution != 1:
-            raise CannotCheck(f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1.")
+            raise CannotCheck(
+                f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1."
+            )
         self.model, self.shuffle = model, shuffle
         self.backend: str = keras.backend.backend()
         self.dtype = keras.config.floatx()
         with self.settings():
             if not model.built:
                 model.build(np.shape(x))
-            self.twin = self._twin()
+            self.twin = _made_again(self.keras, model)
             data = self.twin._checked(x, y, sample_weight, class_weight, check_finite=True)
         self.data: tuple[Array | None, ...] = data
         self.recorder = Recorder(keras, model, self.twin)
@@ -138,37 +143,22 @@ class _Run:
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
         """Inside, minidl has Keras's float type and the random numbers of its backend."""
-        before = config.floatx(), config.epsilon()
-        config.set_floatx(self.dtype)
-        config.set_epsilon(self.keras.config.epsilon())
-        try:
-            with config.using_random_stream(self.backend):
-                yield
-        finally:
-            config.set_floatx(before[0])
-            config.set_epsilon(before[1])
+        with _settings_of(self.keras):
+            yield
 
-    def _twin(self) -> Any:
-        """minidl's model of the Keras model's configuration. Errors: CannotCheck for what minidl does not have."""
-        try:
-            twin = models.model_from_json(self.model.to_json())
-            if not twin.built:
-                twin.build(self.model.input_shape)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise CannotCheck(str(error)) from error
-        if not twin.compiled:
-            raise CannotCheck("what the model was compiled with is not written in its configuration.")
-        twin.jit_compile = self.backend == "tensorflow" and bool(self.model.jit_compile)
+    def initial_twin(self) -> Any:
+        """The twin with the weights that minidl draws from the seeds of the Keras model's initializers."""
+        twin = _made_again(self.keras, self.model)
+        for layer, own in zip(self.recorder.layers, twin.flat_layers(), strict=True):
+            for name, weight in own.parameters.items():
+                theirs: Any = getattr(layer, f"{name}_initializer", None)
+                initializer: Any = getattr(own, f"{name}_initializer", None)
+                if initializer is None:
+                    continue
+                if hasattr(initializer, "seed"):
+                    initializer.seed = theirs.seed
+                weight[...] = initializer(weight.shape, weight.dtype.name)
         return twin
-
-    def twin_from_seed(self) -> Any:
-        """The twin with the weights that minidl draws after set_random_seed(seed)."""
-        from minidl import utils
-
-        if self.seed is None:
-            raise ValueError("check: initial_weights=True needs the seed of keras.utils.set_random_seed.")
-        utils.set_random_seed(self.seed)
-        return self._twin()
 
     def _global_seed(self) -> int | None:
         """The seed that TensorFlow was given, which the order of the rows depends on."""
@@ -210,3 +200,41 @@ class _Run:
                 progress(step.number + 1, total)
 
         self.recorder.fit(sink=noting, most_steps=most_steps, **self.arguments)
+
+
+@contextlib.contextmanager
+def _settings_of(keras: Any) -> Iterator[None]:
+    before = config.floatx(), config.epsilon()
+    config.set_floatx(keras.config.floatx())
+    config.set_epsilon(keras.config.epsilon())
+    try:
+        with config.using_random_stream(keras.backend.backend()):
+            yield
+    finally:
+        config.set_floatx(before[0])
+        config.set_epsilon(before[1])
+
+
+def twin_of(keras: Any, model: Any) -> Any:
+    """minidl's model of a Keras model's configuration, compiled; its weights are others.
+
+    Errors: CannotCheck, with the reason, for what minidl does not have.
+    """
+    with _settings_of(keras):
+        return _made_again(keras, model)
+
+
+def _made_again(keras: Any, model: Any) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: that is said below
+            described = model.to_json()
+        twin = models.model_from_json(described)
+        if not twin.built:
+            twin.build(model.input_shape)
+    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
+        raise CannotCheck(" ".join(str(error).split())) from error
+    if not twin.compiled:
+        raise CannotCheck("what the model was compiled with is not written in its configuration.")
+    twin.jit_compile = keras.backend.backend() == "tensorflow" and bool(model.jit_compile)
+    return twin

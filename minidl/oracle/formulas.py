@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import ops
 
-_PLACES = ("layers", "optimizers", "losses", "metrics", "schedules", "training")
+_PLACES = ("layers", "optimizers", "losses", "metrics", "regularizers", "schedules", "training")
 _BACKWARD = re.compile("backward|gradient")
 
 

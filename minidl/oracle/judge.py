@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 
 from minidl import checks, config, metrics, random, training
 from minidl.backend import Array
-from minidl.layers import Dropout, Layer
+from minidl.layers import Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
-from minidl.oracle import balls, layer_bounds, loss_bounds, metric_bounds, optimizer_bounds
+from minidl.oracle import balls, layer_bounds, loss_bounds, metric_bounds, noise_bounds, optimizer_bounds
 from minidl.oracle.balls import CHUNK, Arithmetic, Ball
 from minidl.oracle.steps import (
     BIT_EQUAL,
@@ -62,15 +63,37 @@ class Judge:
         self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
-        self._number = 0
+        self._one_thread = _one_thread()
+        _keep_freed_memory()
 
     def judge(self, step: Step) -> list[Check]:
         """All that there is to say of a step, in the order in which a step computes it."""
-        with np.errstate(all="ignore"):  # what is not finite in the trainer's numbers is for the bounds to report
+        with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
             return _StepJudge(self, step).run()
 
     def _mean_names(self) -> list[str]:
         return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
+
+
+def _one_thread() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """A context in which NumPy's products take one thread, where threadpoolctl is installed; else one without effect.
+
+    Beside the threads of Keras, which spin while they wait, several take many times as long as one.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext
+    return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed arrays for the next ones, instead of faulting their pages in again each time.
+
+    It does so up to the size of the largest block that was freed, 32 MiB at most. Source: mallopt(3), on
+    M_MMAP_THRESHOLD. Elsewhere this is of no effect.
+    """
+    np.empty(2**25 - 2**13, np.uint8)  # freed at once
 
 
 def check_model(model: Any) -> None:
@@ -147,7 +170,11 @@ def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, o
 
 
 def _differs(got: Array, own: Array) -> Array:
-    return (got != own) & ~(np.isnan(got) & np.isnan(own)) if got.dtype.kind == "f" else np.asarray(got != own)
+    """Where the bits differ, but for those of a zero's sign or of a NaN."""
+    differs = np.asarray(got != own)
+    if got.dtype.kind == "f" and differs.any():
+        differs &= ~(np.isnan(got) & np.isnan(own))
+    return differs
 
 
 def _compare(
@@ -195,7 +222,7 @@ def _compare(
     wide = flat[worst].astype(arithmetic.wide)
     elements = []
     if verdict == DIVERGENT:
-        share = _share(flat, own_flat, ball)
+        share = _share(flat, ball, _differs(flat, own_flat))
         for i in np.argsort(-share, kind="stable")[:_SHOWN]:
             if share[i] > 1:
                 numbers = (flat[i], own_flat[i], ball.value[i], ball.radius[i])
@@ -241,35 +268,34 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
     for start in range(0, got.size, CHUNK):
         at = slice(start, start + CHUNK)
         part, own_part, held = got[at], own[at], ball[at]
-        same = part == own_part
-        all_same = bool(same.all())
-        share = _share(part, own_part, held)
-        index = int(np.argmax(share))
+        differs = _differs(part, own_part)
+        same = not differs.any()
+        share = _share(part, held, differs)
+        index = int(share.argmax())
         worst = float(share[index])
         if worst > found.share:
             found.share, found.index = worst, start + index
         if worst > 1:
             found.beyond += int((share > 1).sum())
-        if not all_same:
-            differs = _differs(part, own_part)
-            found.same = found.same and not differs.any()
-            if np.isinf(held.radius.max()):
+        if not same:
+            found.same = False
+            if held.radius.max() == np.inf:
                 found.unbounded += int((held.unbounded & differs).sum())
-        if all_same and own_ball is None:
-            found.own_share = max(found.own_share, worst)
-        else:
-            own_share = _share(own_part, part, held if own_ball is None else own_ball[at])
-            found.own_share = max(found.own_share, float(own_share.max()))
+        if not same or own_ball is not None:
+            share = _share(own_part, held if own_ball is None else own_ball[at], differs)
+            worst = float(share.max())
+        found.own_share = max(found.own_share, worst)
     return found
 
 
-def _share(got: Array, own: Array, ball: Ball) -> Array:
-    """ball.share(got), but 0 where got and own are the same infinity or NaN."""
-    with np.errstate(all="ignore"):
-        share: Array = np.abs(got - ball.value) / np.maximum(ball.radius, _LEAST)
-        if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
-            return share
-    return np.where(~_differs(got, own) & ~np.isfinite(got), 0, ball.share(got))
+def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
+    """ball.share(numbers), but 0 where the recorded and minidl's are the same infinity or NaN."""
+    share: Array = numbers - ball.value
+    np.abs(share, out=share)
+    share /= np.maximum(ball.radius, _LEAST)
+    if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
+        return share
+    return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
 _LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
@@ -328,19 +354,24 @@ def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
 
 
 class _Mean:
-    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it."""
+    """A running mean as Keras keeps it, total and count in the narrow type, known from what was reported of it.
+
+    own: minidl's own total, which does not go on from what was reported.
+    """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self.reset()
 
     def reset(self) -> None:
-        self.total, self.count = self.arithmetic.given(0.0), self.arithmetic.given(0.0)
+        self.total = self.own = self.count = self.arithmetic.given(0.0)
 
-    def add(self, total: Ball, count: Ball) -> Ball:
-        """The mean after a batch's Σ w·value and Σ w."""
-        self.total, self.count = self.total + total, self.count + count
-        return self.total * 0 if self.count.value == 0 else self.total / self.count
+    def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
+        """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
+        self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
+        if self.count.value == 0:
+            return self.total * 0, self.own * 0
+        return self.total / self.count, self.own / self.count
 
     def reported(self, value: Any) -> None:
         """Go on from a reported mean: the total is within u of it times the count, which the product rounds again."""
@@ -352,7 +383,7 @@ class _Mean:
 # ----------------------------------------------------------------------------------------------- a step
 
 
-_SAMPLE = 2**12  # elements of the update that are looked at in each step, also where all are minidl's in every bit
+_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
 class _StepJudge:
@@ -363,9 +394,10 @@ class _StepJudge:
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
         self.checks: list[Check] = []
         self.noise: dict[str, Array] = {}
+        self.noise_balls: dict[str, Ball] = {}  # of noise that was not recorded, where the seed does not predict its bits
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
-        self.gradients: dict[str, Ball] = {}
+        self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
         self.outputs_observed = True
 
     def run(self) -> list[Check]:
@@ -459,9 +491,15 @@ class _StepJudge:
                 continue
             own = self._draw(layer, shape)
             got = recorded.get(layer.name)
+            if isinstance(layer, (GaussianNoise, GaussianDropout)) and own is not None:
+                ball = noise_bounds.normal(own, *layer.moments, self._stream, self.arithmetic)
+                if ball is not None:
+                    self.noise_balls[layer.name] = ball
             if layer.name in step.before.seeds and own is not None:
                 if got is None:
                     self._unseen("mask", layer.name, "noise")
+                elif layer.name in self.noise_balls:
+                    self._note("mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal")
                 else:
                     self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
                 after = step.after.seeds.get(layer.name)
@@ -469,11 +507,17 @@ class _StepJudge:
                     wanted = np.asarray(generator.state)
                     self._exactly("mask", layer.name, "counter", np.asarray(after, np.int64), wanted, "one on")
             self.noise[layer.name] = own if got is None else np.asarray(got)
+            if got is not None:
+                self.noise_balls.pop(layer.name, None)
+
+    @property
+    def _stream(self) -> str:
+        """Whose random numbers a training step draws."""
+        stream = config.random_stream()
+        return "tensorflow-xla" if self.model.jit_compile and stream == "tensorflow" else stream
 
     def _draw(self, layer: Any, shape: tuple[int, ...]) -> Any:
-        stream = config.random_stream()
-        xla = self.model.jit_compile and stream == "tensorflow"
-        with config.using_random_stream("tensorflow-xla") if xla else contextlib.nullcontext():
+        with config.using_random_stream(self._stream):
             if isinstance(layer, (Dropout, AlphaDropout)):
                 return np.broadcast_to(layer.draw_mask(shape), shape)
             held: dict[str, Array] = {}
@@ -509,7 +553,8 @@ class _StepJudge:
 
     def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
         step, name, given = self.step, layer.name, self.arithmetic.given
-        passed = layer_bounds.forward(layer, ball, self.weights[name], self.noise.get(name))
+        noise = self.noise_balls.get(name, self.noise.get(name))
+        passed = layer_bounds.forward(layer, ball, self.weights[name], noise)
         passed.lowest = layer is self.layers[0]
         with self._replaying(layer):
             own = layer.forward(x, training=True)
@@ -529,8 +574,9 @@ class _StepJudge:
                     )  # fmt: skip
                     pre = np.asarray(pre, layer.dtype)
                     passed.pre_activations = given(pre)
-                    passed.outputs = form.value(passed.pre_activations)
                     layer.pre_activations, own = pre, layer.activation.forward(pre)
+            assert passed.pre_activations is not None
+            passed.outputs = form.value(passed.pre_activations)
         got = (step.activations or {}).get(name)
         if got is None:
             self._unseen("activation", name, "outputs")
@@ -595,20 +641,22 @@ class _StepJudge:
 
     def _penalties(self) -> list[tuple[Ball, Any]]:
         """Each penalty's ball and number, as recorded where it was."""
-        found: list[tuple[str, str, Ball]] = []
+        found: list[tuple[str, str, Ball, Any]] = []
         for layer in self.layers:
             if layer.activity_regularizer is not None:
                 outputs = self.passed[layer.name].outputs
                 penalty = loss_bounds.penalty(layer.activity_regularizer, outputs)
-                found.append((layer.name, "activity", penalty / float(len(outputs.value))))
+                ball = penalty / float(len(outputs.value))
+                found.append((layer.name, "activity", ball, layer.activity_regularizer))
         for layer in self.layers:
             for name, regularizer in layer.regularizers.items():
                 if layer.trainable:
-                    found.append((layer.name, name, loss_bounds.penalty(regularizer, self.weights[layer.name][name])))
+                    ball = loss_bounds.penalty(regularizer, self.weights[layer.name][name])
+                    found.append((layer.name, name, ball, regularizer))
         own = training.penalties(self.model)
         recorded = self.step.penalties
         kept = []
-        for i, (layer_name, name, ball) in enumerate(found):
+        for i, (layer_name, name, ball, regularizer) in enumerate(found):
             if recorded is None or len(recorded) != len(found):
                 reason = "not recorded" if recorded is None else f"{len(recorded)} penalties instead of {len(found)}"
                 self._unseen("penalty", layer_name, name, reason)
@@ -616,7 +664,9 @@ class _StepJudge:
                     self.checks[-1].verdict = DIVERGENT
                 kept.append((ball, own[i]))
                 continue
-            self._note("penalty", layer_name, name, recorded[i], own[i], ball, "regularizers")
+            self._note(
+                "penalty", layer_name, name, recorded[i], own[i], ball, f"regularizers.{type(regularizer).__name__}"
+            )
             number = np.asarray(recorded[i], self.model.dtype)
             kept.append((self.arithmetic.given(number), number))
         return kept
@@ -660,11 +710,11 @@ class _StepJudge:
 
     def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
         mean, logs = self.judge.means[key], self.step.logs
-        ball = mean.add(total, count)
+        ball, own_ball = mean.add(total, count)
         if logs is None or name not in logs:
             self._unseen("metric", None, name)
             return
-        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean")
+        self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
         mean.reported(logs[name])
 
     def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
@@ -800,7 +850,7 @@ class _StepJudge:
                 continue
             self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
             layer.grads[name][...] = got
-            self.gradients[key] = self.arithmetic.given(layer.grads[name])
+            self.gradients[key] = layer.grads[name]
         return d_inputs
 
     # ------------------------------------------------------------------------------- slots, weights
@@ -850,6 +900,7 @@ class _StepJudge:
             chosen[:] = True  # each depends on all
         chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)
         buffers = {slot: arena.views(getattr(optimizer, slot)) for slot in optimizer.slots}
+        constraints = {layer.name: layer.constraints for layer in self.layers}
         for i, (segment, view) in enumerate(zip(arena.segments, arena.views(arena.theta), strict=True)):
             name, part = self.judge.segments[i], chosen[segment.start : segment.stop].reshape(segment.shape)
             for slot, views in buffers.items():
@@ -859,7 +910,7 @@ class _StepJudge:
                     part |= differs
             if name in after.weights:
                 part |= view != after.weights[name]
-            if segment.name in self.model.get_layer(segment.layer).constraints:
+            if segment.name in constraints[segment.layer]:
                 part[...] = True
         return np.flatnonzero(chosen), chain_differs
 

@@ -62,18 +62,18 @@ def _relu(x: Ball, *, negative_slope: float = 0.0, max_value: float | None = Non
     return found - balls.maximum(threshold - x, 0) * negative_slope if negative_slope else found
 
 
-def _relu_slope(
-    x: Ball, y: Ball, *, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+def _relu_backward(
+    d: Ball, x: Ball, y: Ball, *, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Ball:
     one, zero = _one(x), _zero(x)
     if not threshold and max_value is None:
-        return select(x, 0, one, zero + _kept(x, negative_slope))
+        return select(x, 0, d, d * _kept(x, negative_slope) if negative_slope else zero)
     at = _kept(x, threshold)
     found = select(x, at, one, zero)
     if max_value is not None:
         found = select(x, _kept(x, max_value), zero, found, tie="either")
         found = select(x, 0, found, zero, tie="either") if threshold < 0 else found
-    return found + select(x, at, zero, zero + x.arithmetic.const(negative_slope), tie="either")
+    return chained(d, found + select(x, at, zero, zero + x.arithmetic.const(negative_slope), tie="either"))
 
 
 def _elu(x: Ball, *, alpha: float = 1.0) -> Ball:
@@ -167,7 +167,13 @@ def _gelu(x: Ball, *, approximate: bool = False) -> Ball:
     """½ x erfc(−c x), or ½ x (1 + tanh u)."""
     if approximate:
         return x * 0.5 * (balls.tanh(_gelu_inner(x)[0]) + 1)
-    return x * 0.5 * balls.erfc(-x * _kept(x, math.sqrt(0.5)))
+    return x * 0.5 * _gelu_tail(x)
+
+
+def _gelu_tail(x: Ball) -> Ball:
+    """erfc(−x/√2), on torch as 1 + erf(x/√2). Source: GeluKernel in ATen/native/cpu/Activation.cpp."""
+    scaled = x * _kept(x, math.sqrt(0.5))
+    return balls.erf_plus_1(scaled) if x.arithmetic.backend == "torch" else balls.erfc(-scaled)
 
 
 def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
@@ -177,7 +183,7 @@ def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
         return (t + 1) * 0.5, x * 0.5 * (1 - balls.square(t)) * slope
     c = _kept(x, math.sqrt(0.5))
     density = balls.exp(-balls.square(x * c)) * x.arithmetic.const(2 / math.sqrt(math.pi)) * c
-    return balls.erfc(-x * c) * 0.5, x * 0.5 * density
+    return _gelu_tail(x) * 0.5, x * 0.5 * density
 
 
 def _mish_slope(x: Ball, y: Ball) -> Terms:
@@ -276,14 +282,9 @@ _SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball | Terms]]] = {
     "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_slope),
     "hard_silu": (lambda x: x * _hard_sigmoid(x), lambda x, y: (_hard_sigmoid(x), x * _hard_sigmoid_slope(x, y))),
     "hard_tanh": (lambda x: balls.clip(x, -1, 1), _between(-1, 1)),
-    "leaky_relu": (
-        lambda x, *, negative_slope=0.2: _relu(x, negative_slope=negative_slope),
-        lambda x, y, *, negative_slope=0.2: _relu_slope(x, y, negative_slope=negative_slope),
-    ),
     "linear": (lambda x: x, lambda x, y: _one(x)),
     "log_sigmoid": (lambda x: -balls.softplus(-x), lambda x, y: balls.sigmoid(-x)),
     "mish": (lambda x: x * balls.tanh(balls.softplus(x)), _mish_slope),
-    "relu": (_relu, _relu_slope),
     "relu6": (lambda x: balls.clip(x, 0, 6), _between(0, 6)),
     "selu": (_selu, _selu_slope),
     "sigmoid": (balls.sigmoid, _sigmoid_slope),
@@ -301,9 +302,14 @@ _SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball | Terms]]] = {
     "tanh_shrink": (lambda x: x - balls.tanh(x), _tanh_shrink_slope),
     "threshold": (_threshold, _threshold_slope),
 }
-# name: value of x, d_inputs of (d, x, y): those in which an output depends on several inputs
+# name: value of x, d_inputs of (d, x, y): those in which it is no product with a slope
 _WHOLE: dict[str, tuple[Callable[..., Ball], Callable[..., Ball]]] = {
+    "leaky_relu": (
+        lambda x, *, negative_slope=0.2: _relu(x, negative_slope=negative_slope),
+        lambda d, x, y, *, negative_slope=0.2: _relu_backward(d, x, y, negative_slope=negative_slope),
+    ),
     "log_softmax": (log_softmax, _log_softmax_backward),
+    "relu": (_relu, _relu_backward),
     "softmax": (softmax, _softmax_backward),
     "sparsemax": (_sparsemax, _sparsemax_backward),
 }
@@ -384,7 +390,7 @@ Backward = Callable[[Any, Ball, Passed, Weights], "tuple[Ball, Weights]"]
 
 def _dense(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
     z = x.matmul(weights["kernel"], plus=weights.get("bias"))
-    return Passed(x, form_of(layer).value(z), z)
+    return Passed(x, z, z)
 
 
 def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -399,7 +405,7 @@ def _dense_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> 
 
 
 def _elementwise(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    return Passed(x, form_of(layer).value(x), x)
+    return Passed(x, x, x)
 
 
 def _elementwise_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
@@ -511,6 +517,7 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
 
     Of a computed mean that is off by δ, the mean of the squares is σ² + δ² exactly, since Σ (x − μ) = 0: the mean's
     radius enters squared. Rounding: the difference once, the square once more on its double, the mean γₙ₊₁, on σ² + δ².
+    On torch Keras takes Σ x² / n − μ², which cancels. Source: keras/src/backend/torch/nn.py.
     """
     mean = x.mean(axes, keepdims=True)
     centered = x.value - mean.value
@@ -522,7 +529,10 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     else:
         spread = off * off
     n = x.value.size // variance.size
-    return mean, x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
+    found = x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
+    if x.arithmetic.backend == "torch":
+        found = either(found, balls.square(x).mean(axes, keepdims=True) - balls.square(mean))
+    return mean, found
 
 
 def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Ball | None, epsilon: float) -> Ball:
@@ -746,7 +756,7 @@ def check_layer(layer: Layer) -> None:
 
 
 def forward(layer: Layer, x: Ball, weights: Weights, noise: Array | None) -> Passed:
-    """What the layer makes of x in training."""
+    """What the layer makes of x in training, before its activation if it ends in one."""
     return _LAYERS[type(layer)][0](layer, x, weights, noise)
 
 

@@ -58,6 +58,11 @@ class Update:
         return balls.power(self.arithmetic.given(np.float32(beta)), t)
 
 
+def _on_torch(step: Update) -> bool:
+    """Whether the update is that of keras/src/backend/torch/optimizers, whose forms are others."""
+    return step.arithmetic.backend == "torch"
+
+
 def _towards(old: Ball, target: Ball, keep: Ball | float, add: Ball | float) -> Ball:
     """q + (1 − β)(s − q), or the same as β q + (1 − β) s."""
     return either(old + (target - old) * add, old * keep + target * add)
@@ -69,7 +74,10 @@ def _sgd(step: Update, theta: Ball, g: Ball) -> Ball:
         return theta - g * rate
     mu = step.kept(optimizer.momentum)
     m = step.now("momentums", step.before["momentums"] * mu - g * rate)
-    return theta + (m * mu - g * rate) if optimizer.nesterov else theta + m
+    if not optimizer.nesterov:
+        return theta + m
+    found = theta + (m * mu - g * rate)
+    return either(found, theta - g * rate + m * mu) if _on_torch(step) else found
 
 
 def _adam(step: Update, theta: Ball, g: Ball) -> Ball:
@@ -103,8 +111,12 @@ def _nadam(step: Update, theta: Ball, g: Ball) -> Ball:
     now, following = mu(t, b1, decay), mu(t + 1, b1, decay)
     plain = float(np.dtype(step.arithmetic.dtype).type(0.96))
     product = step.now("u_product", step.before["u_product"] * mu(t, step.const(optimizer.beta_1), plain))
-    m = step.now("m", _towards(step.before["m"], g, b1, 1 - b1))
-    v = step.now("v", _towards(step.before["v"], balls.square(g), b2, 1 - b2))
+    m, v = _towards(step.before["m"], g, b1, 1 - b1), _towards(step.before["v"], balls.square(g), b2, 1 - b2)
+    if _on_torch(step):  # 1 − β of the doubles
+        beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
+        m = either(m, step.before["m"] * step.const(beta_1) + g * step.const(1.0 - beta_1))
+        v = either(v, step.before["v"] * step.const(beta_2) + balls.square(g) * step.const(1.0 - beta_2))
+    m, v = step.now("m", m), step.now("v", v)
     m_hat = (m * following) / (1 - product * following) + (g * (1 - now)) / (1 - product)
     v_hat = v / step.bias_correction(optimizer.beta_2, t)
     return theta - (m_hat * step.learning_rate) / (balls.sqrt(v_hat) + step.const(optimizer.epsilon))
@@ -118,6 +130,8 @@ def _rmsprop(step: Update, theta: Ball, g: Ball) -> Ball:
     if optimizer.centered:
         mean = step.now("average_gradients", _towards(step.before["average_gradients"], g, keep, add))
         denominator = v - balls.square(mean) + epsilon
+        if _on_torch(step):
+            denominator = either(denominator, v + epsilon - balls.square(mean))
     increment = g * step.learning_rate * balls.rsqrt(denominator)
     if not optimizer.momentum:
         return theta - increment
@@ -235,7 +249,11 @@ def _stepped(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
     optimizer = step.optimizer
     g = clipped(optimizer, step.arena, g)
     if optimizer.weight_decay is not None:
-        theta = where(decayed, theta - theta * step.kept(optimizer.weight_decay) * step.learning_rate, theta)
+        decay = step.kept(optimizer.weight_decay)
+        smaller = theta - theta * decay * step.learning_rate
+        if _on_torch(step):
+            smaller = either(smaller, theta * (1 - decay * step.learning_rate))
+        theta = where(decayed, smaller, theta)
     return _RULES[type(optimizer)](step, theta, g)
 
 

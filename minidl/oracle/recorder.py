@@ -51,7 +51,8 @@ class Recorder:
         self.keras, self.model, self.twin = keras, model, twin
         self.backend: str = keras.backend.backend()
         self.inside = watch and self.backend != "jax" and not (self.backend == "tensorflow" and model.jit_compile)
-        self.layers = [layer for layer in model._flatten_layers(include_self=False) if not _is_container(keras, layer)]
+        by_name = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+        self.layers = [by_name[layer.name] for layer in twin.flat_layers()]
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.seen: dict[Any, list[Array]] = {}
@@ -110,7 +111,9 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------ the fit
 
-    def fit(self, x: Any, y: Any, sink: Callable[[Step], None], *, most_steps: int | None = None, **arguments: Any) -> Any:
+    def fit(
+        self, x: Any, y: Any, sink: Callable[[Step], None], *, most_steps: int | None = None, **arguments: Any
+    ) -> Any:
         """keras_model.fit(x, y, **arguments), each step handed to sink as soon as it is done; returns its History.
 
         The model is left as after a plain fit, also where sink or fit raises.
@@ -133,7 +136,7 @@ class Recorder:
     def _callback(self, sink: Callable[[Step], None], most_steps: int | None) -> Any:
         recorder, model = self, self.model
 
-        class Watching(self.keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        class Watching(self.keras.callbacks.Callback):  # type: ignore[name-defined]
             number = epoch = 0
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -161,14 +164,15 @@ class Recorder:
         """What was seen of a step."""
         seen = self.seen
         step = Step(number, epoch, batch, before, after)
-        step.logs = {name: np.asarray(value) for name, value in (logs or {}).items()}
+        step.logs = {name: value for name, value in (logs or {}).items()}
         step.x, step.y, step.sample_weight = ((seen.get(name) or [None])[0] for name in ("x", "y", "sample_weight"))
         if not self.inside:
             return step
         of = {kind: {key[1]: value[0] for key, value in seen.items() if key[0] == kind} for kind in _KINDS}
         step.noise, step.activations, step.pre_activations = (of[kind] for kind in _KINDS)
         for layer in self.twin.flat_layers():  # of a linear layer the outputs are the pre-activations
-            if layer.name in step.activations and getattr(layer, "units", None) is not None:
+            linear = layer.activation is not None and layer.activation.name == "linear"
+            if linear and layer.name in step.activations:
                 step.pre_activations.setdefault(layer.name, step.activations[layer.name])
         for name in ("data_loss", "loss"):
             if name in seen:
@@ -214,6 +218,7 @@ class Recorder:
 
     def _wrap_layer(self, layer: Any) -> None:
         plain, recorder = layer.call, self
+        activation: Any = getattr(layer, "activation", None)
         draws = getattr(layer, "seed_generator", None) is not None
 
         def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -225,14 +230,24 @@ class Recorder:
             return outputs
 
         self._replace(layer, "call", call)
-        activation = getattr(layer, "activation", None)
-        if type(layer).__name__ == "Dense" and activation not in (None, self.keras.activations.linear):
+        if type(layer).__name__ == "Dense" and self._shows_pre_activations(layer):
 
             def activate(inputs: Any) -> Any:
                 recorder.note(("pre_activation", layer.name), [inputs])
                 return activation(inputs)
 
             self._replace(layer, "activation", activate)
+
+    def _shows_pre_activations(self, layer: Any) -> bool:
+        """Whether a Dense layer's pre-activations are tensors that can be looked at without changing the numbers.
+
+        In graphs TensorFlow makes one kernel of product, bias and some activations, whose rounding is another than that
+        of the three; looking between them would take it apart. Not so where the loss is computed from the logits.
+        Source: tensorflow/core/grappler/optimizers/remapper.cc.
+        """
+        name = getattr(layer.activation, "__name__", "linear")
+        takes_logits = layer is self.layers[-1] and self.twin.loss.recovers_logits() and name == "sigmoid"
+        return name != "linear" and not (self.mode == "graph" and name in _FUSED and not takes_logits)
 
     @contextlib.contextmanager
     def _noise_noted(self, layer: Any, plain: Any, inputs: Any, args: Any, kwargs: Any) -> Iterator[None]:
@@ -377,6 +392,7 @@ class Recorder:
 
 _ABSENT = object()
 _KINDS = ("noise", "activation", "pre_activation")
+_FUSED = ("elu", "sigmoid", "tanh")
 
 
 def _alpha_dropout_shift(rate: float) -> float:
@@ -384,10 +400,6 @@ def _alpha_dropout_shift(rate: float) -> float:
     saturated = -1.7580993408473766  # −αλ of a SELU
     a = 1 / math.sqrt((1 - rate) * (1 + rate * saturated**2))
     return -a * saturated * rate
-
-
-def _is_container(keras: Any, layer: Any) -> bool:
-    return isinstance(layer, (keras.Model, keras.layers.InputLayer))
 
 
 def _weight_names(model: Any) -> list[str]:

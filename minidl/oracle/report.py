@@ -378,11 +378,7 @@ class Report:
 
     def __str__(self) -> str:
         """The terminal's table, without colours."""
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, highlight=False)
-        console.print(self)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+        return plain_text(self)
 
     def __repr__(self) -> str:
         return f"<Report: {self.verdict}>"
@@ -437,6 +433,15 @@ class Report:
         if path is not None:
             write_atomically(path, text.encode())
         return text
+
+
+def plain_text(shown: Any) -> str:
+    """What rich shows, as text without colours."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    Console(file=file, width=_WIDTH, color_system=None, highlight=False).print(shown)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def _tensor(check: Check) -> str:

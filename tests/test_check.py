@@ -1,0 +1,319 @@
+"""oracle.check on live Keras: right in every mode and backend, without changing a bit; faults, misuse, Ctrl-C."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import check_cases
+import numpy as np
+import pytest
+from check_cases import BINARY, CASES, MODES, X
+
+from minidl import config
+from minidl.oracle import CannotCheck, assert_matches_reference, check, record
+from minidl.oracle.recorder import Recorder
+from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
+
+pytestmark = pytest.mark.keras
+
+
+COMPILED = ("penalties_and_noise", "classes", "nested")  # XLA takes its time
+
+
+@pytest.mark.parametrize(
+    "name, mode", [(name, mode) for name in CASES for mode in MODES if mode != "xla" or name in COMPILED]
+)
+def test_keras_is_right_and_not_a_bit_is_changed(keras, name, mode):
+    same, report = check_cases.checked_twice(keras, check, name, mode)
+    assert same
+    assert report.ok, report
+    assert report.steps == 10 and report.about["mode"] == mode
+    seen = {tally.quantity for tally in report.ordered() if tally.verdict != NOT_OBSERVED}
+    assert seen >= ({"batch", "metric", "slot", "weight"} if mode == "xla" else set(QUANTITIES) - {"mask", "penalty"})
+    for quantity in ("batch", "mask"):  # and the initial weights: predicted, not computed
+        assert {t.verdict for t in report.cell(quantity)} <= {BIT_EQUAL, NOT_OBSERVED}
+    assert all(tally.counts[BIT_EQUAL] for tally in report.cell("weight") if tally.name in ("kernel", "bias"))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run(
+        [sys.executable, check_cases.__file__], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    said = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [one["name"] for one in said] == list(CASES)
+    assert all(one["same"] and one["ok"] for one in said), [one for one in said if not (one["same"] and one["ok"])]
+
+
+def test_a_trained_model_goes_on(keras):
+    """Slots and counts are taken as they are; where no seed is known the rows are looked for, each once."""
+    model = check_cases.built(keras, "penalties_and_noise")
+    model.fit(X, BINARY, epochs=2, verbose=0)
+    report = check(model, X, BINARY, epochs=2)
+    assert report.ok, report
+    assert int(model.optimizer.iterations) == 2 * 3 + 2 * 3
+
+
+def test_float64(keras):
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        same, report = check_cases.checked_twice(keras, check, "normalized", "graph")
+    finally:
+        keras.config.set_floatx(before)
+    assert same and report.ok and report.about["dtype"] == "float64", report
+    assert config.floatx() == "float32"
+
+
+def test_a_fault_is_named_and_the_model_is_left_as_after_fit(keras, monkeypatch):
+    plain = keras.optimizers.Adam.update_step
+
+    def update_step(self, gradient, variable, learning_rate):
+        plain(self, gradient, variable, learning_rate * 1.0001)
+
+    monkeypatch.setattr(keras.optimizers.Adam, "update_step", update_step)
+    model = check_cases.built(keras, "penalties_and_noise")
+    report = check(model, X, BINARY)
+    first = report.first_divergence
+    assert (first.quantity, first.step) == ("weight", 0) and not report.ok
+    for owner in (model, model.optimizer, *model.layers):
+        assert vars(owner).keys().isdisjoint({"call", "train_step", "compute_loss", "apply"})
+    with pytest.raises(AssertionError, match=r"does not match minidl's reference.\nDivergent: the weight"):
+        assert_matches_reference(model, X, BINARY)
+
+
+def test_steps_progress_and_ctrl_c(keras):
+    model, said = check_cases.built(keras, "scheduled"), []
+    y = check_cases.NUMBERS
+    report = check(model, X, y, batch_size=16, epochs=3, steps=4, progress=lambda *done: said.append(done))
+    assert report.steps == 4 and said == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    model = check_cases.built(keras, "scheduled")
+    report = check(model, X, y, batch_size=16, progress=interrupt)
+    assert report.interrupted and report.steps == 2 and report.ok and "interrupted" in report.verdict
+    assert "call" not in vars(model.layers[0])
+    model.fit(X, y, verbose=0)
+
+
+def test_only_one_step_is_kept(keras):
+    """A step's tensors are let go before the next step's come."""
+    import weakref
+
+    model, alive = check_cases.built(keras, "scheduled"), []
+
+    def sink(step):
+        alive.append(weakref.ref(step))
+        assert sum(one() is not None for one in alive) <= 2
+
+    record(model, X, check_cases.NUMBERS, sink, epochs=3, batch_size=16)
+    assert len(alive) == 15
+
+
+def own_layer(keras):
+    class Mine(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    return _compiled(keras, Mine(), keras.layers.Dense(1))
+
+
+def _compiled(keras, *layers, shape=(6,), **arguments):
+    model = keras.Sequential([keras.layers.Input(shape), *layers])
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **arguments})
+    return model
+
+
+CANNOT = {
+    "a convolution": (
+        lambda k: _compiled(k, k.layers.Conv1D(2, 3), k.layers.Flatten(), k.layers.Dense(1), shape=(6, 1)), "Conv1D"
+    ),
+    "a layer of one's own": (own_layer, "Mine"),
+    "several steps at a time": (
+        lambda k: _compiled(k, k.layers.Dense(1), steps_per_execution=2), "steps_per_execution=2"
+    ),
+    "a loss of one's own": (lambda k: _compiled(k, k.layers.Dense(1), loss=lambda a, b: (a - b) ** 2), "lambda|loss"),
+    "another optimizer": (lambda k: _compiled(k, k.layers.Dense(1), optimizer="ftrl"), "(?i)ftrl"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_cannot_be_checked_is_named(keras, name):
+    build, message = CANNOT[name]
+    model = build(keras)
+    before = model.get_weights()
+    with pytest.raises(CannotCheck, match=message):
+        check(model, X[..., None] if name == "a convolution" else X, BINARY)
+    for got, wanted in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+MISUSE = {
+    "no model": (lambda k, m: check(3, X, BINARY), TypeError, "expected a Keras model; got builtins.int"),
+    "not compiled": (
+        lambda k, m: check(k.Sequential([k.layers.Dense(1)]), X, BINARY), ValueError, "is not compiled"
+    ),
+    "another width": (lambda k, m: check(m, X[:, :4], BINARY), ValueError, "6 features"),
+    "other lengths": (lambda k, m: check(m, X, BINARY[:5]), ValueError, "same number of samples"),
+    "nan": (lambda k, m: check(m, np.full_like(X, np.nan), BINARY), ValueError, "x: expected finite numbers"),
+    "nothing": (lambda k, m: check(m, X[:0], BINARY[:0]), ValueError, "at least one sample"),
+    "a generator": (lambda k, m: check(m, ((X, BINARY) for _ in "ab"), None), TypeError, "x: "),
+    "epochs": (lambda k, m: check(m, X, BINARY, epochs=0), ValueError, "epochs must be a positive integer"),
+    "batch_size": (lambda k, m: check(m, X, BINARY, batch_size=0.5), ValueError, "batch_size must be"),
+    "shuffle": (lambda k, m: check(m, X, BINARY, shuffle="all"), ValueError, "shuffle must be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISUSE)
+def test_misuse(keras, name):
+    call, error, message = MISUSE[name]
+    model = check_cases.built(keras, "penalties_and_noise")
+    with pytest.raises(error, match=message):
+        call(keras, model)
+    assert model.optimizer.iterations == 0
+
+
+def test_nothing_is_watched_that_xla_has_compiled(keras):
+    model = check_cases.built(keras, "scheduled", "xla")
+    from minidl.oracle.checking import twin_of
+
+    assert not Recorder(keras, model, twin_of(keras, model)).inside
+
+
+# ------------------------------------------------------------------------------------------- command line
+
+MODULE = """
+import keras
+def notebook():
+    la, r = keras.layers, keras.regularizers
+    model = keras.Sequential([la.Input((4,)), la.Dense(4, "relu", kernel_regularizer=r.L1(0.1)), la.Dropout(0.8),
+                              la.Dense(4, "relu", kernel_regularizer=r.L2(0.1)), la.Dense(1, "sigmoid")])
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    return model
+def wrong():
+    adam = keras.optimizers.Adam
+    plain = adam.update_step
+    def update_step(self, gradient, variable, rate):
+        plain(self, gradient, variable, 2 * rate)
+    adam.update_step = update_step
+    return notebook()
+def uncompiled():
+    return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+def number():
+    return 3
+def fails():
+    raise RuntimeError("of the user's own")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, keras):
+    path = tmp_path_factory.mktemp("user")
+    (path / "mine.py").write_text(MODULE)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(X[:, :4], BINARY, verbose=0)
+    model.save(path / "model.keras")
+    (path / "damaged.keras").write_bytes((path / "model.keras").read_bytes()[:500])
+    np.savez(path / "data.npz", x=X[:, :4], y=BINARY)
+    np.savez(path / "other.npz", a=X)
+    return path
+
+
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    from minidl.cli import app
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("mine", None)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        return result.exit_code, " ".join(result.output.split())
+
+    return run
+
+
+def test_command_check(command, folder):
+    code, said = command(
+        "check", "mine:notebook", "--initial-weights", "--report", "out/r.html", "--json", "out/r.json"
+    )
+    assert code == 0 and said.startswith("Right: all") and "pre_activation" in said
+    assert json.loads((folder / "out/r.json").read_text())["ok"] is True
+    assert (folder / "out/r.html").read_text().startswith("<!doctype html>")
+    code, said = command("check", "model.keras", "--data", "data.npz", "--epochs", "2", "--batch-size", "16", "--eager")
+    assert code == 0 and "epochs 2 · batch size 16 · samples 70" in said and "mode eager" in said
+
+
+def test_command_check_of_a_fault(command, keras, monkeypatch):
+    monkeypatch.setattr(keras.optimizers.Adam, "update_step", keras.optimizers.Adam.update_step)
+    code, said = command("check", "mine:wrong")
+    assert code == 1 and said.startswith("Divergent: the weight")
+
+
+REFUSED = {
+    "a missing file": (["check", "gone.keras"], "gone.keras: no such file"),
+    "a damaged file": (["check", "damaged.keras"], "damaged.keras: Keras cannot load it"),
+    "a missing module": (["check", "gone:model"], "No module named 'gone'"),
+    "a missing function": (["check", "mine:gone"], "has no gone"),
+    "no model": (["check", "mine:number"], "expected a Keras model; got builtins.int"),
+    "not compiled": (["check", "mine:uncompiled"], "is not compiled"),
+    "a failing function": (["check", "mine:fails"], "RuntimeError: of the user's own"),
+    "no data": (["check", "mine:notebook", "--data", "gone.npz"], "gone.npz: no such file"),
+    "other data": (["check", "mine:notebook", "--data", "other.npz"], "expected arrays x and y; it holds a"),
+    "data of another kind": (["check", "mine:notebook", "--data", "mine.py"], "not an .npz file"),
+    "both modes": (["check", "mine:notebook", "--jit", "--eager"], "either compiled, --jit, or run eagerly"),
+    "another backend": (["check", "mine:notebook", "--backend", "jax"], "Keras runs on tensorflow"),
+    "nothing": (["check"], "give either a MODEL or a --trace"),
+    "a trace that is none": (["check", "--trace", "data.npz"], "data.npz"),
+    "diff of nothing": (["diff", "gone.npz", "gone.npz"], "gone.npz"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_command_cannot_check(command, name):
+    arguments, message = REFUSED[name]
+    code, said = command(*arguments)
+    assert code == 2 and message in said, said
+
+
+def test_commands_record_check_and_diff(command, folder, keras):
+    for trace, more in (("a.npz", []), ("b.npz", ["--eager"])):
+        keras.utils.clear_session(free_memory=False)  # as in a new process: the layers' names begin anew
+        code, said = command("record", "mine:notebook", trace, "--synthetic", "64", *more)
+        assert code == 0 and said.startswith(f"2 steps recorded: {trace}")
+    code, said = command("check", "--trace", "a.npz")
+    assert code == 0 and said.startswith("Right: all")
+    code, said = command("diff", "a.npz", "b.npz", "--json", "d.json")
+    assert code == 0 and "a.npz" in said
+    assert json.loads((folder / "d.json").read_text())
+    assert sorted(path.name for path in Path(folder).glob("*.tmp")) == []
+
+
+def test_the_plugin_gives_the_fixture(folder):
+    (folder / "test_mine.py").write_text(
+        "import numpy as np\n"
+        "import mine\n"
+        "def test_mine(assert_matches_reference):\n"
+        "    x = np.ones((8, 4), 'float32')\n"
+        "    assert assert_matches_reference(mine.notebook(), x, x[:, :1]).steps == 1\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "minidl.pytest_plugin", "test_mine.py"],
+        cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
