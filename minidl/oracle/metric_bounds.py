@@ -106,19 +106,22 @@ def _divide_no_nan(a: Ball, b: Ball) -> Ball:
     return where(zero, 0, a / where(zero, 1, b))
 
 
-def _share_of(hits: Ball, misses: Ball) -> Ball:
+def _share_of(hits: Ball, misses: Ball, floors: tuple[float, float]) -> Ball:
     """hits / (hits + misses), 0 of none: rises with hits and falls with misses, so that the balls' ends bound it.
 
-    Three roundings: the sum, and a quotient that may be a product. Of what may lie below 0, as a quotient of balls.
+    floors: what neither may lie below, −∞ if there is nothing known; where one of them may be negative, as a quotient
+    of balls. Three roundings: the sum, and a quotient that may be a product.
     """
     general = _divide_no_nan(hits, hits + misses)
-    most, least = hits.magnitude, hits.value - hits.radius
-    others, fewest = misses.magnitude, misses.value - misses.radius
+    most, least = hits.magnitude, np.maximum(hits.value - hits.radius, floors[0])
+    others, fewest = misses.magnitude, np.maximum(misses.value - misses.radius, floors[1])
+    bounded = (least >= 0) & (fewest >= 0)
+    value = hits.value / np.where(hits.value > 0, hits.value + misses.value, 1)
     high, low = most / np.where(most > 0, most + fewest, 1), least / np.where(least > 0, least + others, 1)
-    spread = np.maximum(high - general.value, general.value - low)
+    spread = np.maximum(high - value, value - low)
     radius = (spread + hits.arithmetic.gamma(3) * high) * hits.arithmetic.slack
-    ends = (least >= 0) & (fewest >= 0) & (radius < general.radius)
-    return Ball(general.value, np.where(ends, radius, general.radius), hits.arithmetic)
+    better = bounded & (radius < general.radius)
+    return Ball(np.where(better, value, general.value), np.where(better, radius, general.radius), hits.arithmetic)
 
 
 class Running:
@@ -175,6 +178,10 @@ class _Counts(Running):
     Where an output's ball holds a threshold, its weight may be on either side.
     """
 
+    def reset(self) -> None:
+        super().reset()
+        self.whole = self.positive = True
+
     def batch(self, y: Array, p: Ball, weight: Array | None) -> dict[str, Ball]:
         metric = self.metric
         if getattr(metric, "from_logits", False):
@@ -195,6 +202,7 @@ class _Counts(Running):
             doubt = high[0] - low[0], high[1] - low[1]
         gamma = self.arithmetic.gamma(at["numbers"] + len(metric._thresholds) + 4)
         whole = at["whole"] and at["all"].sum() * self.arithmetic.unit < 1
+        self.whole, self.positive = self.whole and whole, self.positive and at["positive"]
         found = {}
         for i, name in enumerate(metrics.COUNTS):
             label = (0, 1, 1, 0)[i]  # of true positives and false negatives the labels are true
@@ -221,6 +229,7 @@ class _Counts(Running):
             everything = above_true + below_true, above_false + below_false
             held["all"] = np.array([one if several else one[:, 0] for one in everything])
             held["whole"] = bool((weights == np.floor(weights)).all())
+            held["positive"] = bool((weights >= 0).all())
             held["numbers"] = len(weights)
             return found
 
@@ -234,7 +243,7 @@ class _Counts(Running):
         if isinstance(metric, metrics._OneCount):
             return self._one_or_all(self.sums[metrics.to_snake_case(type(metric).__name__)])
         if isinstance(metric, metrics._Ratio):
-            return self._one_or_all(_share_of(tp, self.sums[metric.other]))
+            return self._one_or_all(self._share("true_positives", metric.other))
         if isinstance(metric, metrics._BestAtConstraint):
             return self._best()
         return self._area(tp, fp, tn, fn)
@@ -242,10 +251,17 @@ class _Counts(Running):
     def _one_or_all(self, found: Ball) -> Ball:
         return found[0] if len(self.metric._thresholds) == 1 else found
 
+    def _share(self, hits: str, misses: str) -> Ball:
+        """One count's share of it and another. Sums of weights are not negative, differences of them may be."""
+
+        def floor(name: str) -> float:
+            return 0.0 if self.positive and (self.whole or name.endswith("_positives")) else -np.inf
+
+        return _share_of(self.sums[hits], self.sums[misses], (floor(hits), floor(misses)))
+
     def _rate(self, name: str) -> Ball:
-        tp, fp, tn, fn = (self.sums[count] for count in metrics.COUNTS)
-        hits, misses = {"specificity": (tn, fp), "precision": (tp, fp)}.get(name, (tp, fn))
-        return _share_of(hits, misses)
+        named = {"specificity": ("true_negatives", "false_positives"), "precision": ("true_positives", "false_positives")}
+        return self._share(*named.get(name, ("true_positives", "false_negatives")))
 
     def _best(self) -> Ball:
         """The largest of one rate where the other may, and where it must, reach the limit."""
@@ -275,9 +291,9 @@ class _Counts(Running):
 
     def _curve(self, tp: Ball, fp: Ball, tn: Ball, fn: Ball) -> tuple[Ball, Ball]:
         if self.metric.curve == "ROC":
-            return _share_of(fp, tn), _share_of(tp, fn)
+            return self._share("false_positives", "true_negatives"), self._rate("recall")
         if self.metric.curve == "PR":
-            return _share_of(tp, fn), _share_of(tp, fp)
+            return self._rate("recall"), self._rate("precision")
         scaling = _divide_no_nan(tp + fn, tn + fp)
         none = (tp.value == 0) & (tp.radius == 0)
         gains = (1 - scaling * _divide_no_nan(misses, tp) for misses in (fn, fp))
