@@ -1,6 +1,14 @@
-"""Random models for the judge: every kind of layer, activation, loss, optimizer, regularizer, constraint and metric."""
+"""Random models for the judge: every kind of layer, activation, loss, optimizer, regularizer, constraint and metric.
+
+As a program, `python tests/judge_models.py 1000`, it trains so many with the Keras that KERAS_BACKEND selects, and ends
+with an error and the smallest model that it finds if the oracle sees a fault in one.
+"""
+
+import sys
 
 import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 ACTIVATIONS = [
     "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu",
@@ -117,9 +125,10 @@ OPTIMIZERS = {
     "sgd piecewise": lambda k: k.optimizers.SGD(k.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.03])),
 }
 
+ORTHOGONAL = lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns")  # noqa: E731  of two columns at least
 REGULARIZERS = [
     None, "l1", "l2", lambda k: k.regularizers.L1L2(0.01, 0.02),
-    lambda k: k.regularizers.OrthogonalRegularizer(0.1, "columns"), lambda k: k.regularizers.L1L2(1e-6, 10.0),
+    ORTHOGONAL, lambda k: k.regularizers.L1L2(1e-6, 10.0),
 ]  # fmt: skip
 CONSTRAINTS = [
     None, None, "max_norm", "non_neg", "unit_norm",
@@ -127,49 +136,69 @@ CONSTRAINTS = [
 ]  # fmt: skip
 
 
-class RandomModel:
-    """A model, its data and its settings, all from one seed: build(k) makes it of a module of Keras's names."""
+EVEN = ("group normalization", "reshape")  # layers that want an even width
+WIDTHS = range(1, 257)
 
-    def __init__(self, seed, **fixed):
+
+class RandomModel:
+    """A model, its data and its settings: build(k) makes it of a module of Keras's names.
+
+    seed: of the data, and of all that choose does not say. choose: (name, choices) -> one of them. fixed: choices made.
+    wide: of widths up to 256 and batches up to 64; else small ones.
+    """
+
+    def __init__(self, seed, choose=None, *, wide=False, **fixed):
         rng = np.random.default_rng(seed)
 
         def pick(name, choices):
-            found = choices[rng.integers(len(choices))]
-            return fixed.get(name, found)
+            if name in fixed:
+                return fixed[name]
+            if choose is not None:
+                return choose(name, choices)
+            if choices is WIDTHS:  # as many narrow ones as wide ones
+                return int(2 ** rng.uniform(0, 8))
+            return choices[rng.integers(len(choices))]
 
         self.seed = seed
+        self.mode = pick("mode", ["graph", "eager", "xla"])
         self.loss = pick("loss", list(LOSSES))
         self.optimizer = pick("optimizer", list(OPTIMIZERS))
-        self.features = pick("features", [1, 2, 5, 16])
-        self.widths = [2 * int(rng.integers(1, 9)) for _ in range(int(rng.integers(0, 3)))]
+        self.rate = pick("rate", [None, 1e-5, 1e-3, 0.1, 1.0])
+        self.features = pick("width", WIDTHS) if wide else pick("features", [1, 2, 5, 16])
+        depth = pick("depth", [0, 1, 2])
+        if {"activation", "layer"} & set(fixed):
+            depth = max(depth, 1)
+        self.widths = [pick("width", WIDTHS if wide else range(1, 17)) for _ in range(depth)]
         self.activations = [pick("activation", ACTIVATIONS) for _ in self.widths]
         self.extras = [pick("layer", [None, *LAYERS]) for _ in self.widths]
-        self.regularizers = [tuple(pick("regularizer", REGULARIZERS) for _ in range(2)) for _ in self.widths]
+        self.widths = [w + w % 2 if e in EVEN else w for w, e in zip(self.widths, self.extras, strict=True)]
+        choices = [[one for one in REGULARIZERS if one is not ORTHOGONAL or width > 1] for width in self.widths]
+        self.regularizers = [tuple(pick("regularizer", of_width) for _ in range(2)) for of_width in choices]
         self.constraints = [pick("constraint", CONSTRAINTS) for _ in self.widths]
         self.activity = [pick("activity", [None, None, None, "l1", "l2"]) for _ in self.widths]
-        self.rows = pick("rows", [1, 2, 7, 32])
-        self.scale = pick("scale", [0.0, 1e-20, 1e-3, 1.0, 1.0, 1.0, 30.0, 1e4])
-        self.weighted = pick("weighted", [False, True])
+        self.rows = pick("rows", [1, 2, 7, 32, 64] if wide else [1, 2, 7, 32])
+        self.last_rows = pick("last_rows", range(1, self.rows + 1))
+        self.scale = pick("scale", [0.0, 1e-20, 1e-3, 1.0, 1.0, 1.0, 30.0, 1e4])  # zeros, and what saturates
+        self.weighted = pick("weighted", [False, True, "zero"])
         self.steps = 3
-        if "activation" in fixed and not self.widths:
-            self.widths, self.activations, self.extras = [6], [fixed["activation"]], [None]
-            self.regularizers, self.constraints, self.activity = [(None, None)], [None], [None]
-        if "layer" in fixed and not self.widths:
-            self.widths, self.activations, self.extras = [6], ["tanh"], [fixed["layer"]]
-            self.regularizers, self.constraints, self.activity = [(None, None)], [None], [None]
         _, activation, self.units, labels = LOSSES[self.loss]
+        sizes = [self.rows] * (self.steps - 1) + [self.last_rows]
         self.data = [
             (
                 rng.normal(size=(rows, self.features)) * self.scale,
                 labels(rng, rows, self.units),
-                rng.gamma(1.0, size=rows) if self.weighted else None,
+                self._weights(rng, rows),
             )
-            for rows in [self.rows] * (self.steps - 1) + [max(1, self.rows // 2)]
+            for rows in sizes
         ]
         of_binary = labels in (_binary, _one_hot) and activation in ("sigmoid", "softmax", "hard_sigmoid")
         known = [] if labels is _classes else METRICS + BINARY_METRICS * of_binary
-        self.metrics = list(rng.choice(len(known), min(3, len(known)), replace=False))
-        self.metrics = fixed.get("metrics", [known[i] for i in self.metrics])
+        self.metrics = [pick("metric", known) for _ in range(3 if known else 0)]
+
+    def _weights(self, rng, rows):
+        if not self.weighted:
+            return None
+        return rng.gamma(1.0, size=rows) * (0 if self.weighted == "zero" and rng.integers(2) else 1)
 
     def build(self, k):
         def made(what):
@@ -198,11 +227,63 @@ class RandomModel:
         names = ["mean_absolute_error"] if not self.loss.startswith("scce") else []
         more = [make(k.metrics, f"more_{i}") for i, make in enumerate(self.metrics)]
         weighted = [make(k.metrics, f"weighted_{i}") for i, make in enumerate(self.metrics)]
+        optimizer = OPTIMIZERS[self.optimizer](k)
+        if self.rate is not None and not self.optimizer.startswith(("sgd ", "adamw")):  # these have a schedule
+            optimizer.learning_rate = self.rate
         model.compile(
-            OPTIMIZERS[self.optimizer](k), loss(k), metrics=["accuracy", *names, *more],
+            optimizer, loss(k), metrics=["accuracy", *names, *more],
             weighted_metrics=["mean_squared_error", *weighted] if names else [],
         )  # fmt: skip
         return model
 
     def __repr__(self):
-        return f"RandomModel({self.seed}): {vars(self) | {'data': ...}}"
+        return f"RandomModel({vars(self) | {'data': ...}})"
+
+
+@st.composite
+def random_models(draw):
+    """Every choice is drawn by itself, so that a model that fails is made smaller choice by choice."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    return RandomModel(seed, lambda name, choices: draw(st.sampled_from(choices)), wide=True)
+
+
+def judged_by_the_oracle(keras, case):
+    """The report of Keras's own fit of a case, in its mode."""
+    from minidl import oracle
+
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(case.seed % 2**31)
+    model = case.build(keras)
+    model.run_eagerly, model.jit_compile = case.mode == "eager", case.mode == "xla"
+    x, y, weights = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*case.data, strict=True))
+    return oracle.check(
+        model, x.astype("float32"), y, sample_weight=weights, batch_size=case.rows, shuffle=False, initial_weights=True,
+        seed=case.seed % 2**31,
+    )  # fmt: skip
+
+
+def no_false_alarm(keras, count, progress=lambda done: None):
+    """Train count random models. Errors: AssertionError with the smallest model found that the oracle faults."""
+    done = 0
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(random_models())
+    def right(case):
+        nonlocal done
+        report = judged_by_the_oracle(keras, case)
+        done += 1
+        progress(done)
+        assert report.ok, f"{case}: {report.first_divergence}"
+
+    right()
+
+
+if __name__ == "__main__":
+    import warnings
+
+    import keras
+
+    warnings.simplefilter("ignore")
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    no_false_alarm(keras, count, lambda done: print(f"\r{done} of {count} random models", end="", flush=True))
+    print(f"\nno false alarm in {count} random models on {keras.backend.backend()}")
