@@ -26,6 +26,10 @@ LAYERS = {
     "batch normalization": lambda k: k.layers.BatchNormalization(momentum=0.7, gamma_regularizer="l1"),
     "batch normalization bare": lambda k: k.layers.BatchNormalization(scale=False, center=False),
     "batch normalization frozen": lambda k: k.layers.BatchNormalization(trainable=False),
+    "batch renormalization": lambda k: k.layers.BatchNormalization(
+        momentum=0.7, renorm=True, renorm_clipping={"rmin": 0.4, "rmax": 2.5, "dmax": 1.5}, renorm_momentum=0.8
+    ),
+    "batch renormalization bare": lambda k: k.layers.BatchNormalization(renorm=True, scale=False),
     "layer normalization": lambda k: k.layers.LayerNormalization(),
     "group normalization": lambda k: k.layers.GroupNormalization(2),
     "rms normalization": lambda k: k.layers.RMSNormalization(),
@@ -120,6 +124,8 @@ OPTIMIZERS = {
     "adagrad": lambda k: k.optimizers.Adagrad(0.1, use_ema=True, ema_overwrite_frequency=2),
     "adadelta": lambda k: k.optimizers.Adadelta(1.0),
     "sgd cosine": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecay(0.1, 5, 0.1), weight_decay=0.01),
+    "sgd restarts": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecayRestarts(0.1, 2, 1.5, 0.8, 0.1)),
+    "sgd periods": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecayRestarts(0.1, 2, 1.0)),
     "sgd inverse": lambda k: k.optimizers.SGD(k.optimizers.schedules.InverseTimeDecay(0.1, 2, 0.3)),
     "sgd polynomial": lambda k: k.optimizers.SGD(k.optimizers.schedules.PolynomialDecay(0.1, 7, power=1.7)),
     "sgd piecewise": lambda k: k.optimizers.SGD(k.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.03])),

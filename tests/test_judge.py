@@ -514,9 +514,62 @@ def test_initial_weights_are_predicted():
     assert (found.layer, found.name, found.place) == ("first", "kernel", (0, 0))
 
 
-def test_what_has_no_bound_is_refused_by_name():
+class OwnLayer(k.layers.Layer):
+    pass
+
+
+class OwnLoss(k.losses.Loss):
+    def call(self, y_true, y_pred):
+        return (y_true - y_pred).mean(axis=-1)
+
+
+class OwnPenalty(k.regularizers.Regularizer):
+    def __call__(self, x):
+        return x.sum()
+
+
+class OwnConstraint(k.constraints.Constraint):
+    def __call__(self, w):
+        return w * 0.5
+
+
+class OwnRule(k.optimizers.SGD):
+    pass
+
+
+def doubled(x):
+    return x * 2
+
+
+doubled.gradient = lambda x: 2 + 0 * x
+OWN = {
+    "layer 'mine', a OwnLayer": lambda: ([OwnLayer(name="mine")], {}),
+    "loss 'own_loss', one of your own": lambda: ([], {"loss": OwnLoss(name="own_loss")}),
+    "regularizer OwnPenalty, one of your own": lambda: ([k.layers.Dense(2, kernel_regularizer=OwnPenalty())], {}),
+    "constraint OwnConstraint, one of your own": lambda: ([k.layers.Dense(2, kernel_constraint=OwnConstraint())], {}),
+    "optimizer OwnRule, one of your own": lambda: ([], {"optimizer": OwnRule()}),
+    "activation 'doubled', one of your own": lambda: ([k.layers.Dense(2, doubled)], {}),
+}
+
+
+@pytest.mark.parametrize("message", OWN)
+def test_what_has_no_bound_is_refused_by_name(message):
     utils.clear_session(free_memory=False)
-    own = k.Sequential([k.layers.Input((2,)), k.layers.BatchNormalization(renorm=True), k.layers.Dense(1)])
-    own.compile("sgd", "mse")
-    with pytest.raises(NotImplementedError, match="'batch_normalization', a BatchNormalization with renorm"):
+    layers, settings = OWN[message]()
+    own = k.Sequential([k.layers.Input((2,)), *layers, k.layers.Dense(1)])
+    own.compile(**{"optimizer": "sgd", "loss": "mse"} | settings)
+    with pytest.raises(NotImplementedError, match=f"no error bound for the {message}"):
         Judge(own)
+
+
+def test_a_metric_of_another_dtype_is_compared_bit_for_bit():
+    def build():
+        return model(metric=k.metrics.BinaryCrossentropy(dtype="float64"))()
+
+    judge, trained = Judge(build()), build()
+    for number, batch in enumerate(batches(np.random.default_rng(0))):
+        step = judge_steps.step_of(trained, *batch, number=number, batch=number)
+        step.logs["binary_crossentropy"] += 1e-3 * (number == 2)
+        (check,) = (check for check in judge.judge(step) if check.name == "binary_crossentropy")
+        assert check.verdict == (NOT_OBSERVED if number == 2 else BIT_EQUAL)
+    assert "float64" in check.reason

@@ -33,7 +33,9 @@ def built(dtype="float32", kinds=ALL, **compiled):
     model = k.Sequential([k.layers.Input((5,)), *layers])
     plain = [make(k.metrics, f"plain_{i}") for i, make in enumerate(kinds)]
     weighted = [make(k.metrics, f"weighted_{i}") for i, make in enumerate(kinds)]
-    model.compile(k.optimizers.SGD(0.5), "binary_crossentropy", **compiled or {"metrics": plain, "weighted_metrics": weighted})
+    model.compile(
+        k.optimizers.SGD(0.5), "binary_crossentropy", **compiled or {"metrics": plain, "weighted_metrics": weighted}
+    )
     return model
 
 

@@ -164,7 +164,7 @@ class Ball:
         return self.arithmetic.const(other) if np.ndim(other) == 0 else self.arithmetic.given(other)
 
     def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
-        """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact; taken over.
+        """radius: what the arguments' radii and this operation's rounding come to, 0 only where exact; taken over.
 
         Each rounding may itself underflow, at most flushes times.
         """

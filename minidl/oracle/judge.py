@@ -298,7 +298,10 @@ def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
     return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
-_LEAST, _MOST = 1e-300, 1e30  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+_LEAST, _MOST = (
+    1e-300,
+    1e30,
+)  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
 # ------------------------------------------------------------------------------------------------ batch
 
 
@@ -394,7 +397,9 @@ class _StepJudge:
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
         self.checks: list[Check] = []
         self.noise: dict[str, Array] = {}
-        self.noise_balls: dict[str, Ball] = {}  # of noise that was not recorded, where the seed does not predict its bits
+        self.noise_balls: dict[
+            str, Ball
+        ] = {}  # of noise that was not recorded, where the seed does not predict its bits
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
         self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
@@ -499,7 +504,9 @@ class _StepJudge:
                 if got is None:
                     self._unseen("mask", layer.name, "noise")
                 elif layer.name in self.noise_balls:
-                    self._note("mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal")
+                    self._note(
+                        "mask", layer.name, "noise", got, own, self.noise_balls[layer.name], "random.step_normal"
+                    )
                 else:
                     self._exactly("mask", layer.name, "noise", got, own, "what the seed predicts")
                 after = step.after.seeds.get(layer.name)
@@ -691,11 +698,14 @@ class _StepJudge:
         for i, metric in enumerate(model.compiled_metrics):
             name = names[i] if len(names) == len(model.compiled_metrics) else metric.name
             weight = self.sample_weight if i >= weighted else None
-            found = self._batch_mean(metric, weight)
+            same_type = metric.dtype == model.dtype
+            found = self._batch_mean(metric, weight) if same_type else None
             if found is not None:
                 self._mean(name, str(i), *found, own)
                 continue
-            ball, reason = self._running(self.judge.running[i], weight)
+            ball, reason = None, f"a metric in {metric.dtype}, the model in {model.dtype}"
+            if same_type:
+                ball, reason = self._running(self.judge.running[i], weight)
             formula = f"metrics.{type(metric).__name__}"
             if logs is None or name not in logs:
                 self._unseen("metric", None, name)
@@ -754,10 +764,8 @@ class _StepJudge:
             return (np.abs(p.value - at) <= p.radius).astype(float)
         if arguments.get("from_sorted_ids"):
             return 1.0
-        if function in _CATEGORICAL:
-            labels = self.y.argmax(axis=-1)
-        else:
-            labels = self.y.reshape(p.shape[:-1]).astype(np.int64)
+        numbers = self.y.argmax(axis=-1) if function in _CATEGORICAL else self.y.reshape(p.shape[:-1])
+        labels = numbers.astype(np.int64)
         k = arguments.get("k", 5 if "top_k" in function.__name__ else 1)
         low, high = p.value - p.radius, p.value + p.radius
         own_low, own_high = (np.take_along_axis(end, labels[..., None], axis=-1) for end in (low, high))
@@ -891,7 +899,7 @@ class _StepJudge:
         self._weights(ball, own_ball, at)
 
     def _places(self) -> tuple[Array, bool]:
-        """The places in the arena that the balls are made for, ascending; and whether any slot differs from minidl's."""
+        """The places in the arena that balls are made for, ascending; and whether any slot differs from minidl's."""
         optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
         every = max(1, arena.size // _SAMPLE)
         chosen = np.zeros(arena.size, bool)

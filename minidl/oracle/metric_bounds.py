@@ -213,7 +213,7 @@ class _Counts(Running):
         return found
 
     def _counted(self, y: Array, p: Array, weight: Array | None) -> dict[str, Any]:
-        """The counts of outputs p, and their sizes: (T, L) of |weights| above each threshold, of all, true and false."""
+        """The counts of outputs p, and their sizes: (T, L) of |weights| above each threshold, true and false."""
         scratch = copy.copy(self.metric)
         scratch.reset_state()
         plain = scratch._count
@@ -260,7 +260,10 @@ class _Counts(Running):
         return _share_of(self.sums[hits], self.sums[misses], (floor(hits), floor(misses)))
 
     def _rate(self, name: str) -> Ball:
-        named = {"specificity": ("true_negatives", "false_positives"), "precision": ("true_positives", "false_positives")}
+        named = {
+            "specificity": ("true_negatives", "false_positives"),
+            "precision": ("true_positives", "false_positives"),
+        }
         return self._share(*named.get(name, ("true_positives", "false_negatives")))
 
     def _best(self) -> Ball:
@@ -303,9 +306,9 @@ class _Counts(Running):
     def _trapezoids(self, x: Ball, y: Ball, still: Array) -> Ball:
         """Σ_t (x_t − x_(t+1)) h_t.
 
-        What x is off by, at most r, enters by parts: |Σ (δ_t − δ_(t+1)) h_t| ≤ r (|h_0| + |h_last| + Σ |h_t − h_(t−1)|),
-        however many thresholds there are. Its roundings of second order are covered by γ₄ₜ of that. Where few terms are
-        left, each with its own radius, the sum of these may be less.
+        What x is off by, at most r, enters by parts: |Σ (δ_t − δ_(t+1)) h_t| ≤ r (|h_0| + |h_last| + Σ |h_t − h_(t−1)|)
+        of however many thresholds. Its roundings of second order are covered by γ₄ₜ of that. Where few terms are left,
+        each with its own radius, the sum of these may be less.
         """
         first, second = y[:-1], y[1:]
         heights = {
