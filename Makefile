@@ -11,7 +11,7 @@ install = $(python) -m pip install --quiet --disable-pip-version-check --editabl
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test check bench docs help
+.PHONY: demo test check faults bench docs help
 
 demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/
 	$(python) -m minidl demo --out demo-out $(ARGS)
@@ -24,6 +24,9 @@ check: $(VENV)/.stamp-check  ## lint, formatting and types
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy minidl
+
+faults: $(VENV)/.stamp-test,keras  ## plant every fault in Keras and see that the oracle names it (half an hour)
+	PYTHONPATH=tests $(python) -m faults $(ARGS)
 
 bench: $(VENV)/.stamp-bench  ## run the benchmarks; tables in benchmarks/README.md
 	@mkdir -p .benchmarks

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import checks, config, models
 from minidl.backend import Array
+from minidl.oracle.drift import FreeRun
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.recorder import CannotCheck, Recorder, installed_keras
 from minidl.oracle.report import Report
@@ -34,14 +35,15 @@ def check(
     seed: int | None = None,
     initial_weights: bool = False,
     steps: int | None = None,
+    drift: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Train a compiled Keras model by its own fit, and judge every step of it.
 
     The model is trained as by keras_model.fit with the same arguments. seed: of keras.utils.set_random_seed before it,
     which on TensorFlow predicts the order of the rows; None finds out. initial_weights: the weights are as the
-    initializers drew them, and are checked too. steps: stop after so many.
-    progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
+    initializers drew them, and are checked too. steps: stop after so many. drift: also let minidl train alone, twice,
+    and note how far the weights drift apart; see drift.py: shown, not judged. progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
     report of the steps so far, with report.interrupted.
 
     Errors: CannotCheck for a model that minidl does not compute, naming the part; ValueError or TypeError for data that
@@ -53,12 +55,21 @@ def check(
         if initial_weights:
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = Judge(run.twin, data=run.data, batch_size=batch_size, shuffle=shuffle, seed=run.seed)
+        free = FreeRun(run.twin_again(), run.twin_again()) if drift else None
+
+        def take(step: Step) -> None:
+            report.add(judge.judge(step), step)
+            if free is not None:
+                free.step(step)
+
         try:
-            run.fit(lambda step: report.add(judge.judge(step), step), steps, progress)
+            run.fit(take, steps, progress)
         except KeyboardInterrupt:
             report.interrupted = True
         except NotImplementedError as error:
             raise CannotCheck(str(error)) from error
+    if free is not None and report.steps:
+        report.add_drift(free.drift())
     return report
 
 
@@ -146,9 +157,13 @@ class _Run:
         with _settings_of(self.keras):
             yield
 
+    def twin_again(self) -> Any:
+        """Another model like the twin."""
+        return _made_again(self.keras, self.model)
+
     def initial_twin(self) -> Any:
         """The twin with the weights that minidl draws from the seeds of the Keras model's initializers."""
-        twin = _made_again(self.keras, self.model)
+        twin = self.twin_again()
         for layer, own in zip(self.recorder.layers, twin.flat_layers(), strict=True):
             for name, weight in own.parameters.items():
                 theirs: Any = getattr(layer, f"{name}_initializer", None)

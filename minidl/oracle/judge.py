@@ -448,6 +448,10 @@ class _StepJudge:
         step, rows = self.step, self.judge.rows
         expected = None if rows is None else rows.expected(step)
         recorded = [step.x, step.y, step.sample_weight]
+        if rows is not None and step.x is not None and (step.sample_weight is None) != (rows.arrays[2] is None):
+            reason = "none came, where there should be some" if step.sample_weight is None else "there should be none"
+            found = Check("batch", None, "sample_weight", step.number, DIVERGENT, np.inf, np.inf, reason=reason)
+            self.checks.append(found)
         if expected is not None:
             for name, got, own in zip(("x", "y", "sample_weight"), recorded, expected, strict=True):
                 if own is not None and got is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.oracle.drift import Drift
 from minidl.oracle.formulas import listings
 from minidl.oracle.report import Divergence, Report, Tally, gravest, number, plain, share_text, ulps_text
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND
@@ -151,6 +152,64 @@ def _model(model: Any) -> str:
 # --------------------------------------------------------------------------------------------- the drift
 
 
-def drift_figures(drift: Any) -> list[dict[str, str]]:
-    """A figure for each tensor of a free run: how far it drifted, beside the drift of rounding alone."""
-    return []
+def drift_figures(drift: Drift) -> list[dict[str, str]]:
+    """A figure for each tensor of a free run: how far it drifted, beside the drift of rounding alone, log over steps."""
+    figures = []
+    for i, tensor in enumerate(drift.tensors):
+        curves = {"drift": drift.distance[:, i], "rounding": drift.rounding[:, i]}
+        far, own = (_largest(curve) for curve in curves.values())
+        title = f"{tensor}: Keras {far}, rounding {own}"
+        figures.append({"title": title, "svg": _curves(title, drift.steps, curves)})
+    return figures
+
+
+def _largest(curve: Any) -> str:
+    known = curve[np.isfinite(curve)]
+    return f"{known.max():.1e}" if known.size and known.max() else "0"
+
+
+def _curves(title: str, steps: Any, curves: dict[str, Any]) -> str:
+    """Lines over the steps on a logarithmic axis; where a distance is 0 there is no line."""
+    width, height, left, bottom = 320, 150, 44, 24
+    positive = np.concatenate([curve[np.isfinite(curve) & (curve > 0)] for curve in curves.values()])
+    low, high = (
+        (math.floor(np.log10(positive.min())), math.ceil(np.log10(positive.max()))) if positive.size else (-8, -7)
+    )
+    high = max(high, low + 1)
+    last = max(int(steps[-1]), 1) if len(steps) else 1
+
+    def place(step: float, value: float) -> str:
+        x = left + (width - left - 8) * step / last
+        y = 8 + (height - bottom - 8) * (high - math.log10(value)) / (high - low)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = []
+    every = max(1, math.ceil((high - low) / 4))
+    for tick in range(low, high + 1, every):
+        y = 8 + (height - bottom - 8) * (high - tick) / (high - low)
+        parts.append(f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}" opacity="0.35"/>')
+        parts.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">1e{tick}</text>')
+    for step, anchor in ((0, "start"), (last, "end")):
+        x = left + (width - left - 8) * step / last
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">step {step}</text>')
+    for kind, curve in curves.items():
+        for run in _runs(np.isfinite(curve) & (curve > 0)):
+            points = [place(float(steps[i]), float(curve[i])) for i in run]
+            if len(points) == 1:
+                at, level = points[0].split(",")
+                parts.append(f'<circle class="{"got" if kind == "drift" else "own"}" cx="{at}" cy="{level}" r="2"/>')
+            else:
+                parts.append(f'<polyline class="{kind}" points="{" ".join(points)}"/>')
+    label = escape(title, quote=True)
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _runs(known: Any) -> list[list[int]]:
+    """The stretches of places that are known."""
+    found: list[list[int]] = []
+    for i in np.flatnonzero(known).tolist():
+        if found and found[-1][-1] == i - 1:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
