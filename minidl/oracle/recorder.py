@@ -1,9 +1,10 @@
 """Watch Keras train: its own compiled fit, step by step, on TensorFlow, JAX or torch, without changing a bit of it.
 
 Between the steps a callback reads weights, slots and seeds. Inside them, where the backend lets one look, the layers'
-and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. A compiled
-program of XLA cannot be looked into: of TensorFlow with jit_compile=True, and of JAX, the batch is seen on its way in
-and nothing more until the step is done.
+and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. TensorFlow's
+programs of XLA, jit_compile=True, cannot be looked into: the batch is seen on its way in and nothing more until the
+step is done. On JAX a step is a function of the state, and is run twice: a copy that is looked into, then the plain
+one, which alone counts. Where the two differ in a bit, what was seen inside is not what happened, and is dropped.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ class Recorder:
     def __init__(self, keras: Any, model: Any, twin: Any, *, watch: bool = True) -> None:
         self.keras, self.model, self.twin = keras, model, twin
         self.backend: str = keras.backend.backend()
-        self.inside = watch and self.backend != "jax" and not (self.backend == "tensorflow" and model.jit_compile)
+        self.inside = watch and not (self.backend == "tensorflow" and model.jit_compile)
         by_name = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
         self.layers = [by_name[layer.name] for layer in twin.flat_layers()]
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.seen: dict[Any, list[Array]] = {}
-        self._in_step = False
+        self._looking = self._in_step = False
         self._undo: list[tuple[dict[str, Any], str, Any]] = []
         self._weights = list(zip(_weight_names(twin), model.weights, strict=True))
 
@@ -198,6 +199,10 @@ class Recorder:
             import tensorflow as tf
 
             tf.numpy_function(keep, tensors, [])
+        elif self.backend == "jax" and self._looking:
+            import jax
+
+            jax.debug.callback(keep, *tensors)
         else:
             keep(*(self._array(tensor) for tensor in tensors))
 
@@ -207,14 +212,20 @@ class Recorder:
         attributes[name] = value
 
     def _wrap(self) -> None:
+        if self.backend == "jax":  # of the plain step before anything is wrapped
+            self.model.make_train_function(force=True)
+        plain = self.model.train_function
         if self.inside:
             for layer in self.layers:
                 self._wrap_layer(layer)
             self._wrap_model()
-        else:
-            self._wrap_data()
-        if self.backend != "jax":
-            self.model.make_train_function(force=True)
+        if self.backend == "jax":
+            self._wrap_jax(plain)
+            return
+        if not self.inside:
+            self._wrap_tensorflow_data()
+        self._looking = self.inside
+        self.model.make_train_function(force=True)
 
     def _wrap_layer(self, layer: Any) -> None:
         plain, recorder = layer.call, self
@@ -306,11 +317,13 @@ class Recorder:
         model, recorder = self.model, self
         step, compute, apply = model.train_step, model.compute_loss, model.optimizer.apply
 
-        def train_step(data: Any) -> Any:
+        def train_step(*args: Any) -> Any:  # of the data, on JAX of the model's state and the data
+            if not recorder._looking:
+                return step(*args)
             recorder._in_step = True
             try:
-                recorder._note_batch(data)
-                return step(data)
+                recorder._note_batch(args[-1])
+                return step(*args)
             finally:
                 recorder._in_step = False
 
@@ -355,30 +368,46 @@ class Recorder:
         if sample_weight is not None:
             self.note("sample_weight", [sample_weight])
 
-    def _wrap_data(self) -> None:
+    def _wrap_tensorflow_data(self) -> None:
         """See the batch on its way into the compiled step."""
         model, recorder = self.model, self
-        if self.backend == "tensorflow":
-            convert = model._autoconvert_optionals
+        convert = model._autoconvert_optionals
 
-            def noting(step: Any) -> Any:
-                run = convert(step)
+        def noting(step: Any) -> Any:
+            run = convert(step)
 
-                def step_of(data: Any) -> Any:
-                    recorder._noting(data)
-                    return run(data)
+            def step_of(data: Any) -> Any:
+                recorder._noting(data)
+                return run(data)
 
-                return step_of
+            return step_of
 
-            self._replace(model, "_autoconvert_optionals", noting)
-            return
+        self._replace(model, "_autoconvert_optionals", noting)
+
+    def _wrap_jax(self, plain: Any) -> None:
+        """Each step runs on a copy of the state, looked into, and then plainly; both are functions without effects."""
+        import jax
+
+        model, recorder = self.model, self
         model.make_train_function(force=True)
-        train = model.train_function
+        watched = model.train_function
 
         def train_function(state: Any, iterator: Any) -> Any:
             data = next(iterator)
             recorder._noting(data)
-            return train(state, iter([data]))
+            if not recorder.inside:
+                return plain(state, iter([data]))
+            recorder._looking = True
+            try:  # the state is given away to the step, so it takes a copy
+                copied = watched(jax.tree.map(lambda array: array.copy(), state), iter([data]))
+                jax.effects_barrier()
+            finally:
+                recorder._looking = False
+            result = plain(state, iter([data]))
+            if _bits(jax.tree.leaves(copied)) != _bits(jax.tree.leaves(result)):
+                recorder.seen.clear()
+                recorder._noting(data)
+            return result
 
         self._replace(model, "train_function", train_function)
 
@@ -388,6 +417,10 @@ class Recorder:
             self._note_batch(data)
         finally:
             self._in_step = False
+
+
+def _bits(arrays: list[Any]) -> list[bytes]:
+    return [np.asarray(array).tobytes() for array in arrays]
 
 
 _ABSENT = object()
