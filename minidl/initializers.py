@@ -195,17 +195,20 @@ class VarianceScaling(RandomInitializer):
         super().__init__(seed)
 
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Array:
-        fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
-        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2.0}[self.mode]
-        variance = self.scale / max(1.0, n)
         if self.distribution == "uniform":
-            limit = math.sqrt(3.0 * variance)
+            limit = math.sqrt(3.0 * self.variance(shape))
             return random.uniform(shape, -limit, limit, dtype=dtype, seed=self.seed)
-        stddev = math.sqrt(variance)
+        stddev = math.sqrt(self.variance(shape))
         if self.distribution == "untruncated_normal":
             return random.normal(shape, 0.0, stddev, dtype=dtype, seed=self.seed)
         # 0.8796…: the standard deviation of a standard normal truncated to (-2, 2)
         return random.truncated_normal(shape, 0.0, stddev / 0.87962566103423978, dtype=dtype, seed=self.seed)
+
+    def variance(self, shape: Sequence[int]) -> float:
+        """scale / n, the variance of weights of this shape."""
+        fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
+        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2.0}[self.mode]
+        return self.scale / max(1.0, n)
 
     def get_config(self) -> dict[str, Any]:
         return {

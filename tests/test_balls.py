@@ -95,12 +95,34 @@ def test_what_has_no_bound_is_said_to_have_none():
     zero = Ball(np.zeros(2), np.array([0.0, 1e-9]), SINGLE)
     assert (1 / zero).unbounded.all()
     assert balls.exp(SINGLE.given(np.array([88.0, 89.0]))).unbounded.tolist() == [False, True]
-    assert (SINGLE.given(np.array([np.inf, np.nan])) + 1).unbounded.all()
+    assert (SINGLE.given(np.inf) + 1).unbounded
     assert balls.square(SINGLE.given(1e20)).unbounded
 
 
 def test_a_nan_is_not_held():
     assert SINGLE.given(np.ones(1)).share(np.array([np.nan])) == np.inf
+
+
+COMPILED = Arithmetic.of("float32", compiled=True)
+
+
+def test_what_is_made_of_a_nan_is_one_where_the_trainer_keeps_them():
+    for ball in (SINGLE.given([np.nan, 2.0]), SINGLE.given([0.0, 2.0]) / SINGLE.given([0.0, 1.0])):
+        for made in (
+            ball,
+            ball + 1,
+            2 / ball,
+            balls.exp(ball) * 3,
+            balls.clip(ball, 0, 1),
+            balls.either(ball, ball * 1),
+        ):
+            assert made.share(np.array([np.nan, made.value[1]])).tolist() == [0, 0]
+            assert made.share(np.array([1.0, np.nan])).tolist() == [np.inf, np.inf]
+        assert ball.sum().share(np.array(2.0)) == ball.max().share(np.array(2.0)) == np.inf
+    assert balls.either(ball, SINGLE.given([1.0, 2.0])).unbounded.tolist() == [True, False]
+    assert balls.select(ball, 0, ball, ball).unbounded.tolist() == [True, False]
+    assert balls.exp(COMPILED.given([np.nan, 1.0])).unbounded.tolist() == [True, False]
+    assert (COMPILED.given([0.0, 1.0]) / COMPILED.given([0.0, 1.0])).unbounded.tolist() == [True, False]
 
 
 def test_where_a_kink_lies_in_the_ball_either_side_is_right():

@@ -53,6 +53,7 @@ class Arithmetic:
     """What a trainer computes in. unit: u; smallest: η; wide: the type of the true values.
 
     backend: "tensorflow", "jax" or "torch", whose algebraic forms count beside minidl's, which are TensorFlow's.
+    keeps_nan: whether all of its operations make a NaN of a NaN. XLA's maxima do not.
     """
 
     dtype: str
@@ -62,18 +63,22 @@ class Arithmetic:
     wide: Any
     slack: float
     backend: str = "tensorflow"
+    keeps_nan: bool = True
 
     @classmethod
-    def of(cls, dtype: str) -> Arithmetic:
-        """That of float32 or float64. Errors: NotImplementedError where there is no wider type than float64."""
+    def of(cls, dtype: str, *, compiled: bool = False) -> Arithmetic:
+        """That of float32 or float64, on the backend of config.random_stream(). compiled: by XLA, as on JAX always.
+
+        Errors: NotImplementedError where there is no wider type than float64."""
         largest = float(np.finfo(dtype).max)
         stream = config.random_stream()
         backend = stream if stream in ("jax", "torch") else "tensorflow"
+        keeps_nan = not compiled and backend != "jax"
         if dtype == "float32":
-            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20, backend)
+            return cls(dtype, 2.0**-24, 2.0**-126, largest, np.float64, 1 + 2.0**-20, backend, keeps_nan)
         if np.finfo(np.longdouble).eps > 2.0**-60:
             raise NotImplementedError("float64 cannot be judged here: NumPy's longdouble is no wider than float64.")
-        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9, backend)
+        return cls(dtype, 2.0**-53, 2.0**-1022, largest, np.longdouble, 1 + 2.0**-9, backend, keeps_nan)
 
     def gamma(self, n: float) -> float:
         """γₙ. Errors: ValueError for n·u ≥ 1, where no bound holds."""
@@ -84,7 +89,7 @@ class Arithmetic:
     def given(self, values: Any) -> Ball:
         """Numbers of the narrow type that are given, not computed: radius 0; but what is below η may be taken as 0.
 
-        What follows from an infinity or a NaN has no bound.
+        What follows from an infinity has no bound; what follows from a NaN is one, where the trainer keeps NaNs.
         """
         values = np.asarray(values)
         value, size = values.astype(self.wide), np.abs(values)
@@ -94,8 +99,8 @@ class Arithmetic:
         if normal:
             return Ball(value, np.zeros(value.shape, self.wide), self)
         size = size.astype(self.wide)
-        radius = np.where(size < self.smallest, size, np.where(np.isfinite(value), 0, np.inf))
-        return Ball(value, radius, self)
+        known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
+        return Ball(np.where(known, value, 0), np.where(known, np.where(size < self.smallest, size, 0), np.inf), self)
 
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
@@ -115,7 +120,10 @@ class Arithmetic:
 
 
 class Ball:
-    """All numbers within radius of value, elementwise: two arrays of one shape, of the arithmetic's wide type."""
+    """All numbers within radius of value, elementwise: two arrays of one shape, of the arithmetic's wide type.
+
+    Where the radius is infinite there is no bound, and value says nothing. Where value is NaN it is one for certain.
+    """
 
     __slots__ = ("arithmetic", "radius", "value")
     __array_ufunc__ = None  # array ∘ Ball is the Ball's
@@ -139,7 +147,7 @@ class Ball:
         return np.abs(self.value) + self.radius
 
     def share(self, computed: Array) -> Array:
-        """|computed − value| / radius: at most 1 where it is held; infinite where a radius of 0 is missed, and for NaN.
+        """|computed − value| / radius: at most 1 where it is held; infinite where a radius of 0 or a NaN is missed.
 
         0 where there is no bound: see unbounded.
         """
@@ -147,7 +155,7 @@ class Ball:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             error = np.abs(computed - self.value)
             share = np.where((error == 0) & (self.radius == 0), 0, error / self.radius)
-        share = np.where(np.isnan(share), np.inf, share)
+        share = np.where(np.isnan(computed) & np.isnan(self.value), 0, np.where(np.isnan(share), np.inf, share))
         return np.where(self.unbounded, 0, share).astype(np.float64)
 
     @property
@@ -173,7 +181,9 @@ class Ball:
         radius *= self.arithmetic.slack
         size = np.abs(value)
         if radius.size and not size.max() + radius.max() <= self.arithmetic.largest:  # nor of a NaN
-            radius = np.where(size + radius <= self.arithmetic.largest, radius, np.inf)
+            bounded, nan = size + radius <= self.arithmetic.largest, np.isnan(value) & self.arithmetic.keeps_nan
+            radius = np.where(bounded, radius, np.where(nan, 0, np.inf))
+            value = np.where(bounded | nan, value, 0)
         return Ball(value, radius, self.arithmetic)
 
     def _exact(self, value: Array, radius: Array) -> Ball:
@@ -223,7 +233,8 @@ class Ball:
     def __truediv__(self, other: Any) -> Ball:
         """a / b, of a b whose ball does not hold 0; rounded twice, since it may be a product with 1/b.
 
-        |a′/b′ − a/b| ≤ (r_a + |a/b| r_b) / (|b| − r_b). Where b may be 0 there is no bound: the radius is infinite.
+        |a′/b′ − a/b| ≤ (r_a + |a/b| r_b) / (|b| − r_b). Where b may be 0 there is no bound: the radius is infinite; but
+        0/0 of exact zeros is a NaN.
         """
         if np.ndim(other) == 0 and not isinstance(other, Ball) and abs(math.frexp(other)[0]) == 0.5:
             return self * (1 / other)
@@ -235,7 +246,9 @@ class Ball:
             found = self._made(value, spread + self.arithmetic.gamma(2) * (np.abs(value) + spread))
             zero = (self.value == 0) & (self.radius == 0)
             radius = np.where(zero, 0, found.radius)
-            return self._exact(np.where(least > 0, value, 0), np.where(least > 0, radius, np.inf))
+            nan = np.isnan(value) & (self.radius + other.radius == 0) & self.arithmetic.keeps_nan
+            found_value = np.where(least > 0, value, np.where(nan, np.nan, 0))
+            return self._exact(found_value, np.where(least > 0, radius, np.where(nan, 0, np.inf)))
 
     def __rtruediv__(self, other: Any) -> Ball:
         return self.lift(other) / self
@@ -284,7 +297,8 @@ class Ball:
         a, b = a.astype(arithmetic.dtype, copy=False), b.astype(arithmetic.dtype, copy=False)
         found = (a @ b).astype(arithmetic.wide)
         found *= 1 + 2 * arithmetic.gamma(n + 6)
-        return found, float(n * arithmetic.unit * (1 + a.max(initial=0) + b.max(initial=0)))
+        most = np.nanmax(a, initial=0) + np.nanmax(b, initial=0)
+        return found, float(n * arithmetic.unit * (1 + most))
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -305,7 +319,8 @@ class Ball:
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Ball:
         """The maximum moves no further than the numbers do: r = max r_a."""
-        return self._exact(self.value.max(axis=axis, keepdims=keepdims), self.radius.max(axis=axis, keepdims=keepdims))
+        value, radius = (one.max(axis=axis, keepdims=keepdims) for one in (self.value, self.radius))
+        return self._exact(*_without_nan(value, radius, self.arithmetic))
 
     # ----------------------------------------------------------------------------------------- shapes
 
@@ -451,12 +466,20 @@ def maximum(a: Ball, b: Any) -> Ball:
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
     if not (a.radius.any() or b.radius.any()):
-        return Ball(value, np.zeros_like(value), a.arithmetic)
+        return Ball(*_without_nan(value, np.zeros_like(value), a.arithmetic), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
     with np.errstate(invalid="ignore"):
         radius = np.maximum(high - value, value - low)
-    return Ball(value, np.where(np.isnan(radius), np.inf, radius), a.arithmetic)
+    radius = np.where(np.isnan(radius), np.where(np.isnan(value), 0, np.inf), radius)
+    return Ball(*_without_nan(value, radius, a.arithmetic), a.arithmetic)
+
+
+def _without_nan(value: Array, radius: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Value and radius of a maximum, which not every trainer makes a NaN of a NaN."""
+    if arithmetic.keeps_nan or not np.isnan(value).any():
+        return value, radius
+    return np.where(np.isnan(value), 0, value), np.where(np.isnan(value), np.inf, radius)
 
 
 def clip(a: Ball, low: Any, high: Any) -> Ball:
@@ -470,8 +493,12 @@ def either(*balls: Ball) -> Ball:
     radius = first.radius
     for other in others:
         with np.errstate(invalid="ignore"):
-            radius = np.fmax(radius, np.abs(other.value - first.value) + other.radius)
-    return Ball(first.value, radius, first.arithmetic)
+            apart = np.abs(other.value - first.value) + other.radius
+        if np.isnan(apart).any():  # where both are NaN for certain, so is the result; where one is, it is open
+            apart = np.where(np.isnan(apart), np.where(np.isnan(first.value) & np.isnan(other.value), 0, np.inf), apart)
+        radius = np.maximum(radius, apart)
+    return Ball(np.where(np.isinf(radius), 0, first.value) if np.isinf(radius).any() else first.value,
+                radius, first.arithmetic)  # fmt: skip
 
 
 def where(mask: Array, a: Any, b: Any) -> Ball:
@@ -492,6 +519,8 @@ def select(test: Ball, at: Any, above: Any, below: Any, tie: str = "below") -> B
     gap, reach = test.value - at.value, test.radius + at.radius
     is_above = gap >= 0 if tie == "above" else gap > 0
     chosen = where(is_above, above, below)
+    if np.isnan(gap).any():  # a comparison with NaN says no, whatever the trainer then makes of it
+        chosen = where(np.isnan(gap), Ball(np.zeros(()), np.array(np.inf), test.arithmetic), chosen)
     if tie != "either" and not reach.any():
         return chosen
     is_open = (np.abs(gap) <= reach) & ((reach > 0) | (tie == "either"))

@@ -11,13 +11,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidl import checks, config, metrics, random, training
+from minidl import checks, config, initializers, metrics, random, training
 from minidl.backend import Array
 from minidl.layers import Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
@@ -57,7 +58,7 @@ class Judge:
         seed: int | None = None,
     ) -> None:
         check_model(model)
-        self.model, self.arithmetic = model, Arithmetic.of(model.dtype)
+        self.model, self.arithmetic = model, Arithmetic.of(model.dtype, compiled=bool(model.jit_compile))
         self.layers: list[Layer] = model.flat_layers()
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
         self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
@@ -123,7 +124,8 @@ def check_model(model: Any) -> None:
 def judge_start(model: Any, weights: dict[str, Array]) -> list[Check]:
     """The initial weights of a model that was made from the trainer's seed, against the trainer's: bit for bit.
 
-    weights: "layer/name" -> array, as State.weights. Random weights are predicted exactly, so there is no bound.
+    weights: "layer/name" -> array, as State.weights. Where a backend's normal numbers are not predicted in every bit,
+    within their bound: see noise_bounds.
     """
     found = []
     for layer in model.flat_layers():
@@ -131,9 +133,30 @@ def judge_start(model: Any, weights: dict[str, Array]) -> list[Check]:
             got = weights.get(f"{layer.name}/{name}")
             if got is None:
                 found.append(_not_observed("weight", layer.name, name, -1, "the trainer has no such weight"))
-            else:
+                continue
+            drawn = _normals(layer, name, own)
+            orthogonal = isinstance(getattr(layer, f"{name}_initializer", None), initializers.Orthogonal)
+            if orthogonal and config.random_stream() in ("jax", "torch"):
+                reason = f"an orthogonal matrix is not predicted on {config.random_stream()}"
+                found.append(_not_observed("weight", layer.name, name, -1, reason))
+            elif drawn is None:
                 found.append(_exactly("weight", layer.name, name, -1, got, own, "the initializer, from its seed"))
+            else:
+                found.append(_compare("weight", layer.name, name, -1, got, own, drawn, "initializers"))
     return found
+
+
+def _normals(layer: Layer, name: str, own: Array) -> Ball | None:
+    """The ball of initial weights that are normal numbers; None of others, and where these are predicted exactly."""
+    initializer = getattr(layer, f"{name}_initializer", None)
+    mean, stddev = 0.0, None
+    if isinstance(initializer, (initializers.RandomNormal, initializers.TruncatedNormal)):
+        mean, stddev = initializer.mean, initializer.stddev
+    elif isinstance(initializer, initializers.VarianceScaling) and initializer.distribution != "uniform":
+        stddev = math.sqrt(initializer.variance(own.shape))
+    if not stddev:
+        return None
+    return noise_bounds.normal(own, mean, stddev, config.random_stream(), Arithmetic.of(layer.dtype))
 
 
 _SHOWN = 8  # elements of a divergent tensor that a check lists
@@ -214,8 +237,9 @@ def _compare(
     verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
     reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
     if found.unbounded:
+        verdict = DIVERGENT if verdict == DIVERGENT else NOT_OBSERVED
         what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
-        reason = f"{reason}; {what}" if reason else what
+        reason = f"{reason}; {what}" if reason else f"{what}; the others are within theirs"
     worst, place = found.index, place_of(found.index)
     truth = ball.value[worst]
     unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
@@ -235,7 +259,7 @@ def _compare(
         name,
         step,
         verdict,
-        ulps=float(np.abs(wide - truth) / unit) if np.isfinite(wide) else np.inf,
+        ulps=_ulps(wide, truth, unit),
         share=found.share,
         own_share=found.own_share,
         place=place,
@@ -248,6 +272,12 @@ def _compare(
         reason=reason,
         elements=elements,
     )
+
+
+def _ulps(got: Any, truth: Any, unit: Any) -> float:
+    if np.isfinite(got) and np.isfinite(truth):
+        return float(np.abs(got - truth) / unit)
+    return 0.0 if got == truth or (np.isnan(got) and np.isnan(truth)) else np.inf
 
 
 @dataclass

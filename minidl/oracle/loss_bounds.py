@@ -207,8 +207,10 @@ def _categorical_focal_backward(loss: Any, y: Ball, p: Ball, d: Ball) -> Ball:
 
 
 def _sign(a: Ball) -> Ball:
+    """The slope of |a|: at 0 it is 0, but on JAX 1. Source: abs in jax/_src/lax/lax.py."""
     one = a.arithmetic.given(np.ones(a.shape))
-    return select(a, 0, one, select(-a, 0, -one, one * 0))
+    at_zero = either(one * 0, one) if a.arithmetic.backend == "jax" else one * 0
+    return select(a, 0, one, select(-a, 0, -one, at_zero))
 
 
 def _percentage_scale(y: Ball) -> Ball:
