@@ -38,6 +38,8 @@ docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of 
 	$(python) docs/randomness.py
 	$(python) docs/notebook.py
 	$(python) docs/write_compatibility.py
+	$(python) docs/cases.py
+	$(python) docs/oracle.py
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14

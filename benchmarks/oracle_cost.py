@@ -70,9 +70,7 @@ def main() -> None:
             for name, way in ways.items():
                 times[name].append(step_seconds(way, asked.steps))
         middle = {name: 1e3 * statistics.median(found) for name, found in times.items()}
-        said = " · ".join(
-            f"{name} {one:.2f} ms ({one / middle['plain fit']:.1f} x)" for name, one in middle.items()
-        )
+        said = " · ".join(f"{name} {one:.2f} ms ({one / middle['plain fit']:.1f} x)" for name, one in middle.items())
         print(f"{backend} {mode}: {said}", flush=True)
 
 

@@ -107,6 +107,12 @@ def check(
     initial_weights: Annotated[
         bool, typer.Option("--initial-weights", help="The weights are as the initializers drew them: check these too.")
     ] = False,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Let minidl train alone too; the report draws the drift.")
+    ] = False,
+    minimise: Annotated[
+        bool, typer.Option("--minimise", help="Of a divergence, print the smallest script that still has it.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report as an HTML page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
 ) -> None:
@@ -126,13 +132,17 @@ def check(
             found = check_trace(trace, progress)
         else:
             found = _training(str(model), data, synthetic, backend, jit, eager, seed).check(
-                epochs=epochs, batch_size=batch_size, initial_weights=initial_weights, progress=progress
+                epochs=epochs, batch_size=batch_size, initial_weights=initial_weights, drift=drift, progress=progress
             )
+            if found.first_divergence is not None and (minimise or report is not None):
+                _reproduce(found, minimise)
         if json is not None:
             found.to_json(json)
         if report is not None:
             found.to_html(report)
     _console().print(found)
+    if minimise and found.first_divergence is not None:
+        typer.echo(f"{found.first_divergence.script_result}\n{found.first_divergence.script or ''}")
     for path in (report, json):
         if path is not None:
             typer.echo(f"written: {path}")
@@ -180,6 +190,19 @@ def diff(
             found.to_json(json)
     _console().print(found)
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _reproduce(report: Any, minimise: bool) -> None:
+    """Give the report's first divergence a script for Keras alone, of the smallest step that has it if so wished."""
+    from minidl.oracle import minimise as minimising
+    from minidl.oracle import reproduce
+
+    case = None
+    if minimise:
+        with contextlib.suppress(ValueError), _progress("minimising") as progress:
+            whole = reproduce.Case.of(report)
+            case = minimising.Minimiser(whole, report.first_divergence.quantity, progress=progress).run()
+    reproduce.reproduce(report, case)
 
 
 def _training(

@@ -17,7 +17,7 @@ SHELL = [code for language, code in BLOCKS if language == "sh"]
 
 
 def test_every_block_is_run_here():
-    assert len(PYTHON) == 4 and len(SHELL) == 1 and len(BLOCKS) == 5
+    assert len(PYTHON) == 4 and len(SHELL) == 1 and len(BLOCKS) == 6
 
 
 def test_the_notebook_block_trains(capsys):
@@ -59,6 +59,19 @@ def test_every_command_is_a_task(command):
     dry = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr
     assert "-m minidl demo" in dry.stdout or "-m pytest" in dry.stdout
+
+
+def test_the_commands_of_the_oracle_are_those_of_the_command_line():
+    from typer.testing import CliRunner
+
+    from minidl.cli import app
+
+    (console,) = (code for language, code in BLOCKS if language == "console")
+    for line in console.splitlines():
+        for command, *arguments in re.findall(r"minidl (\w+)([^&\n]*)", line):
+            text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+            for option in re.findall(r"--[a-z-]+", " ".join(arguments)):
+                assert option in text, (command, option)
 
 
 def test_every_formula_of_the_table_is_in_ops():

@@ -35,15 +35,16 @@ def check(
     seed: int | None = None,
     initial_weights: bool = False,
     steps: int | None = None,
-    drift: bool = True,
+    drift: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Train a compiled Keras model by its own fit, and judge every step of it.
 
     The model is trained as by keras_model.fit with the same arguments. seed: of keras.utils.set_random_seed before it,
     which on TensorFlow predicts the order of the rows; None finds out. initial_weights: the weights are as the
-    initializers drew them, and are checked too. steps: stop after so many. drift: also let minidl train alone, twice,
-    and note how far the weights drift apart; see drift.py: shown, not judged. progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
+    initializers drew them, and are checked too. steps: stop after so many. drift: let minidl train alone beside it, and
+    show in the report how far the two drift apart.
+    progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
     report of the steps so far, with report.interrupted.
 
     Errors: CannotCheck for a model that minidl does not compute, naming the part; ValueError or TypeError for data that
@@ -55,21 +56,21 @@ def check(
         if initial_weights:
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = Judge(run.twin, data=run.data, batch_size=batch_size, shuffle=shuffle, seed=run.seed)
-        free = FreeRun(run.twin_again(), run.twin_again()) if drift else None
+        free = FreeRun(run.another_twin(), run.another_twin()) if drift else None
 
-        def take(step: Step) -> None:
+        def sink(step: Step) -> None:
             report.add(judge.judge(step), step)
-            if free is not None:
+            if free is not None and step.x is not None:
                 free.step(step)
 
         try:
-            run.fit(take, steps, progress)
+            run.fit(sink, steps, progress)
         except KeyboardInterrupt:
             report.interrupted = True
         except NotImplementedError as error:
             raise CannotCheck(str(error)) from error
-    if free is not None and report.steps:
-        report.add_drift(free.drift())
+        if free is not None and report.steps:
+            report.add_drift(free.drift())
     return report
 
 
@@ -157,8 +158,8 @@ class _Run:
         with _settings_of(self.keras):
             yield
 
-    def twin_again(self) -> Any:
-        """Another model like the twin."""
+    def another_twin(self) -> Any:
+        """A model of minidl's like the twin; its weights are others."""
         return _made_again(self.keras, self.model)
 
     def initial_twin(self) -> Any:

@@ -933,7 +933,7 @@ class _StepJudge:
         self._weights(ball, own_ball, at)
 
     def _places(self) -> tuple[Array, bool]:
-        """The places in the arena that balls are made for, ascending; and whether any slot differs from minidl's."""
+        """The places in the arena that the balls are made for, ascending; whether any slot differs from minidl's."""
         optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
         every = max(1, arena.size // _SAMPLE)
         chosen = np.zeros(arena.size, bool)

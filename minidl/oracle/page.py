@@ -152,64 +152,52 @@ def _model(model: Any) -> str:
 # --------------------------------------------------------------------------------------------- the drift
 
 
+CURVES = 12  # tensors of which the drift is drawn: those farthest beyond what rounding makes
+
+
 def drift_figures(drift: Drift) -> list[dict[str, str]]:
-    """A figure for each tensor of a free run: how far it drifted, beside the drift of rounding alone, log over steps."""
-    figures = []
-    for i, tensor in enumerate(drift.tensors):
-        curves = {"drift": drift.distance[:, i], "rounding": drift.rounding[:, i]}
-        far, own = (_largest(curve) for curve in curves.values())
-        title = f"{tensor}: Keras {far}, rounding {own}"
-        figures.append({"title": title, "svg": _curves(title, drift.steps, curves)})
-    return figures
+    """A figure for each tensor of a free run: how far it drifted, beside the drift of rounding alone; in ULPs."""
+    times = np.nan_to_num(np.asarray(drift.times), nan=np.inf, posinf=np.inf)
+    chosen = sorted(np.argsort(-times, kind="stable")[:CURVES])
+    return [
+        {
+            "title": f"{drift.tensors[i]}: {_times(float(times[i]))}",
+            "svg": _curves(drift.steps, drift.distance_ulps[:, i], drift.rounding_ulps[:, i], drift.tensors[i]),
+        }
+        for i in chosen
+    ]
 
 
-def _largest(curve: Any) -> str:
-    known = curve[np.isfinite(curve)]
-    return f"{known.max():.1e}" if known.size and known.max() else "0"
+def _times(times: float) -> str:
+    if times == 0:
+        return "no drift"
+    return f"{times:.2g} × that of rounding" if math.isfinite(times) else "rounding alone makes none"
 
 
-def _curves(title: str, steps: Any, curves: dict[str, Any]) -> str:
-    """Lines over the steps on a logarithmic axis; where a distance is 0 there is no line."""
-    width, height, left, bottom = 320, 150, 44, 24
-    positive = np.concatenate([curve[np.isfinite(curve) & (curve > 0)] for curve in curves.values()])
-    low, high = (
-        (math.floor(np.log10(positive.min())), math.ceil(np.log10(positive.max()))) if positive.size else (-8, -7)
-    )
-    high = max(high, low + 1)
-    last = max(int(steps[-1]), 1) if len(steps) else 1
+def _curves(steps: Any, distance: Any, rounding: Any, name: str) -> str:
+    """Two curves over the steps on a logarithmic axis; what is 0 lies on the floor, what is not finite is left out."""
+    width, height, left, right, top, bottom = 320, 170, 52, 310, 12, 140
+    finite = [float(one) for one in (*distance, *rounding) if np.isfinite(one) and one > 0]
+    low = math.floor(math.log10(min(finite))) - 0.5 if finite else 0.0
+    high = max(math.ceil(math.log10(max(finite))), low + 1.5) if finite else 1.0
+    first, last = float(steps[0]), max(float(steps[-1]), float(steps[0]) + 1)
 
-    def place(step: float, value: float) -> str:
-        x = left + (width - left - 8) * step / last
-        y = 8 + (height - bottom - 8) * (high - math.log10(value)) / (high - low)
-        return f"{x:.1f},{y:.1f}"
+    def point(step: Any, value: Any) -> str:
+        level = max(math.log10(value), low) if value > 0 else low
+        x = left + (right - left) * (float(step) - first) / (last - first)
+        return f"{x:.1f},{bottom - (bottom - top) * (level - low) / (high - low):.1f}"
 
     parts = []
-    every = max(1, math.ceil((high - low) / 4))
-    for tick in range(low, high + 1, every):
-        y = 8 + (height - bottom - 8) * (high - tick) / (high - low)
-        parts.append(f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}" opacity="0.35"/>')
-        parts.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">1e{tick}</text>')
-    for step, anchor in ((0, "start"), (last, "end")):
-        x = left + (width - left - 8) * step / last
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">step {step}</text>')
-    for kind, curve in curves.items():
-        for run in _runs(np.isfinite(curve) & (curve > 0)):
-            points = [place(float(steps[i]), float(curve[i])) for i in run]
-            if len(points) == 1:
-                at, level = points[0].split(",")
-                parts.append(f'<circle class="{"got" if kind == "drift" else "own"}" cx="{at}" cy="{level}" r="2"/>')
-            else:
-                parts.append(f'<polyline class="{kind}" points="{" ".join(points)}"/>')
-    label = escape(title, quote=True)
+    every = max(1, math.ceil((high - low) / 5))
+    for tick in range(math.ceil(low), math.floor(high) + 1, every):
+        y = float(point(first, 10.0**tick).split(",")[1])
+        parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
+        label = f"{10.0**tick:g}" if -3 < tick < 5 else f"1e{tick}"
+        parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{bottom + 18}">step {steps[0]}</text>')
+    parts.append(f'<text class="tick" x="{right}" y="{bottom + 18}" text-anchor="end">{steps[-1]}</text>')
+    for kind, values in (("rounding", rounding), ("drift", distance)):
+        seen = [point(step, value) for step, value in zip(steps, values, strict=True) if np.isfinite(value)]
+        parts.append(f'<polyline class="{kind}" points="{" ".join(seen)}"/>')
+    label = escape(f"Drift of {name} in ULPs by step")
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-
-
-def _runs(known: Any) -> list[list[int]]:
-    """The stretches of places that are known."""
-    found: list[list[int]] = []
-    for i in np.flatnonzero(known).tolist():
-        if found and found[-1][-1] == i - 1:
-            found[-1].append(i)
-        else:
-            found.append([i])
-    return found

@@ -223,7 +223,7 @@ def ulps_text(ulps: float) -> str:
     """Short: 0, 0.50, 12, 3.4e+05, ∞."""
     if math.isinf(ulps) or math.isnan(ulps):
         return "∞"
-    return f"{ulps:.2f}" if 0 < ulps < 10 else f"{ulps:.0f}" if ulps < 10_000 else f"{ulps:.1e}"
+    return f"{ulps:.2f}" if 0 < ulps < 10 else f"{ulps:,.0f}" if ulps < 10_000 else f"{ulps:.1e}"
 
 
 class Report:

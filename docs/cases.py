@@ -1,0 +1,66 @@
+"""Run the cases of tests/cases and write docs/cases.md: python docs/cases.py, as `make docs` does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from cases import NAMES, keras, parts, shown  # noqa: E402
+
+REPORT = """
+## A report that could be sent to Keras: an update without a batch
+
+`Model.fit` on TensorFlow, in graph mode with `steps_per_execution=1`, of a generator, or any dataset of unknown
+cardinality: in every epoch that runs out of data `optimizer.iterations` grows by one more than there were batches,
+weight decay is applied once more, and every `Dropout` skips a mask. `multi_step_on_iterator` calls
+`iterator.get_next()` inside the compiled function; when it fails, the operations of the inlined step that do not depend
+on the batch have run already.
+
+```python
+{script}
+```
+
+Expected 4 and 0.0625, as with `run_eagerly=True`, `jit_compile=True` or `steps_per_execution=2`. Got 5 and 0.03125.
+"""
+SCRIPT = """import keras, numpy as np
+
+def batches():
+    for _ in range(4):
+        yield np.zeros((2, 1)), np.zeros((2, 1))
+
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+model.compile(keras.optimizers.SGD(0.5, weight_decay=1.0), "mse")
+model.fit(batches(), verbose=0)
+print(int(model.optimizer.iterations), float(model.get_weights()[0][0, 0]))"""
+
+
+def page() -> str:
+    """The page, with the numbers of now."""
+    import tensorflow as tf
+
+    lines = [
+        "# Known reports, and what the oracle says",
+        "",
+        f"Each row is a script in [`tests/cases`](../tests/cases), run with Keras {keras.__version__} on TensorFlow",
+        f"{tf.__version__} by `docs/cases.py`; it asserts what its row says.",
+        "",
+        "| Case | Report | What Keras does | Shown | What the oracle says |",
+        "|---|---|---|---|---|",
+    ]
+    for name in NAMES:
+        title, report, does, says = parts(name)
+        cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT)
+
+
+def main() -> None:
+    """Write the page."""
+    (HERE / "cases.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A divergence on its own: its step as a script for Keras alone, made and run; made smaller by delta debugging."""
+
+import os
+
+import numpy as np
+import pytest
+
+from minidl.oracle import check, minimise, reproduce
+from minidl.oracle.report import Report
+
+pytestmark = pytest.mark.keras
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5)).astype("float32")
+Y = (X[:, :1] > 0).astype("float32")
+
+# Adam with ε inside the root: its slots are right, its weights are not.
+FAULT = """
+import keras
+from keras import ops
+
+def update_step(self, gradient, variable, learning_rate):
+    lr, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
+    m, v = (slots[self._get_variable_index(variable)] for slots in (self._momentums, self._velocities))
+    alpha = lr * ops.sqrt(1 - ops.power(0.999, t)) / (1 - ops.power(0.9, t))
+    self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
+    self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
+    self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
+
+keras.optimizers.Adam.update_step = update_step
+"""
+
+
+def built(keras):
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Dense(6, "relu"), keras.layers.Dropout(0.25), keras.layers.Dense(1, "sigmoid")]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"], run_eagerly=True)  # no time for tracing
+    return model
+
+
+@pytest.fixture
+def diverging(keras, monkeypatch):
+    monkeypatch.setattr(keras.optimizers.Adam, "update_step", keras.optimizers.Adam.update_step)
+    exec(FAULT, {})
+    return check(built(keras), X, Y, batch_size=8, steps=2)
+
+
+def test_the_script_shows_it_in_keras_alone_and_the_smallest_too(diverging, tmp_path, monkeypatch):
+    first = diverging.first_divergence
+    assert first.quantity == "weight"
+    (tmp_path / "sitecustomize.py").write_text(FAULT)  # the same fault in the script's own process
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    smaller = minimise.Minimiser(reproduce.Case.of(diverging), "weight")
+    case = smaller.run()
+    assert case.x.shape == (1, 1) and sum(weight.size for weight in case.state.weights.values()) == 2
+    assert smaller.attempts < 60
+
+    text = reproduce.reproduce(diverging, case)
+    assert first.script == text and "minidl" not in text.replace("Made by minidl check", "")
+    assert "keras.layers.Dense(" in text and "Dropout" not in text
+    assert "It diverges in Keras alone." in first.script_result
+    assert text.splitlines()[-1] in diverging.to_html().replace("&gt;", ">").replace("&#39;", "'")
+
+
+def test_what_lies_in_this_process_alone_is_said(diverging, monkeypatch):
+    monkeypatch.setattr(reproduce, "run", lambda text, timeout: (0, "got 1, true value 1"))
+    assert reproduce.reproduce(diverging) is not None
+    assert "it does not diverge" in diverging.first_divergence.script_result
+
+
+def test_the_step_alone_is_the_step_of_the_fit(keras):
+    """From the state before it, on its batch: the same checks come out, also in the midst of a fit."""
+    seen = []
+
+    class Watching(Report):
+        def add(self, checks, step=None):
+            super().add(checks, step)
+            seen.append((list(checks), step))
+
+    import minidl.oracle.checking as checking
+
+    plain, checking.Report = checking.Report, Watching
+    try:
+        report = check(built(keras), X, Y, batch_size=8, epochs=2, seed=3)
+    finally:
+        checking.Report = plain
+    checks, step = seen[4]
+    assert report.ok and step.number == 4
+    case = reproduce.Case(report.about["model"], "eager", "float32", step.before, step.x, step.y)
+    again = case.check()
+    assert again.ok
+    for one in (one for one in checks if one.quantity in ("mask", "activation", "gradient", "slot", "weight")):
+        (tally,) = [tally for tally in again.cell(one.quantity, one.layer) if tally.name == one.name]
+        assert (tally.verdict, tally.ulps) == (one.verdict, one.ulps), one
+
+
+def test_arrays_come_back_to_the_bit():
+    extremes = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4028235e38, 1 / 3], "float32")
+    long = RNG.normal(size=(20, 30)).astype("float32")
+    for array in (extremes, extremes.astype("float64"), X, long, RNG.integers(0, 9, 5), np.zeros((3, 2)), X > 0):
+        import base64
+        import zlib
+
+        found = eval(reproduce._array(array), {"np": np, "zlib": zlib, "base64": base64, "NaN": np.nan})
+        assert found.dtype == array.dtype and found.shape == array.shape
+        assert np.array(found).tobytes() == array.tobytes()
+
+
+def test_what_has_no_script_says_why(diverging):
+    first = diverging.first_divergence
+    first.quantity = "batch"
+    assert reproduce.reproduce(diverging) is None
+    assert "the whole fit" in first.script_result
