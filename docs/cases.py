@@ -22,6 +22,9 @@ on the batch have run already.
 ```python
 {script}
 ```
+```text
+5 0.03125
+```
 
 Expected 4 and 0.0625, as with `run_eagerly=True`, `jit_compile=True` or `steps_per_execution=2`. Got 5 and 0.03125.
 """
@@ -33,7 +36,7 @@ def batches():
 
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
 model.compile(keras.optimizers.SGD(0.5, weight_decay=1.0), "mse")
-model.fit(batches(), verbose=0)
+model.fit(batches(), shuffle=False, verbose=0)
 print(int(model.optimizer.iterations), float(model.get_weights()[0][0, 0]))"""
 
 

@@ -9,11 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import minidl
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,6 +49,36 @@ def _make_writable(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
+
+
+@app.command()
+def doctor() -> None:
+    """What minidl runs on here, how fast that is, and what to set where it could be faster.
+
+    Exit status 1 if there is something to mend.
+    """
+    from minidl.doctor import run
+
+    raise typer.Exit(0 if run(_console()) else 1)
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Epochs of each peer that are timed.")] = 5,
+) -> None:
+    """Time a training step in minidl and in those of its peers that are installed, each in its own process.
+
+    Exit status 1 if a peer fails or computes something else.
+    """
+    from minidl.bench import run
+
+    raise typer.Exit(0 if run(_console(), rounds=rounds) else 1)
 
 
 @app.command()
@@ -213,12 +246,6 @@ def _training(
     return Training(
         spec, data=data, synthetic=synthetic, backend=backend and backend.value, jit=jit, eager=eager, seed=seed
     )
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
 
 
 @contextlib.contextmanager

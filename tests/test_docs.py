@@ -11,6 +11,7 @@ import json
 import random as python_random
 import re
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,9 @@ def load(path):
 def test_blocks_print_what_the_page_says(path):
     page = path.read_text(encoding="utf-8")
     assert page.count("```python\n") == len(list(blocks(page)))
+    if path.name == "cases.md":
+        pytest.importorskip("keras")
+        warnings.filterwarnings("ignore", "Your input ran out of data")  # which is the case in question
     check_blocks(page, path.name)
 
 

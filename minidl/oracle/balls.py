@@ -69,7 +69,8 @@ class Arithmetic:
     def of(cls, dtype: str, *, compiled: bool = False) -> Arithmetic:
         """That of float32 or float64, on the backend of config.random_stream(). compiled: by XLA, as on JAX always.
 
-        Errors: NotImplementedError where there is no wider type than float64."""
+        Errors: NotImplementedError where there is no wider type than float64.
+        """
         largest = float(np.finfo(dtype).max)
         stream = config.random_stream()
         backend = stream if stream in ("jax", "torch") else "tensorflow"
@@ -172,9 +173,9 @@ class Ball:
         return self.arithmetic.const(other) if np.ndim(other) == 0 else self.arithmetic.given(other)
 
     def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
-        """radius: what the arguments' radii and this operation's rounding come to, 0 only where exact; taken over.
+        """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact.
 
-        Each rounding may itself underflow, at most flushes times.
+        It is taken over. Each rounding may itself underflow, at most flushes times.
         """
         flushed = flushes * self.arithmetic.smallest
         radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))

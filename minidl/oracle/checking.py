@@ -164,7 +164,7 @@ class _Run:
 
     def initial_twin(self) -> Any:
         """The twin with the weights that minidl draws from the seeds of the Keras model's initializers."""
-        twin = self.twin_again()
+        twin = self.another_twin()
         for layer, own in zip(self.recorder.layers, twin.flat_layers(), strict=True):
             for name, weight in own.parameters.items():
                 theirs: Any = getattr(layer, f"{name}_initializer", None)
