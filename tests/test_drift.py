@@ -92,19 +92,3 @@ def test_a_step_without_its_batch_is_refused():
     step.x = None
     with pytest.raises(ValueError, match="no batch"):
         FreeRun(built(), built()).step(step)
-
-
-def test_the_fast_step_of_a_plain_model_is_the_same_training():
-    def plain():
-        utils.clear_session(free_memory=False)
-        utils.set_random_seed(7)
-        layers = [k.layers.Dense(16, "relu"), k.layers.Dropout(0.3), k.layers.Dense(1, "sigmoid")]
-        model = k.Sequential([k.layers.Input((20,)), *layers])
-        model.compile("adam", "binary_crossentropy")
-        return model
-
-    trained, run = plain(), FreeRun(plain(), plain())
-    for number, (x, _) in enumerate(batches(4)):
-        run.step(judge_steps.step_of(trained, x, x[:, :1] > 0, number=number, batch=number))
-    assert run._steps[len(x)] is not None
-    assert not run.drift().distance.any() and run.drift().rounding.any()

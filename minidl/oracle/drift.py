@@ -16,7 +16,6 @@ import numpy as np
 
 from minidl import ops, training
 from minidl.backend import Array
-from minidl.fused import FusedStep
 from minidl.oracle.steps import Step
 from minidl.schedules import LearningRateSchedule
 
@@ -65,7 +64,6 @@ class FreeRun:
         self._names = list(_weights(model))
         self._rows: list[tuple[int, Array]] = []
         self._last: tuple[int, Array] | None = None
-        self._steps: dict[int, FusedStep | None] = {}  # by the rows of a batch
         self._stride, self._seen = 1, 0
 
     def step(self, step: Step) -> None:
@@ -80,24 +78,13 @@ class FreeRun:
                 model.optimizer.learning_rate = float(step.before.learning_rate)
             batch = model._checked(step.x, step.y, step.sample_weight, None, check_finite=False)
             with order, np.errstate(all="ignore"):
-                if model is self.other or not self._fused(*batch):
-                    training.train_step(model, *batch, check_finite=False)
+                training.train_step(model, *batch, check_finite=False)
         self._last = step.number, self._distances(step.after.weights)
         if self._seen % self._stride == 0:
             self._rows.append(self._last)
         self._seen += 1
         if len(self._rows) > POINTS:
             self._rows, self._stride = self._rows[::2], 2 * self._stride
-
-    def _fused(self, x: Array, y: Array, sample_weight: Array | None) -> bool:
-        """The plain run's step by its fast twin, the same bits; False where the model has none."""
-        rows = len(x)
-        if rows not in self._steps:
-            self._steps[rows] = FusedStep.of(self.model, rows)
-        found = self._steps[rows]
-        if found is not None:
-            found.run(x, y, np.arange(rows), sample_weight, check_finite=False)
-        return found is not None
 
     def drift(self) -> Drift:
         """What was seen so far."""
