@@ -259,8 +259,10 @@ class DenseStage(DenseLayer):
         add_bias: Calls = []
         if self._bias is not None and not self._folded:
             add_bias = [partial(np.add, z, self._bias[:, None], z)]
-        self.forward = [[partial(np.dot, self._weights.T, self._columns(k), z), *add_bias, *forward] for k in every]
-        self.backward = [[*backward, *self._below_pre_activations(k, d_outputs.T)] for k in every]
+        self.forward: list[Calls] = [
+            [partial(np.dot, self._weights.T, self._columns(k), z), *add_bias, *forward] for k in every
+        ]
+        self.backward: list[Calls] = [[*backward, *self._below_pre_activations(k, d_outputs.T)] for k in every]
 
 
 class LastStage(DenseLayer):
@@ -281,7 +283,7 @@ class LastStage(DenseLayer):
             self.forward.append([partial(np.dot, self._columns(k % len(below.arrays)).T, self._weights, z)])
             if add_bias:
                 self.forward[-1].append(partial(np.add, z, self._bias, z))
-        self.backward = [self._below_pre_activations(k, self.d_outputs) for k in range(len(below.arrays))]
+        self.backward: list[Calls] = [self._below_pre_activations(k, self.d_outputs) for k in range(len(below.arrays))]
 
 
 class DropoutStage:
@@ -434,7 +436,7 @@ class AnyLoss:
             training.update_metrics(model, self._loss, self._y, outputs, self._weight)
 
         self._outputs = outputs
-        self.forward = [[*forward, partial(self._compute, k)] for k in range(batches)]
+        self.forward: list[Calls] = [[*forward, partial(self._compute, k)] for k in range(batches)]
         self.backward: list[Calls] = [[backward]]
         self.magnitudes: list[Call] = [lambda: self._loss] * batches
 
@@ -479,7 +481,7 @@ class SigmoidLoss:
         self._weighted = False
         self._added: list[list[Any]] = []  # the penalties of each batch
         self.forward: list[Calls] = [[lambda: self._added.append([call() for call in penalties])] if penalties else []]
-        self.backward = [self._gradient(*arrays) for arrays in zip(z, self._y, self._counts, strict=True)]
+        self.backward: list[Calls] = [self._gradient(*arrays) for arrays in zip(z, self._y, self._counts, strict=True)]
         flat = z.reshape(len(z), self._rows)
         self._squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
         self._exact: list[Call] = [partial(self._loss_of, k) for k in range(len(z))]
