@@ -1,11 +1,12 @@
 """The judge on live Keras: random models trained by its train_on_batch, in graph, eager and XLA mode, are right."""
 
+import os
 import warnings
 
 import judge_keras
 import numpy as np
 import pytest
-from judge_models import RandomModel
+from judge_models import RandomModel, no_false_alarm
 
 import minidl.keras as minidl_keras
 from minidl import config, utils
@@ -84,3 +85,8 @@ def test_a_fault_in_keras_is_named(keras, tf, monkeypatch):
     wrong = [check for check in checks if check.verdict == DIVERGENT]
     assert {check.quantity for check in wrong} == {"weight"}
     assert np.isfinite([check.share for check in wrong]).all()
+
+
+def test_no_false_alarm_in_random_models(keras):
+    """Some of as many as one likes: python tests/judge_models.py 1000."""
+    no_false_alarm(keras, int(os.environ.get("MINIDL_RANDOM_MODELS", "4")))

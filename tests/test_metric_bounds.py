@@ -10,7 +10,7 @@ from judge_models import BINARY_METRICS, METRICS
 
 import minidl.keras as k
 from minidl import config, utils
-from minidl.oracle import metric_bounds
+from minidl.oracle import layer_bounds, metric_bounds
 from minidl.oracle.balls import Arithmetic
 from minidl.oracle.judge import Judge
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND
@@ -109,3 +109,11 @@ def test_a_metric_of_your_own_is_compared_bit_for_bit_and_else_not_judged():
         step.logs["own"] += 1e-6 * (step.number == 1)
         (check,) = (check for check in judge.judge(step) if check.name == "own")
         assert check.verdict == (NOT_OBSERVED if step.number == 1 else BIT_EQUAL)
+
+
+def test_a_norm_whose_squares_overflow_is_not_taken_for_0():
+    """float32 makes ‖p‖² infinite and 1/‖p‖ 0, another way to compute it 10⁻²⁴: neither is 1/ε."""
+    p = Arithmetic.of("float32").given(np.array([[1e24, 3e24], [3.0, 4.0]], "f"))
+    found = layer_bounds.inverse_norm(p, -1, 1e-7)
+    assert found.share(np.array([[0.0], [0.2]])).max() <= 1 and found.share(np.array([[3e-25], [0.2]])).max() <= 1
+    assert found.share(np.array([[0.0], [0.3]])).max() > 1

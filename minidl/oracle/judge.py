@@ -550,6 +550,11 @@ class _StepJudge:
             self.noise[layer.name] = own if got is None else np.asarray(got)
             if got is not None:
                 self.noise_balls.pop(layer.name, None)
+            if got is not None and self._stream == "jax" and isinstance(layer, (GaussianNoise, GaussianDropout)):
+                # XLA makes one kernel of z · stddev + mean and of the layer's own operation, and may round once (FMA)
+                # where the noise that was seen is rounded: it is off by its own rounding
+                value = np.asarray(got, self.arithmetic.wide)
+                self.noise_balls[layer.name] = Ball(value, self.arithmetic.unit * np.abs(value), self.arithmetic)
 
     @property
     def _stream(self) -> str:
@@ -735,7 +740,7 @@ class _StepJudge:
             same_type = metric.dtype == model.dtype
             found = self._batch_mean(metric, weight) if same_type else None
             if found is not None:
-                self._mean(name, str(i), *found, own)
+                self._mean(name, str(i), *found, own, rooted=isinstance(metric, metrics.RootMeanSquaredError))
                 continue
             ball, reason = None, f"a metric in {metric.dtype}, the model in {model.dtype}"
             if same_type:
@@ -752,14 +757,20 @@ class _StepJudge:
             else:
                 self._unseen("metric", None, name, f"not bit-equal, and no error bound: {reason}")
 
-    def _mean(self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any]) -> None:
+    def _mean(
+        self, name: str, key: str, total: Ball, count: Ball, own: dict[str, Any], *, rooted: bool = False
+    ) -> None:
+        """A running mean, or the root of one."""
         mean, logs = self.judge.means[key], self.step.logs
         ball, own_ball = mean.add(total, count)
         if logs is None or name not in logs:
             self._unseen("metric", None, name)
             return
+        if rooted:
+            ball, own_ball = balls.sqrt(ball), balls.sqrt(own_ball)
         self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
-        mean.reported(logs[name])
+        if not rooted:
+            mean.reported(logs[name])
 
     def _batch_mean(self, metric: Any, weight: Array | None) -> tuple[Ball, Ball] | None:
         """Σ w·value and Σ w of a metric that is a mean; None for another."""
@@ -777,6 +788,9 @@ class _StepJudge:
                 values = loss_bounds.value(loss, y, p, from_logits, None)
             else:
                 values = loss_bounds.samples(loss, y, p, from_logits)
+        elif isinstance(metric, metrics.RootMeanSquaredError):
+            y = checks.labels(self.y, self.model.dtype, self.y_pred.shape, sparse=False, check_finite=False)
+            values = balls.square(self.y_pred_ball - y)
         elif getattr(metric, "_fn", None) in _ACCURACIES:
             own = metric._fn(self.y, self.y_pred, **metric._fn_kwargs)
             values = Ball(self.arithmetic.given(own).value, self._unsure(metric) + np.zeros(own.shape), self.arithmetic)

@@ -729,7 +729,7 @@ def _group_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: 
 def inverse_norm(x: Ball, axes: Any, epsilon: float) -> Ball:
     """min(1/‖x‖, 1/ε); of a norm of 0, 1/ε exactly."""
     squares = balls.square(x).sum(axes, keepdims=True)
-    zero = squares.value == 0
+    zero = (squares.value == 0) & ~squares.unbounded
     found = balls.rsqrt(where(zero, 1, squares))
     limit = x.arithmetic.const(1.0 / epsilon)
     found = where(zero, limit, balls.minimum(found, limit))

@@ -149,24 +149,6 @@ class Running:
         raise NotImplementedError
 
 
-class _RootMeanSquare(Running):
-    def batch(self, y: Array, p: Ball, weight: Array | None) -> dict[str, Ball]:
-        labels, p = _same_rank(y, p)
-        squares = balls.square(labels - p)
-        if weight is None:
-            mean = squares.mean(tuple(range(1, squares.ndim))) if squares.ndim > 1 else squares
-            rows = float(len(mean.value))
-            return {"total": mean.sum(), "count": self.arithmetic.given(rows)}
-        if np.ndim(weight) != 1:
-            raise Unbounded("weights of several axes")
-        mean = squares.mean(tuple(range(1, squares.ndim))) if squares.ndim > 1 else squares
-        weights = self.arithmetic.given(weight)
-        return {"total": (mean * weights).sum(), "count": total(weights)}
-
-    def result(self) -> Ball:
-        return balls.sqrt(_divide_no_nan(self.sums["total"], self.sums["count"]))
-
-
 # ------------------------------------------------------------------------------------ counts at thresholds
 
 
@@ -424,7 +406,6 @@ class _R2(Running):
 
 
 _RUNNING: tuple[tuple[type[metrics.Metric], type[Running]], ...] = (
-    (metrics.RootMeanSquaredError, _RootMeanSquare),
     (metrics._Counts, _Counts),
     (metrics.FBetaScore, _FBeta),
     (metrics.R2Score, _R2),

@@ -184,8 +184,9 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     if optimizer.global_clipnorm is not None:
         c, inverse = g.arithmetic.const(optimizer.global_clipnorm), g.arithmetic.const(1.0 / optimizer.global_clipnorm)
         squares = balls.square(g).sum()
-        found = balls.minimum(balls.rsqrt(where(squares.value == 0, 1, squares)), inverse)
-        return g * (where(squares.value == 0, inverse, found) * c)
+        zero = (squares.value == 0) & ~squares.unbounded
+        found = balls.minimum(balls.rsqrt(where(zero, 1, squares)), inverse)
+        return g * (where(zero, inverse, found) * c)
     if optimizer.clipvalue is not None:
         c = g.arithmetic.rounded(optimizer.clipvalue)
         return balls.clip(g, -c, c)
