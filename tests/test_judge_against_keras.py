@@ -52,7 +52,7 @@ def judged(keras, tf, case, mode, dtype):
 
 # The widest nets that one second builds: a sample of what a sweep over hundreds of seeds has shown to hold.
 CASES = [("graph", "float32", seed) for seed in (1, 2, 7, 8, 70)]
-CASES += [("eager", "float32", 12), ("graph", "float64", 1), ("graph", "float64", 7), ("xla", "float32", 203)]
+CASES += [("eager", "float32", 12), ("graph", "float64", 1), ("graph", "float64", 8), ("xla", "float32", 203)]
 
 
 @pytest.mark.parametrize("mode, dtype, seed", CASES)

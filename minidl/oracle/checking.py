@@ -163,9 +163,7 @@ class _Run:
     def judge(self) -> Judge:
         """A judge of the fit. Errors: CannotCheck, naming it, for a part of the model that has no bound."""
         try:
-            return Judge(
-                self.twin, data=self.data, batch_size=self.batch_size, shuffle=self.shuffle, seed=self.seed
-            )
+            return Judge(self.twin, data=self.data, batch_size=self.batch_size, shuffle=self.shuffle, seed=self.seed)
         except NotImplementedError as error:
             raise CannotCheck(str(error)) from error
 
