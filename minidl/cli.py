@@ -48,6 +48,12 @@ def _make_writable(path: Path, option: str) -> None:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
 
 
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
+
+
 @app.command()
 def doctor() -> None:
     """What minidl runs on here, how fast that is, and what to set where it could be faster.
