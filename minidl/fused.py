@@ -14,8 +14,7 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
 - batches are gathered, and their losses and metrics computed, for several steps at a time;
 - passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
-  product OpenBLAS's own threads keep the other cores busy for some 26 ms, waiting for the next one
-  (benchmarks/profile.py measures it).
+  product OpenBLAS's own threads keep the other cores busy for a while, waiting for the next one.
 """
 
 from __future__ import annotations
@@ -99,9 +98,9 @@ class FusedStep:
         self._update: Update | None = None
 
     @classmethod
-    def of(cls, model: Trainer, rows: int) -> FusedStep | None:
+    def of(cls, model: Trainer, rows: int, batches: int = 1) -> FusedStep | None:
         """The step for batches of so many rows; None where a layer or a setting has no fused form."""
-        return cls(model, rows) if fits(model) else None
+        return cls(model, rows, batches) if fits(model) else None
 
     def run(
         self,
