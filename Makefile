@@ -11,7 +11,7 @@ install = $(python) -m pip install --quiet --disable-pip-version-check --editabl
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test check faults bench docs help
+.PHONY: demo test check faults bench bench-all docs help
 
 demo: $(VENV)/.stamp-plot  ## train the demo network on the penguins; figures in demo-out/
 	$(python) -m minidl demo --out demo-out $(ARGS)
@@ -28,9 +28,16 @@ check: $(VENV)/.stamp-check  ## lint, formatting and types
 faults: $(VENV)/.stamp-test,keras  ## plant every fault in Keras and see that the oracle names it (half an hour)
 	PYTHONPATH=tests $(python) -m faults $(ARGS)
 
-bench: $(VENV)/.stamp-bench  ## run the benchmarks; tables in benchmarks/README.md
+benchmark = $(python) -m pytest benchmarks --benchmark-only --benchmark-columns=median --benchmark-json=.benchmarks/latest.json
+
+bench: $(VENV)/.stamp-bench  ## compare with other libraries, in minutes, and print the tables
 	@mkdir -p .benchmarks
-	$(python) -m pytest benchmarks --benchmark-only --benchmark-json=.benchmarks/latest.json $(ARGS)
+	$(benchmark) -q -m "not slow" $(ARGS)
+	$(python) benchmarks/report.py --print .benchmarks/latest.json
+
+bench-all: $(VENV)/.stamp-bench  ## all comparisons; the tables and figures of both READMEs anew
+	@mkdir -p .benchmarks
+	$(benchmark) -q $(ARGS)
 	$(if $(ARGS),,$(python) benchmarks/report.py .benchmarks/latest.json)
 
 docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of docs/ again
@@ -42,7 +49,7 @@ docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of 
 	$(python) docs/oracle.py
 
 help:  ## list the tasks
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 $(VENV)/.stamp-%: pyproject.toml | $(python)
 	@echo "installing minidl[$*] into $(VENV)"

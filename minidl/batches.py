@@ -40,11 +40,10 @@ class ArrayBatches:
 
     def one_pass(self) -> Iterator[Any]:
         """The rows of each batch of one pass over the data."""
-        starts = range(0, self.samples, self.batch_size)
         if self.shuffle is None:
+            starts = range(0, self.samples, self.batch_size)
             return (slice(start, start + self.batch_size) for start in starts)
-        order = random.epoch_order(self.samples, self.batch_size, self.shuffle)
-        return (order[start : start + self.batch_size] for start in starts)
+        return Rows(random.epoch_order(self.samples, self.batch_size, self.shuffle), self.batch_size)
 
     def take(self, rows: Any) -> Batch:
         """The batch of these rows."""
@@ -57,6 +56,28 @@ class ArrayBatches:
 
     def on_epoch_end(self) -> None:
         """Arrays need not be told."""
+
+
+class Rows:
+    """The row numbers of each batch of one pass, or of several batches at a time."""
+
+    def __init__(self, order: Array, batch_size: int) -> None:
+        self._order, self._size, self._at = order, batch_size, 0
+
+    def __iter__(self) -> Rows:
+        return self
+
+    def __next__(self) -> Array:
+        rows = self.several(1)
+        if not len(rows):
+            raise StopIteration
+        return rows
+
+    def several(self, batches: int) -> Array:
+        """The rows of the next whole batches, so many at most; of a smaller one at the end, alone; () after it."""
+        whole = (len(self._order) - self._at) // self._size
+        start, self._at = self._at, self._at + max(1, min(batches, whole)) * self._size
+        return self._order[start : self._at]
 
 
 class StreamBatches:
@@ -239,10 +260,8 @@ class Epochs:
 
     def __iter__(self) -> Iterator[tuple[int, int, Iterator[Any]]]:
         """(first step, last step, where its batches come from) of each execution of an epoch."""
-        self.batches.on_epoch_begin()
-        steps = self.steps_per_epoch or self._known
-        if self._iterator is None or self.steps_per_epoch is None:
-            self._iterator, self._seen = self.batches.one_pass(), 0
+        steps = self._begin()
+        assert self._iterator is not None
         for first in range(0, steps, self.execution) if steps else itertools.count(0, self.execution):
             if self._known and self._seen >= self._known:
                 if self.steps_per_epoch:
@@ -250,9 +269,31 @@ class Epochs:
                 break
             self._seen += self.execution
             yield first, first + self.execution - 1, self._iterator
+        self._end()
+
+    def _begin(self) -> int | None:
+        self.batches.on_epoch_begin()
+        if self._iterator is None or self.steps_per_epoch is None:
+            self._iterator, self._seen = self.batches.one_pass(), 0
+        return self.steps_per_epoch or self._known
+
+    def _end(self) -> None:
         if self._known and self._seen >= self._known:
             self._iterator = None  # the next epoch starts a new pass
         self.batches.on_epoch_end()
+
+    def together(self, most: int) -> Iterator[tuple[int, Array]]:
+        """The same steps of an epoch on arrays, in order, up to so many at a time: (last step, rows of its batches)."""
+        assert isinstance(self.batches, ArrayBatches) and self._known is not None
+        steps, done = self._begin() or 0, 0
+        while done < steps and self._seen < self._known:
+            rows = self._iterator.several(min(most, steps - done))  # type: ignore[union-attr]
+            taken = math.ceil(len(rows) / self.batches.batch_size)
+            done, self._seen = done + taken, self._seen + taken
+            yield done - 1, rows
+        if done < steps:
+            _warn_of_the_end()
+        self._end()
 
     def next_batches(self, iterator: Iterator[Any]) -> Iterator[Any]:
         """The batches of one execution. Errors: OutOfData if there is not even one."""

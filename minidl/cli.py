@@ -9,11 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import minidl
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,6 +49,40 @@ def _make_writable(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
+
+
+<<<<<<< HEAD
+def _console() -> Console:
+=======
+def _console() -> Any:
+>>>>>>> speed
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
+
+
+@app.command()
+def doctor() -> None:
+    """What minidl runs on here, how fast that is, and what to set where it could be faster.
+
+    Exit status 1 if there is something to mend.
+    """
+    from minidl.doctor import run
+
+    raise typer.Exit(0 if run(_console()) else 1)
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Epochs of each peer that are timed.")] = 5,
+) -> None:
+    """Time a training step in minidl and in those of its peers that are installed, each in its own process.
+
+    Exit status 1 if a peer fails or computes something else.
+    """
+    from minidl.bench import run
+
+    raise typer.Exit(0 if run(_console(), rounds=rounds) else 1)
 
 
 @app.command()
@@ -108,8 +145,8 @@ def check(
         bool, typer.Option("--initial-weights", help="The weights are as the initializers drew them: check these too.")
     ] = False,
     drift: Annotated[
-        bool, typer.Option("--drift", help="Let minidl train alone too; the report draws the drift.")
-    ] = False,
+        bool | None, typer.Option(help="Let minidl train alone too, and draw the drift; done where --report is given.")
+    ] = None,
     minimise: Annotated[
         bool, typer.Option("--minimise", help="Of a divergence, print the smallest script that still has it.")
     ] = False,
@@ -132,7 +169,11 @@ def check(
             found = check_trace(trace, progress)
         else:
             found = _training(str(model), data, synthetic, backend, jit, eager, seed).check(
-                epochs=epochs, batch_size=batch_size, initial_weights=initial_weights, drift=drift, progress=progress
+                epochs=epochs,
+                batch_size=batch_size,
+                initial_weights=initial_weights,
+                progress=progress,
+                drift=report is not None if drift is None else drift,
             )
             if found.first_divergence is not None and (minimise or report is not None):
                 _reproduce(found, minimise)
@@ -213,12 +254,6 @@ def _training(
     return Training(
         spec, data=data, synthetic=synthetic, backend=backend and backend.value, jit=jit, eager=eager, seed=seed
     )
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,10 @@ Colours: Okabe & Ito 2008, told apart by colour-blind eyes.
 
 from __future__ import annotations
 
-import base64
 import functools
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -40,6 +38,8 @@ def show(*, html: str, text: str) -> None:
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int, caption: str = "") -> str:
     """A table as HTML, its texts escaped; the last so many columns are numbers, and stand on the right."""
+    from html import escape  # slow to import, and seldom needed
+
     line = "border: 1px solid rgba(128, 128, 128, 0.5)"
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -150,5 +150,8 @@ def curves(history: Mapping[str, Sequence[Any]], epochs: Mapping[str, Sequence[i
 
 def image(figure: Any, *, text: str) -> str:
     """A figure as HTML, with the text that stands for it."""
+    import base64
+    from html import escape  # slow to import, and seldom needed
+
     data = base64.b64encode(png(figure)).decode("ascii")
     return f'<img src="data:image/png;base64,{data}" alt="{escape(text)}" style="max-width: 100%">'

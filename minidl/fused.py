@@ -1,91 +1,144 @@
 """The training step of training.py for plain models, with every buffer allocated once and nothing decided in the step.
 
-The same array operations in the same order, so the same bits: tests/test_fused.py holds it to that. Read train_step
-first; here is how it gets fast. A step of a small model is dozens of array operations of a few hundred nanoseconds
-each, among which Python's own work, a temporary array, a check or a look-up, cost as much again. So a FusedStep is
-made for one model and one batch size: it binds each operation to its arrays, and running a step runs the list.
+Read train_step first; here is how it gets fast. A step of a small model is dozens of array operations of 150 to 700
+nanoseconds each, among which Python's own work, a temporary array, a check or a look-up, cost as much again; one of a
+large model is a few matrix products, and passes over memory around them. So a FusedStep is made for one model and one
+batch size. It binds each operation to its arrays, and running a step runs the list. In that list
+
+- a bias is a row of its kernel: the layer's inputs have a row of ones, and (I + 1, U) lies in the arena as it is. One
+  product then does what a product, a sum and, for the gradients, a sum over the batch do. To that end the outputs of
+  hidden layers are (U, B), features first. Only the order of sums differs from the readable path, so the gradients are
+  within the bounds of any order of summation (oracle/bounds.py): tests/test_fused.py holds them to that;
+- all else, Adam and the masks too, are the readable path's operations in its order, so the same bits of the same
+  inputs: the test holds them to that too;
+- no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
+- batches are gathered, and their losses and metrics computed, for several steps at a time;
+- passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
+  product OpenBLAS's own threads keep the other cores busy for a while, waiting for the next one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config, training
+from minidl import activations, config, ops, training
+from minidl.arena import Arena
 from minidl.backend import Array
-from minidl.layers import Dense, Dropout, Layer
+from minidl.interrupts import Whole
+from minidl.layers import Dense, Dropout
 from minidl.losses import BinaryCrossentropy
 from minidl.metrics import BinaryAccuracy
+from minidl.optimizers import Adam, AdamW
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
 
 Call = Callable[[], Any]
+Calls = list[Call]
+
+BATCHES_TOGETHER = 64
+BYTES_TOGETHER = 2**22  # of gathered inputs: they stay in an L3 cache until their steps are done
+FEW_FEATURES = 64  # inputs of so many get their column of ones; of more, the copy costs more than it saves
+PIECE = 2**15  # elements: of six arrays of float32, 0.75 MiB, which fit an L2 cache
+UNCUT = Whole(None)  # where nobody presses Ctrl-C
 
 
 class FusedStep:
-    """train_step of a model on batches of so many rows: Dense layers of plain activations, Dropout, any loss."""
+    """train_step of a model on batches of so many rows: Dense layers of plain activations, Dropout, any loss.
 
-    def __init__(self, model: Trainer, rows: int) -> None:
-        self._model = model
-        self.x = np.empty((rows, *model.input_shape[1:]), model.dtype)
-        self.y: Array | None = None  # made when the labels' shape is known: some losses take class numbers
+    batches: of how many it runs the steps at once, one after the other.
+    """
+
+    def __init__(self, model: Trainer, rows: int, batches: int = 1) -> None:
+        self._model, self.rows, self.batches = model, rows, batches
         self._layers = [layer for layer in model.flat_layers() if not isinstance(layer, Dropout) or layer.rate > 0]
+        self._inputs = Inputs(rows, model.input_shape[-1], batches, np.dtype(model.dtype))
+        kernels = iter([segment.start for segment in model.arena.segments if segment.name == "kernel"])
+        below = self._inputs.outputs
         stages: list[DenseStage | DropoutStage] = []
-        inputs, below = self.x, None
-        for layer in self._layers:
-            stage = STAGES[type(layer)](layer, inputs, below)
-            inputs, below = stage.outputs, stage.d_outputs
-            stages.append(stage)
-        *hidden, last = stages
-        assert isinstance(last, DenseStage)
-        self._last = last
-        fused_loss = SigmoidLoss.fits(model)
-        self._loss = SigmoidLoss(model, last) if fused_loss else AnyLoss(model, last)
-        self._forward = [call for stage in hidden for call in stage.forward]
-        self._forward += last.affine if fused_loss else last.forward
-        self._backward = [call for stage in reversed(hidden) for call in stage.backward]
-        self._penalties = [
+        for layer in self._layers[:-1]:
+            if isinstance(layer, Dropout):
+                stages.append(DropoutStage(layer, below))
+            else:
+                assert isinstance(layer, Dense)
+                stages.append(DenseStage(layer, below, model.arena, next(kernels)))
+            below = stages[-1].outputs
+        loss = SigmoidLoss if SigmoidLoss.fits(model) else AnyLoss
+        top = self._layers[-1]
+        assert isinstance(top, Dense)
+        last = LastStage(top, below, model.arena, next(kernels), batches if loss is SigmoidLoss else 1)
+        penalized = [
             (layer.parameters[name], layer.grads[name], regularizer)
             for layer in self._layers
             for name, regularizer in layer.regularizers.items()
         ]
+        values: Calls = [partial(regularizer, weights) for weights, _, regularizer in penalized]
+        self._loss = loss(model, last, (batches, rows), values)
+
+        def add_penalty_gradients() -> None:
+            for weights, gradient, regularizer in penalized:
+                gradient += model.optimizer.scale_loss(regularizer.gradient(weights))
+
+        every = range(batches)
+        forwards: list[list[Calls]] = [*(stage.forward for stage in stages), last.forward, self._loss.forward]
+        backwards: list[list[Calls]] = [
+            self._loss.backward,
+            last.backward,
+            *(stage.backward for stage in reversed(stages)),
+        ]
+        self._forward = [[call for calls in forwards for call in calls[k % len(calls)]] for k in every]
+        backwards += [[[add_penalty_gradients]]] if penalized else []
+        self._backward = [[call for calls in backwards for call in calls[k % len(calls)]] for k in every]
+        self._update: Update | None = None
 
     @classmethod
-    def of(cls, model: Trainer, rows: int) -> FusedStep | None:
+    def of(cls, model: Trainer, rows: int, batches: int = 1) -> FusedStep | None:
         """The step for batches of so many rows; None where a layer or a setting has no fused form."""
-        return cls(model, rows) if fits(model) else None
+        return cls(model, rows, batches) if fits(model) else None
 
-    def run(self, x: Array, y: Array, rows: Array, sample_weight: Array | None, *, check_finite: bool) -> None:
-        """training.train_step on these rows of x, y and sample_weight. Errors: as train_step's."""
-        model, loss_of = self._model, self._loss
-        if self.y is None:
-            self.y = np.empty((len(rows), *y.shape[1:]), y.dtype)
-        x.take(rows, 0, self.x, "clip")  # the rows exist: "clip" spares a copy that is taken to check them
-        y.take(rows, 0, self.y, "clip")
-        weight = None if sample_weight is None else sample_weight[rows]
-        for call in self._forward:
-            call()
-        loss = loss_of.value(self.y, weight)
-        for parameter, _, regularizer in self._penalties:
-            loss = loss + regularizer(parameter)
-        if check_finite and not math.isfinite(loss):
-            raise training.diverged(model, loss)
-        if not loss_of.gradient(self.y, weight):
-            for call in self._last.activation_backward:
-                call()
-        for call in self._last.below_activation:
-            call()
-        for call in self._backward:
-            call()
-        for parameter, gradient, regularizer in self._penalties:
-            gradient += model.optimizer.scale_loss(regularizer.gradient(parameter))
-        model.optimizer.apply(model.arena)
-        loss_of.update_metrics(loss, self.y, weight)
+    def run(
+        self,
+        x: Array,
+        y: Array,
+        rows: Array,
+        sample_weight: Array | None,
+        *,
+        check_finite: bool,
+        whole: Whole = UNCUT,
+    ) -> None:
+        """training.train_step on each batch in turn of these rows of x, y and sample_weight. Errors: as train_step's.
+
+        rows: of one batch or several whole ones. whole: where Ctrl-C waits for a step's end; it is the last one then.
+        """
+        model, optimizer, loss_of = self._model, self._model.optimizer, self._loss
+        self._inputs.gather(x, rows)
+        loss_of.gather(y, sample_weight, rows)
+        if self._update is None or not self._update.still_fits(optimizer):
+            self._update = (AdamUpdate if AdamUpdate.fits(optimizer) else Update)(optimizer, model.arena, self.batches)
+        self._update.prepare()
+        forward, backward, update, magnitudes = self._forward, self._backward, self._update.calls, loss_of.magnitudes
+        done = 0
+        try:
+            for k in range(len(rows) // self.rows):
+                for call in forward[k]:
+                    call()
+                if check_finite and not math.isfinite(magnitudes[k]()):
+                    loss_of.require_finite(k)
+                for call in backward[k]:
+                    call()
+                for call in update[k]:
+                    call()
+                done += 1
+                if whole.waiting is not None:
+                    break
+        finally:
+            loss_of.update_metrics(done)
 
 
 def fits(model: Trainer) -> bool:
@@ -106,6 +159,7 @@ def fits(model: Trainer) -> bool:
     draws_xla = model.jit_compile and config.random_stream() == "tensorflow"
     return (
         plain
+        and len({id(layer) for layer in layers}) == len(layers)
         and isinstance(layers[-1], Dense)
         and len(model.input_shape) == 2
         and loss.reduction not in (None, "none")
@@ -114,208 +168,345 @@ def fits(model: Trainer) -> bool:
     )
 
 
+def batches_together(rows: int, features: int, itemsize: int) -> int:
+    """How many batches are gathered at once."""
+    return max(1, min(BATCHES_TOGETHER, BYTES_TOGETHER // max(1, rows * features * itemsize)))
+
+
 # ------------------------------------------------------------------------------------------- the layers
 
 
-class DenseStage:
-    """A Dense layer on its buffers: calls for its forward, and for its backward in two parts.
+@dataclass
+class Outputs:
+    """What a layer hands up, features first: an array for each of the batches, or one that they share.
 
-    d_outputs: the layer above leaves dL/d(outputs) there, of which activation_backward makes dL/d(pre-activations).
-    below_activation: from there to the layer's own gradients, and to `below`, the d_outputs of the layer underneath;
-    of the first layer nobody asks for that.
+    arrays: (U, B), or with a row of ones below (U + 1, B). d_outputs: (U, B), where the layer above leaves
+    dL/d(outputs); None of the inputs, for which nobody asks.
     """
 
-    def __init__(self, layer: Dense, inputs: Array, below: Array | None) -> None:
-        self.layer = layer
-        kernel, bias = layer.parameters["kernel"], layer.parameters.get("bias")
-        self.z = z = np.empty((len(inputs), layer.units), inputs.dtype)
-        self.d_outputs = np.empty_like(z)
-        self.affine: list[Call] = [partial(np.matmul, inputs, kernel, z)]
-        if bias is not None:
-            self.affine.append(partial(np.add, z, bias, z))
-        bound = ACTIVATIONS[layer.activation](z, self.d_outputs)
-        self.outputs, self.activation_forward, self.activation_backward = bound
-        self.below_activation: list[Call] = [partial(np.matmul, inputs.T, self.d_outputs, layer.grads["kernel"])]
-        if bias is not None:
-            self.below_activation.append(partial(np.add.reduce, self.d_outputs, 0, None, layer.grads["bias"]))
-        if below is not None:
-            self.below_activation.append(partial(np.matmul, self.d_outputs, kernel.T, below))
+    arrays: list[Array]
+    ones: bool
+    d_outputs: Array | None
 
-    @property
-    def forward(self) -> list[Call]:
-        """The whole forward."""
-        return self.affine + self.activation_forward
-
-    @property
-    def backward(self) -> list[Call]:
-        """The whole backward."""
-        return self.activation_backward + self.below_activation
+    def values(self, k: int) -> Array:
+        """The k-th without its row of ones."""
+        return self.arrays[k][:-1] if self.ones else self.arrays[k]
 
 
-# Of each activation, given z and d_outputs: the array of its outputs, the calls that fill it, its backward's calls.
+class Inputs:
+    """The rows of several batches: gathered at once, and with a column of ones if they are few numbers."""
 
-Bound = tuple[Array, list[Call], list[Call]]
+    def __init__(self, rows: int, features: int, batches: int, dtype: Any) -> None:
+        self._gathered = np.empty((batches * rows, features), dtype)
+        self._shape = (rows, features)
+        self._with_ones = np.ones((batches, rows, features + 1), dtype) if features <= FEW_FEATURES else None
+        arrays = self._gathered.reshape(batches, rows, features) if self._with_ones is None else self._with_ones
+        self.outputs = Outputs([array.T for array in arrays], self._with_ones is not None, None)
+
+    def gather(self, x: Array, rows: Array) -> None:
+        """Take these rows of x, (samples, features)."""
+        take(x, rows, self._gathered)
+        if self._with_ones is not None:
+            batches = len(rows) // self._shape[0]
+            self._with_ones[:batches, :, :-1] = self._gathered[: len(rows)].reshape(batches, *self._shape)
 
 
-def linear(z: Array, d_outputs: Array) -> Bound:
-    """The outputs are z itself."""
-    return z, [], []
+def take(array: Array, rows: Array, out: Array) -> None:
+    """out[: len(rows)] = array[rows], without a temporary array where array is contiguous."""
+    if array.flags.c_contiguous:
+        array.take(rows, 0, out[: len(rows)], "clip")  # the rows exist: "clip" spares a copy, taken to check them
+    else:
+        out[: len(rows)] = array[rows]
 
 
-def relu(z: Array, d_outputs: Array) -> Bound:
+class DenseLayer:
+    """A Dense layer's products, all on bound arrays. kernel: where in the arena its kernel, then its bias, begin."""
+
+    def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int) -> None:
+        self.layer, self._below = layer, below
+        self._bias, self._d_bias = layer.parameters.get("bias"), layer.grads.get("bias")
+        self._folded = self._bias is not None and below.ones
+        inputs, units = layer.parameters["kernel"].shape
+        shape = (inputs + 1 if self._folded else inputs, units)
+        stop = kernel + math.prod(shape)
+        self._weights, self._gradient = (a[kernel:stop].reshape(shape) for a in (arena.theta, arena.grads))
+
+    def _columns(self, k: int) -> Array:
+        return self._below.arrays[k] if self._folded else self._below.values(k)
+
+    def _below_pre_activations(self, k: int, d_rows: Array) -> Calls:
+        """From dL/d(pre-activations), (B, U), to the layer's own gradients and those of the layer underneath."""
+        calls: Calls = [partial(np.dot, self._columns(k), d_rows, self._gradient)]
+        if self._bias is not None and not self._folded:
+            calls.append(partial(np.add.reduce, d_rows, 0, None, self._d_bias))
+        if self._below.d_outputs is not None:
+            calls.append(partial(np.dot, self.layer.parameters["kernel"], d_rows.T, self._below.d_outputs))
+        return calls
+
+
+class DenseStage(DenseLayer):
+    """A hidden Dense layer on its buffers; forward and backward: the calls for each of below's arrays."""
+
+    def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int) -> None:
+        super().__init__(layer, below, arena, kernel)
+        batch = below.arrays[0].shape[1]
+        with_ones = np.ones((layer.units + 1, batch), below.arrays[0].dtype)
+        z, d_outputs = with_ones[:-1], np.empty((layer.units, batch), with_ones.dtype)
+        self.outputs = Outputs([with_ones], True, d_outputs)
+        forward, backward = ACTIVATIONS[layer.activation](z, z, d_outputs)
+        every = range(len(below.arrays))
+        add_bias: Calls = []
+        if self._bias is not None and not self._folded:
+            add_bias = [partial(np.add, z, self._bias[:, None], z)]
+        self.forward: list[Calls] = [
+            [partial(np.dot, self._weights.T, self._columns(k), z), *add_bias, *forward] for k in every
+        ]
+        self.backward: list[Calls] = [[*backward, *self._below_pre_activations(k, d_outputs.T)] for k in every]
+
+
+class LastStage(DenseLayer):
+    """The last Dense layer, whose buffers are (B, U), as losses want them; its activation is left to the loss.
+
+    batches: for how many the pre-activations are kept.
+    """
+
+    def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int, batches: int) -> None:
+        super().__init__(layer, below, arena, kernel)
+        shape = (below.arrays[0].shape[1], layer.units)
+        self.z = np.empty((batches, *shape), arena.dtype)
+        self.d_outputs = np.empty(shape, arena.dtype)
+        add_bias = self._bias is not None and not self._folded
+        self.forward: list[Calls] = []
+        for k in range(max(batches, len(below.arrays))):
+            z = self.z[k % batches]
+            self.forward.append([partial(np.dot, self._columns(k % len(below.arrays)).T, self._weights, z)])
+            if add_bias:
+                self.forward[-1].append(partial(np.add, z, self._bias, z))
+        self.backward: list[Calls] = [self._below_pre_activations(k, self.d_outputs) for k in range(len(below.arrays))]
+
+
+class DropoutStage:
+    """A Dropout layer on its buffers: ops.dropout, ops.dropout_backward with the mask that the layer draws."""
+
+    def __init__(self, layer: Dropout, below: Outputs) -> None:
+        units, batch = below.values(0).shape
+        dtype = below.arrays[0].dtype
+        with_ones, d_outputs = np.ones((units + 1, batch), dtype), np.empty((units, batch), dtype)
+        outputs, dropped = with_ones[:-1], np.empty((units, batch), bool)
+        factor, zero = constant(0 if layer.rate == 1 else 1 / (1 - layer.rate), dtype), constant(0, dtype)
+        self.outputs = Outputs([with_ones], True, d_outputs)
+
+        def forward(inputs: Array) -> None:
+            np.logical_not(layer.draw_mask((batch, units)).T, dropped)
+            np.multiply(inputs, factor, outputs)
+            np.copyto(outputs, zero, where=dropped)
+
+        def backward() -> None:
+            assert below.d_outputs is not None
+            np.multiply(d_outputs, factor, below.d_outputs)
+            np.copyto(below.d_outputs, zero, where=dropped)
+
+        self.forward: list[Calls] = [[partial(forward, below.values(k))] for k in range(len(below.arrays))]
+        self.backward: list[Calls] = [[] if below.d_outputs is None else [backward]]
+
+
+def constant(value: float, dtype: Any) -> Array:
+    """A number as an array: a quarter of a microsecond less in every call than a Python number."""
+    return np.array(value, dtype)
+
+
+# Of each activation, given its pre-activations z, its outputs, which may be the same array, and d_outputs: the calls
+# that compute the outputs, and those that turn dL/d(outputs) into dL/d(pre-activations) in place.
+
+Bound = tuple[Calls, Calls]
+
+
+def pieces(size: int) -> list[slice]:
+    """size elements in slices of at most PIECE."""
+    return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+
+
+def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
+    """bind(*pieces of arrays), an elementwise operation, for all pieces."""
+    flat = [array.reshape(-1) for array in arrays]
+    bound = [bind(*(array[piece] for array in flat)) for piece in pieces(flat[0].size)]
+    return [call for forward, _ in bound for call in forward], [call for _, backward in bound for call in backward]
+
+
+def linear(z: Array, outputs: Array, d_outputs: Array) -> Bound:
+    """ops.linear."""
+    return [] if outputs is z else [partial(np.copyto, outputs, z)], []
+
+
+def relu(z: Array, outputs: Array, d_outputs: Array) -> Bound:
     """ops.relu, ops.relu_backward."""
-    outputs, positive, zero = np.empty_like(z), np.empty(z.shape, bool), constant(0, z)
-    return (
-        outputs,
-        [partial(np.maximum, z, zero, out=outputs)],
-        [partial(np.greater, outputs, zero, positive), partial(np.multiply, d_outputs, positive, d_outputs)],
-    )
+    zeros = np.zeros(min(z.size, PIECE), z.dtype)  # as an array: six times as fast as as a number
+
+    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
+        some = zeros[: z.size]
+        forward: Calls = [lambda: np.maximum(z, some, out=outputs)]  # a partial with a keyword takes longer
+        if z.size < 2**11:  # 1 where positive; spares the conversion of a bool, which for larger arrays is cheaper
+            slope = np.empty_like(z)
+            return forward, [partial(np.sign, outputs, slope), partial(np.multiply, d_outputs, slope, d_outputs)]
+        positive, zero = np.empty(z.shape, bool), constant(0, z.dtype)
+        return forward, [
+            partial(np.greater, outputs, zero, positive),
+            partial(np.multiply, d_outputs, positive, d_outputs),
+        ]
+
+    return by_pieces(bind, z, outputs, d_outputs)
 
 
-def sigmoid(z: Array, d_outputs: Array) -> Bound:
+def sigmoid(z: Array, outputs: Array, d_outputs: Array) -> Bound:
     """ops.sigmoid, ops.sigmoid_backward."""
-    outputs, t, slope, positive = np.empty_like(z), np.empty_like(z), np.empty_like(z), np.empty(z.shape, bool)
-    zero, one = constant(0, z), constant(1, z)
-    return (
-        outputs,
-        [
-            *exp_minus_abs(z, t),
-            partial(np.add, one, t, outputs),
-            partial(np.greater_equal, z, zero, positive),
-            partial(np.copyto, t, one, where=positive),
-            partial(np.divide, t, outputs, outputs),
-        ],
-        [
-            partial(np.subtract, one, outputs, slope),
-            partial(np.multiply, outputs, slope, slope),
-            partial(np.multiply, d_outputs, slope, d_outputs),
-        ],
-    )
+
+    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
+        t, slope, positive = np.empty_like(z), np.empty_like(z), np.empty(z.shape, bool)
+        zero, one = constant(0, z.dtype), constant(1, z.dtype)
+        return (
+            [
+                partial(np.greater_equal, z, zero, positive),
+                *exp_minus_abs(z, t),
+                partial(np.add, one, t, outputs),
+                partial(np.copyto, t, one, where=positive),
+                partial(np.divide, t, outputs, outputs),
+            ],
+            [
+                partial(np.subtract, one, outputs, slope),
+                partial(np.multiply, outputs, slope, slope),
+                partial(np.multiply, d_outputs, slope, d_outputs),
+            ],
+        )
+
+    return by_pieces(bind, z, outputs, d_outputs)
 
 
-def tanh(z: Array, d_outputs: Array) -> Bound:
+def tanh(z: Array, outputs: Array, d_outputs: Array) -> Bound:
     """ops.tanh, ops.tanh_backward."""
-    outputs, slope, one = np.empty_like(z), np.empty_like(z), constant(1, z)
-    return (
-        outputs,
-        [partial(np.tanh, z, outputs)],
-        [
-            partial(np.multiply, outputs, outputs, slope),
-            partial(np.subtract, one, slope, slope),
-            partial(np.multiply, d_outputs, slope, d_outputs),
-        ],
-    )
+
+    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
+        slope, one = np.empty_like(z), constant(1, z.dtype)
+        return (
+            [partial(np.tanh, z, outputs)],
+            [
+                partial(np.multiply, outputs, outputs, slope),
+                partial(np.subtract, one, slope, slope),
+                partial(np.multiply, d_outputs, slope, d_outputs),
+            ],
+        )
+
+    return by_pieces(bind, z, outputs, d_outputs)
 
 
-def constant(value: float, like: Array) -> Array:
-    """A number as an array of like's dtype: a quarter of a microsecond less in every call than a Python number."""
-    return np.array(value, like.dtype)
-
-
-def exp_minus_abs(z: Array, t: Array) -> list[Call]:
+def exp_minus_abs(z: Array, t: Array) -> Calls:
     """t = e^(−|z|)."""
-    return [partial(np.abs, z, t), partial(np.negative, t, t), partial(np.exp, t, t)]
+    return [partial(np.copysign, z, constant(-1, z.dtype), t), partial(np.exp, t, t)]
 
 
-ACTIVATIONS: dict[activations.Activation, Callable[[Array, Array], Bound]] = {
+ACTIVATIONS: dict[activations.Activation, Callable[[Array, Array, Array], Bound]] = {
     activations.linear: linear,
     activations.relu: relu,
     activations.sigmoid: sigmoid,
     activations.tanh: tanh,
 }
 
-
-class DropoutStage:
-    """A Dropout layer on its buffers: ops.dropout, ops.dropout_backward with the mask that the layer draws."""
-
-    def __init__(self, layer: Dropout, inputs: Array, below: Array | None) -> None:
-        self.outputs, self.d_outputs = np.empty_like(inputs), np.empty_like(inputs)
-        dropped = np.empty(inputs.shape, bool)
-        factor, zero = constant(0 if layer.rate == 1 else 1 / (1 - layer.rate), inputs), constant(0, inputs)
-
-        def forward() -> None:
-            np.logical_not(layer.draw_mask(inputs.shape), dropped)
-            np.multiply(inputs, factor, self.outputs)
-            np.copyto(self.outputs, zero, where=dropped)
-
-        def backward() -> None:
-            assert below is not None
-            np.multiply(self.d_outputs, factor, below)
-            np.copyto(below, zero, where=dropped)
-
-        self.forward: list[Call] = [forward]
-        self.backward: list[Call] = [] if below is None else [backward]
-
-
-STAGES: dict[type[Layer], Any] = {Dense: DenseStage, Dropout: DropoutStage}
-
 # ---------------------------------------------------------------------------------------------- the loss
 
 
 class AnyLoss:
-    """The model's own loss and metrics, by training.py's functions."""
+    """The model's own loss and metrics, by training.py's functions, step by step.
 
-    def __init__(self, model: Trainer, last: DenseStage) -> None:
-        self._model, self._last = model, last
-
-    def value(self, y: Array, sample_weight: Array | None) -> Any:
-        """training.data_loss."""
-        layer = self._last.layer  # where training.loss_inputs looks for logits
-        layer.pre_activations, layer.outputs = self._last.z, self._last.outputs
-        return training.data_loss(self._model, y, self._last.outputs, sample_weight)
-
-    def gradient(self, y: Array, sample_weight: Array | None) -> bool:
-        """training.loss_gradient, into the last layer's d_outputs; whether it is that of the pre-activations."""
-        gradient, of_logits = training.loss_gradient(self._model, y, self._last.outputs, sample_weight)
-        self._last.d_outputs[...] = gradient
-        return of_logits
-
-    def update_metrics(self, loss: Any, y: Array, sample_weight: Array | None) -> None:
-        """training.update_metrics."""
-        training.update_metrics(self._model, loss, y, self._last.outputs, sample_weight)
-
-
-class SigmoidLoss(AnyLoss):
-    """Binary cross-entropy of one sigmoid, all from its logits z and t = e^(−|z|): the sigmoid too, for the metrics.
-
-    ops.binary_crossentropy_from_logits, its backward and ops.sigmoid; ops.reduce_losses and its backward.
+    penalties: what is added to the loss. magnitudes: a call for each batch, finite only if its loss is.
     """
 
-    def __init__(self, model: Trainer, last: DenseStage) -> None:
-        super().__init__(model, last)
-        z, outputs, d_outputs = last.z, last.outputs, last.d_outputs
-        t, tail, losses, other = (np.empty_like(z) for _ in range(4))
-        right, wrong, zero, one = np.empty(z.shape, bool), np.empty(z.shape, bool), constant(0, z), constant(1, z)
-        self._losses, self._matches = losses[:, 0], np.empty(z.shape, bool)
+    def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
+        self._model, self._last, self._penalties = model, last, penalties
+        batches, self._rows = shape
+        layer, z = last.layer, last.z[0]
+        outputs = z if layer.activation is activations.linear else np.empty_like(z)
+        forward, activation_backward = ACTIVATIONS[layer.activation](z, outputs, last.d_outputs)
 
-        def value(y: Array) -> None:
-            np.maximum(z, zero, out=losses)
-            np.multiply(z, y, other)
-            np.subtract(losses, other, losses)
-            np.abs(z, t)
-            np.negative(t, t)
-            np.exp(t, t)
-            np.log1p(t, other)
-            np.add(losses, other, losses)
+        def backward() -> None:
+            gradient, of_logits = training.loss_gradient(model, self._y, outputs, self._weight)
+            last.d_outputs[...] = gradient
+            if not of_logits:
+                for call in activation_backward:
+                    call()
+            training.update_metrics(model, self._loss, self._y, outputs, self._weight)
 
-        def gradient(y: Array) -> None:
-            np.add(one, t, other)
-            np.divide(t, other, tail)
-            np.greater_equal(z, zero, right)
-            np.logical_not(right, wrong)
-            np.divide(one, other, outputs)
-            np.copyto(outputs, tail, where=wrong)
-            np.subtract(tail, y, d_outputs)
-            np.subtract(one, y, other)
-            np.subtract(other, tail, other)
-            np.copyto(d_outputs, other, where=right)
+        self._outputs = outputs
+        self.forward: list[Calls] = [[*forward, partial(self._compute, k)] for k in range(batches)]
+        self.backward: list[Calls] = [[backward]]
+        self.magnitudes: list[Call] = [lambda: self._loss] * batches
 
-        self._value, self._gradient = value, gradient
-        self._scalar = z.dtype.type
-        self._count, self._half = constant(1 / len(z), z), constant(0.5, z)
-        metrics = model.compiled_metrics
-        fused = all(type(metric) is BinaryAccuracy and metric.threshold == 0.5 for metric in metrics)
-        self._accuracies: list[Any] | None = metrics if fused else None
+    def gather(self, y: Array, sample_weight: Array | None, rows: Array) -> None:
+        """Take these rows of the labels and the weights."""
+        self._labels, self._weights = y[rows], None if sample_weight is None else sample_weight[rows]
+
+    def _compute(self, k: int) -> None:
+        """training.total_loss of the k-th batch."""
+        batch = slice(k * self._rows, (k + 1) * self._rows)
+        self._y, self._weight = self._labels[batch], None if self._weights is None else self._weights[batch]
+        layer = self._last.layer  # where training.loss_inputs looks for logits
+        layer.pre_activations, layer.outputs = self._last.z[0], self._outputs
+        self._loss = training.data_loss(self._model, self._y, self._outputs, self._weight)
+        for penalty in self._penalties:
+            self._loss = self._loss + penalty()
+
+    def require_finite(self, k: int) -> None:
+        """Errors: FloatingPointError if the k-th batch's loss is not finite."""
+        if not math.isfinite(self._loss):
+            raise training.diverged(self._model, self._loss)
+
+    def update_metrics(self, batches: int) -> None:
+        """The metrics of the first so many batches: done in their steps."""
+
+
+class SigmoidLoss:
+    """Binary cross-entropy of one sigmoid, all from its logits z and t = e^(−|z|): the sigmoid too, for the metrics.
+
+    ops.binary_crossentropy_from_logits, its backward and ops.sigmoid; ops.reduce_losses and its backward. A step needs
+    the gradient alone: the losses and the metrics of all batches are computed at once, from the logits that were kept.
+    magnitudes: Σ z², finite only if every |z| is below 2·10¹⁹ (in float32), and so is then the loss, of labels in
+    [0, 1]; of weighted losses and with penalties the loss itself.
+    """
+
+    def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
+        self._model, self._last, self._penalties = model, last, penalties
+        _, self._rows = shape
+        self._z = z = last.z
+        self._y, self._weight, self._counts = np.empty_like(z), np.empty(z.shape[:2], z.dtype), np.empty_like(z)
+        self._of_rows = z.dtype.type(self._rows)
+        self._weighted = False
+        self._added: list[list[Any]] = []  # the penalties of each batch
+        self.forward: list[Calls] = [[lambda: self._added.append([call() for call in penalties])] if penalties else []]
+        self.backward: list[Calls] = [self._gradient(*arrays) for arrays in zip(z, self._y, self._counts, strict=True)]
+        flat = z.reshape(len(z), self._rows)
+        self._squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
+        self._exact: list[Call] = [partial(self._loss_of, k) for k in range(len(z))]
+        metrics: list[Any] = model.compiled_metrics
+        self._fused_metrics = all(type(metric) is BinaryAccuracy and metric.threshold == 0.5 for metric in metrics)
+        self._accuracies = metrics
+
+    def _gradient(self, z: Array, y: Array, counts: Array) -> Calls:
+        """(1 − y) − tail where z ≥ 0, else tail − y, with tail = t / (1 + t), times what each loss counts.
+
+        As c − copysign(tail, z), c = [z ≥ 0] − y: two roundings, as in each of the two. z + 0 is z, and 0 for −0.
+        """
+        d_outputs = self._last.d_outputs
+        t, tail, c = np.empty_like(z), np.empty_like(z), np.empty_like(z)
+        zero, one = constant(0, z.dtype), constant(1, z.dtype)
+        return [
+            *exp_minus_abs(z, t),
+            partial(np.add, one, t, tail),
+            partial(np.divide, t, tail, tail),
+            partial(np.add, z, zero, t),
+            partial(np.copysign, tail, t, tail),
+            partial(np.heaviside, z, one, c),
+            partial(np.subtract, c, y, c),
+            partial(np.subtract, c, tail, d_outputs),
+            partial(np.multiply, d_outputs, counts, d_outputs),
+        ]
 
     @staticmethod
     def fits(model: Trainer) -> bool:
@@ -329,31 +520,155 @@ class SigmoidLoss(AnyLoss):
             and loss.reduction in ("sum_over_batch_size", "mean")
             and config.random_stream() not in ("jax", "torch")
             and model.loss_weight is None
+            and model.optimizer.loss_scale_factor is None
         )
 
-    def value(self, y: Array, sample_weight: Array | None) -> Any:
-        self._value(y)
-        losses = self._losses if sample_weight is None else self._losses * sample_weight
-        return np.add.reduce(losses) / self._scalar(len(y))
+    @property
+    def magnitudes(self) -> list[Call]:
+        """Of each batch a number that is finite only if its loss is."""
+        return self._exact if self._weighted or self._penalties else self._squares
 
-    def gradient(self, y: Array, sample_weight: Array | None) -> bool:
-        self._gradient(y)
-        counts: Any = self._count
-        if sample_weight is not None:
-            counts = (sample_weight / self._scalar(len(y)))[:, None]
-        d_outputs = self._last.d_outputs
-        np.multiply(d_outputs, counts, d_outputs)
-        if self._model.optimizer.loss_scale_factor is not None:
-            d_outputs[...] = self._model.optimizer.scale_loss(d_outputs)
-        return True
+    def gather(self, y: Array, sample_weight: Array | None, rows: Array) -> None:
+        """Take these rows of the labels and the weights."""
+        self._added.clear()
+        take(y, rows, self._y.reshape(-1, 1))
+        self._weighted = sample_weight is not None
+        if sample_weight is None:
+            self._counts[...] = 1 / self._rows
+        else:
+            take(sample_weight, rows, self._weight.reshape(-1))
+            np.divide(self._weight, self._of_rows, self._counts[:, :, 0])
 
-    def update_metrics(self, loss: Any, y: Array, sample_weight: Array | None) -> None:
-        if self._accuracies is None or (sample_weight is not None and self._model.weighted_count):
-            super().update_metrics(loss, y, sample_weight)
+    def _loss_of(self, k: int) -> Any:
+        return self._total_losses(k, k + 1)[0]
+
+    def require_finite(self, k: int) -> None:
+        """Errors: FloatingPointError if the k-th batch's loss is not finite."""
+        loss = self._loss_of(k)
+        if not math.isfinite(loss):
+            raise training.diverged(self._model, loss)
+
+    def _total_losses(self, first: int, last: int) -> Array:
+        """training.total_loss of each batch from first to last − 1."""
+        z, y = (array[first:last].reshape(last - first, self._rows) for array in (self._z, self._y))
+        losses = ops.binary_crossentropy_from_logits(y, z)
+        if self._weighted:
+            losses = losses * self._weight[first:last]
+        total = losses.sum(axis=1) / self._of_rows
+        for penalties in zip(*self._added[first:last], strict=True):
+            total = total + np.array(penalties)
+        return total
+
+    def update_metrics(self, batches: int) -> None:
+        """training.update_metrics of the first so many batches, one after the other."""
+        if batches == 0:
             return
-        rows, outputs = len(y), self._last.outputs
-        self._model.loss_tracker.add(loss * rows, rows)
-        for metric in self._accuracies:
-            np.greater(outputs, self._half, self._matches)
-            np.equal(self._matches, y, self._matches)
-            metric.add(np.count_nonzero(self._matches), rows)
+        model, rows = self._model, self._rows
+        losses, z, y = self._total_losses(0, batches), self._z[:batches], self._y[:batches]
+        if self._fused_metrics and not (self._weighted and model.weighted_count):
+            model.loss_tracker.add_each(losses * rows, rows)
+            if self._accuracies:
+                matches = np.count_nonzero((ops.sigmoid(z) > 0.5) == y, axis=(1, 2))
+                for metric in self._accuracies:
+                    metric.add_each(matches, rows)
+            return
+        layer = self._last.layer  # where training.loss_inputs looks for logits
+        for k in range(batches):
+            layer.pre_activations, layer.outputs = z[k], ops.sigmoid(z[k])
+            training.update_metrics(model, losses[k], y[k], layer.outputs, self._weight[k] if self._weighted else None)
+
+
+# --------------------------------------------------------------------------------------------- the update
+
+
+class Update:
+    """The optimizer's own step. calls: those of the updates after each of so many batches."""
+
+    def __init__(self, optimizer: Any, arena: Arena, batches: int) -> None:
+        self._optimizer = optimizer
+        self.calls: list[Calls] = [[partial(optimizer.apply, arena)]] * batches
+
+    def still_fits(self, optimizer: Any) -> bool:
+        """Whether this is the update that the model's optimizer, which a callback may change, makes now."""
+        return optimizer is self._optimizer and not AdamUpdate.fits(optimizer)
+
+    def prepare(self) -> None:
+        """Called before the calls of every batch."""
+
+
+class AdamUpdate(Update):
+    """ops.adam_step over the arena, by pieces that stay in the cache."""
+
+    def __init__(self, optimizer: Any, arena: Arena, batches: int) -> None:
+        self._optimizer = optimizer
+        self._constants = self._constants_of(optimizer)
+        optimizer.build(arena)
+        self._alphas = np.empty(batches, arena.dtype)
+        bound = self._bind(arena)
+        self.calls = []
+        for k in range(batches):
+            calls: Calls = []
+            for before, m, change, after in bound:
+                calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+            self.calls.append([*calls, optimizer.count_batch])
+
+    @staticmethod
+    def _constants_of(optimizer: Any) -> tuple[float, ...]:
+        return optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
+
+    @staticmethod
+    def fits(optimizer: Any) -> bool:
+        """Whether the optimizer does nothing but Adam's update."""
+        around = (
+            optimizer.weight_decay,
+            optimizer.clipnorm,
+            optimizer.clipvalue,
+            optimizer.global_clipnorm,
+            optimizer.loss_scale_factor,
+            optimizer.gradient_accumulation_steps,
+        )
+        return (
+            type(optimizer) in (Adam, AdamW)
+            and vars(optimizer).keys().isdisjoint(("apply", "update"))
+            and not optimizer.amsgrad
+            and not optimizer.use_ema
+            and all(argument is None for argument in around)
+        )
+
+    def still_fits(self, optimizer: Any) -> bool:
+        return (
+            optimizer is self._optimizer
+            and self._constants == self._constants_of(optimizer)
+            and AdamUpdate.fits(optimizer)
+        )
+
+    def prepare(self) -> None:
+        self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
+
+    def _bind(self, arena: Arena) -> list[tuple[Calls, Array, Array, Calls]]:
+        """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
+        optimizer, dtype = self._optimizer, self._alphas.dtype
+        rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
+        epsilon = constant(optimizer.epsilon, dtype)
+        work = np.empty((2, min(arena.size, PIECE)), dtype)
+        bound: list[tuple[Calls, Array, Array, Calls]] = []
+        for piece in pieces(arena.size):
+            param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
+            change, root = work[:, : param.size]
+            before: Calls = [
+                partial(np.subtract, grad, m, change),
+                partial(np.multiply, change, rate_1, change),
+                partial(np.add, m, change, m),
+                partial(np.multiply, grad, grad, change),
+                partial(np.subtract, change, v, change),
+                partial(np.multiply, change, rate_2, change),
+                partial(np.add, v, change, v),
+                partial(np.sqrt, v, root),
+                partial(np.add, root, epsilon, root),
+            ]
+            after: Calls = [
+                partial(np.divide, change, root, change),
+                partial(np.subtract, param, change, param),
+            ]
+            bound.append((before, m, change, after))
+        return bound

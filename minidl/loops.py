@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import random
+from minidl import fused, random
 from minidl.backend import Array
 from minidl.batches import ArrayBatches, Batches, Epochs, OutOfData
 from minidl.callbacks import CallbackList, History, Logs
 from minidl.fused import FusedStep
-from minidl.interrupts import uncut
+from minidl.interrupts import Whole, uncut
 from minidl.training import by_name, forward, metric_results, step_without_batch, test_step, train_step
 
 if TYPE_CHECKING:
@@ -75,15 +75,23 @@ def is_due(epoch: int, validation_freq: int | Collection[int]) -> bool:
     return number % validation_freq == 0 if isinstance(validation_freq, int) else number in validation_freq
 
 
-def _train_epoch(model: Trainer, epochs: Epochs, step: Callable[[Any], None], hooks: CallbackList) -> None:
-    """One step for each batch; the hooks are called once an execution."""
+def _train_epoch(model: Trainer, epochs: Epochs, step: Step, hooks: CallbackList) -> None:
+    """One step for each batch; the hooks are called once an execution, or where none listens not at all."""
     with uncut() as whole, epochs.until_data_end():
+        if step.together > 1 and not hooks.listen_to_steps and 1 in (epochs.execution, epochs.steps_per_epoch or 1):
+            for last, rows in epochs.together(step.together):
+                with whole:
+                    step(rows, whole)
+                hooks.on_train_batch_end(last, lambda: metric_results(model))  # progress bars
+                if model.stop_training:
+                    return
+            return
         for first, last, iterator in epochs:
             hooks.on_train_batch_begin(first)
             try:
                 for batch in epochs.next_batches(iterator):
                     with whole:
-                        step(batch)
+                        step(batch, whole)
             except OutOfData:
                 step_without_batch(model)
                 raise
@@ -92,23 +100,41 @@ def _train_epoch(model: Trainer, epochs: Epochs, step: Callable[[Any], None], ho
                 return
 
 
-def step_on(model: Trainer, data: Batches, check_finite: bool) -> Callable[[Any], None]:
-    """The training step on one of data's batches: that of training.py, or where there is one its fused form."""
+class Step:
+    """The training step on one of data's batches, as training.py's. together: on how many at once, given their rows."""
 
-    def step(batch: Any) -> None:
-        train_step(model, *data.take(batch), check_finite=check_finite)
+    together = 1
 
-    if not isinstance(data, ArrayBatches) or data.later is not None or FusedStep.of(model, 1) is None:
-        return step
-    fused: dict[int, FusedStep] = {}
+    def __init__(self, model: Trainer, data: Batches, check_finite: bool) -> None:
+        self._model, self._data, self._check_finite = model, data, check_finite
 
-    def fused_step(rows: Array) -> None:
-        size = len(rows)
-        if size not in fused:
-            fused[size] = FusedStep(model, size)
-        fused[size].run(data.x, data.y, rows, data.sample_weight, check_finite=check_finite)
+    def __call__(self, batch: Any, whole: Whole) -> None:
+        train_step(self._model, *self._data.take(batch), check_finite=self._check_finite)
 
-    return fused_step
+
+class FastStep(Step):
+    """The same in its fused form."""
+
+    def __init__(self, model: Trainer, data: ArrayBatches, check_finite: bool) -> None:
+        super().__init__(model, data, check_finite)
+        self._arrays = data.x, data.y, data.sample_weight
+        self._batch_size = data.batch_size
+        batches = fused.batches_together(data.batch_size, data.x.shape[1], data.x.itemsize)
+        self.together = max(1, min(batches, data.samples // data.batch_size))
+        self._steps: dict[int, FusedStep] = {}
+
+    def __call__(self, rows: Array, whole: Whole) -> None:
+        x, y, sample_weight = self._arrays
+        size = min(len(rows), self._batch_size)
+        if size not in self._steps:
+            self._steps[size] = FusedStep(self._model, size, self.together if size == self._batch_size else 1)
+        self._steps[size].run(x, y, rows, sample_weight, check_finite=self._check_finite, whole=whole)
+
+
+def step_on(model: Trainer, data: Batches, check_finite: bool) -> Step:
+    """The training step on data's batches: that of training.py, or where there is one its fused form."""
+    fast = isinstance(data, ArrayBatches) and data.later is None and fused.fits(model)
+    return FastStep(model, data, check_finite) if fast else Step(model, data, check_finite)  # type: ignore[arg-type]
 
 
 def evaluate(model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any = None) -> Logs:

@@ -224,6 +224,12 @@ class Mean(Metric):
         self.total += scalar(total)
         self.count += scalar(count)
 
+    def add_each(self, totals: Array, count: int) -> None:
+        """add(total, count) for each of the totals, one after the other."""
+        for name, terms in (("total", totals), ("count", np.full(len(totals), count))):
+            start = np.array([getattr(self, name)])
+            setattr(self, name, np.add.accumulate(np.concatenate([start, terms.astype(start.dtype)]))[-1])
+
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add values, a scalar or (B, …), with weights of the leading axes or None (all 1)."""
         weighted, weights = _samplewise(values, sample_weight, np.mean, self.dtype)
@@ -1158,7 +1164,8 @@ class R2Score(Metric):
         if self.class_aggregation == "uniform_average":
             score = scores.mean()
         elif self.class_aggregation == "variance_weighted_average":
-            score = (variation * scores).sum() / variation.sum()
+            with np.errstate(invalid="ignore", divide="ignore"):  # NaN where no output's labels vary, as in Keras
+                score = (variation * scores).sum() / variation.sum()
         spare = self.num_samples - self.num_regressors - 1
         if self.num_regressors and spare > 0:
             return 1 - (1 - score) * (self.num_samples - 1) / spare

@@ -1633,12 +1633,20 @@ def adam_alpha(dtype: type, *, step: int, learning_rate: float, beta_1: float, b
     keras.ops.cast of a Python float makes a float32 tensor first (measured: 1 − β₂ is off by 1.3e-5 of itself).
     Errors: ValueError if step < 1.
     """
-    if step < 1:
-        raise ValueError(f"adam: step counts from 1, got {step}. Pass iterations + 1.")
-    power_1 = dtype(math.pow(np.float32(beta_1), step))
-    power_2 = dtype(math.pow(np.float32(beta_2), step))
+    return adam_alphas(dtype, steps=(step,), learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)[0]
+
+
+def adam_alphas(dtype: type, *, steps: Sequence[int], learning_rate: Any, beta_1: float, beta_2: float) -> Array:
+    """adam_alpha of each of the steps;  (steps,). learning_rate: one, or one a step."""
+    if min(steps) < 1:
+        raise ValueError(f"adam: step counts from 1, got {min(steps)}. Pass iterations + 1.")
     one = dtype(1)
-    return dtype(learning_rate) * dtype(math.sqrt(one - power_2)) / (one - power_1)
+    power_1, power_2 = (  # type: ignore[var-annotated]
+        np.array([math.pow(beta, step) for step in steps], dtype)
+        for beta in (float(np.float32(beta_1)), float(np.float32(beta_2)))
+    )
+    root = np.sqrt(one - power_2, dtype=np.float64).astype(dtype)
+    return np.asarray(learning_rate, dtype) * root / (one - power_1)
 
 
 def adam_step(

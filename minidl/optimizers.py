@@ -138,8 +138,11 @@ class Optimizer:
     @property
     def rate(self) -> float:
         """learning_rate as a plain float, for the update rules."""
+        return self._rate_at(self._batches)
+
+    def _rate_at(self, batch: int) -> float:
         if isinstance(self._learning_rate, LearningRateSchedule):
-            return float(np.float32(self._learning_rate(self._batches)))
+            return float(np.float32(self._learning_rate(batch)))
         return float(self._learning_rate)
 
     @property
@@ -306,6 +309,10 @@ class Optimizer:
             self.accumulated_gradients += grads
         if self.use_ema:
             self._update_averages(arena)
+        self.count_batch()
+
+    def count_batch(self) -> None:
+        """One batch more: the last part of apply, for a step that made the update itself."""
         self._batches += 1
 
     def _step(self, arena: Arena, grads: Array) -> None:
@@ -487,6 +494,19 @@ class Adam(_AdamFamily):
             size = min(arena.size, CHUNK)
             self._work = [np.empty(size, arena.dtype), np.empty(size, arena.dtype)]
         super().build(arena)
+
+    def alphas(self, steps: int, dtype: Any) -> Array:
+        """ops.adam_alpha, of dtype, of each of the coming steps, one a batch."""
+        first = self._batches
+        scheduled = isinstance(self._learning_rate, LearningRateSchedule)
+        rate = [self._rate_at(first + i) for i in range(steps)] if scheduled else self._learning_rate
+        return ops.adam_alphas(
+            np.dtype(dtype).type,
+            steps=range(first + 1, first + steps + 1),
+            learning_rate=rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+        )
 
     def update(self, arena: Arena, grads: Array) -> None:
         """ops.adam_step or ops.amsgrad_step over the whole arena; the former in chunks that stay in the cache."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +48,8 @@ def print_summary(
     if show_trainable:
         ends = (*(0.9 * end for end in ends), 1.0)
     if line_length is None:
+        import shutil  # slow to import, and seldom needed
+
         line_length = min(length, shutil.get_terminal_size().columns - 4)
     width = positive_int("summary", "line_length", line_length)
     widths = list(np.diff([0, *(int(end * width) for end in ends)]))

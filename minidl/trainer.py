@@ -334,14 +334,14 @@ class Trainer(Layer):
             size = max(1, math.ceil(len(x) / steps)) if hasattr(x, "__len__") else loops.DEFAULT_BATCH_SIZE
         else:
             size = _batch_size(where, batch_size)
-        if isinstance(x, np.memmap) and x.dtype != self._input_dtype():
+        if isinstance(x, np.memmap) and (x.dtype != self._input_dtype() or not x.flags.c_contiguous):
             return self._mapped_batches(x, y, sample_weight, class_weight, size, shuffle, check)
         return batches.ArrayBatches(check(x, y, sample_weight, class_weight), size, shuffle)
 
     def _mapped_batches(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, size: int, shuffle: Any, check: batches.Check
     ) -> batches.ArrayBatches:
-        """Of a memory map in another dtype than the model's: its rows are converted and checked batch by batch."""
+        """Of a memory map in another dtype or order than the model's: its rows are converted and checked by batch."""
         labels, weight = (None if a is None else np.asarray(a) for a in (y, sample_weight))
         check(x[:1], None if labels is None else labels[:1], None if weight is None else weight[:1], None)
         for name, array in (("y", labels), ("sample_weight", weight)):
@@ -465,7 +465,7 @@ class Trainer(Layer):
             data = batches.stream("predict", x, check)
             _say_that_streams_have_batches("predict", batch_size)
             data.check_first()
-        elif isinstance(x, np.memmap) and x.dtype != self._input_dtype():
+        elif isinstance(x, np.memmap) and (x.dtype != self._input_dtype() or not x.flags.c_contiguous):
             data = batches.ArrayBatches(
                 (x, None, None),
                 _batch_size("predict", batch_size),

@@ -1,4 +1,12 @@
-"""fused.py: the step on bound buffers leaves the very bits that the readable step leaves."""
+"""fused.py: the step on bound buffers is the readable step.
+
+Its sums over a layer's inputs and over the batch come in another order. Two tests hold it: whatever order is right, the
+gradients lie within the error bounds of oracle/bounds.py; and where the readable step takes its products in the fused
+order, all else being its own, the two leave the same bits.
+"""
+
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -6,10 +14,23 @@ from helpers import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import fused, losses, metrics, optimizers, regularizers, training, utils
+from minidl import (
+    batches,
+    callbacks,
+    fused,
+    interrupts,
+    losses,
+    metrics,
+    ops,
+    optimizers,
+    regularizers,
+    training,
+    utils,
+)
 from minidl.fused import FusedStep
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
+from minidl.oracle import reference
 
 PENALTIES = [None, "l1", "l2", regularizers.L1L2(0.1, 0.2)]
 
@@ -80,22 +101,174 @@ def models(draw):
     return build, (x, y, weight), [rng.permutation(60)[:rows] for _ in range(3)]
 
 
-@given(models())
-def test_the_same_bits_as_the_readable_step(case):
-    build, (x, y, weight), batches = case
+def in_the_fused_order(model):
+    """Patch ops so that Dense layers take their products as fused.py does: the bias as a row, features first."""
+    first, last = (layer.parameters["kernel"] for layer in (model.layers[0], model.layers[-1]))
+
+    def columns(inputs, kernel, bias):
+        ones = np.ones((len(inputs), 1), inputs.dtype)
+        with_ones = np.ascontiguousarray(np.hstack([inputs, ones]))
+        with_ones = with_ones.T if kernel is first else np.ascontiguousarray(with_ones.T)
+        return with_ones if bias is not None else with_ones[:-1]
+
+    def dense(inputs, kernel, bias=None):
+        weights = kernel if bias is None else np.vstack([kernel, bias])
+        x = columns(inputs, kernel, bias)
+        return np.dot(x.T, weights) if kernel is last else np.ascontiguousarray(np.dot(weights.T, x).T)
+
+    def gradients(d_outputs, inputs, *, out_kernel, out_bias):
+        kernel = next(a.parameters["kernel"] for a in model.layers if a.grads.get("kernel") is out_kernel)
+        d_rows = d_outputs if kernel is last else np.ascontiguousarray(d_outputs.T).T
+        found = np.dot(columns(inputs, kernel, out_bias), d_rows)
+        out_kernel[...] = found[: len(out_kernel)]
+        if out_bias is not None:
+            out_bias[...] = found[-1]
+
+    def backward(d_outputs, kernel):
+        d = d_outputs.T if kernel is last else np.ascontiguousarray(d_outputs.T)
+        return np.ascontiguousarray(np.dot(kernel, d).T)
+
+    return mock.patch.multiple(ops, dense=dense, dense_gradients=gradients, dense_backward=backward)
+
+
+@given(models(), st.integers(1, 3))
+def test_the_same_bits_as_the_readable_step_with_its_products(case, together):
+    build, (x, y, weight), groups = case
     ours, readable = build(), build()
-    step = FusedStep.of(ours, len(batches[0]))
-    assert step is not None
+    step = FusedStep(ours, len(groups[0]), together)
     with np.errstate(over="ignore", invalid="ignore"):  # some of the models diverge: to the same bits
-        for rows in batches:
+        for rows in groups:
             weights = None if weight is None else weight[rows]
-            training.train_step(readable, x[rows], y[rows], weights, check_finite=False)
-            step.run(x, y, rows, weight, check_finite=False)
+            with in_the_fused_order(readable):
+                training.train_step(readable, x[rows], y[rows], weights, check_finite=False)
+        for i in range(0, 3, together):
+            step.run(x, y, np.concatenate(groups[i : i + together]), weight, check_finite=False)
     for name, expected in readable.get_state().items():
         assert_same(ours.get_state()[name], expected)
     assert_same(ours.arena.grads, readable.arena.grads)
     for own, other in zip(ours.metrics, readable.metrics, strict=True):
         assert_same(np.asarray(own.result()), np.asarray(other.result()))
+
+
+@pytest.mark.parametrize("features", [5, 100])  # with the column of ones, and without
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_and_updates_within_the_bounds_of_any_order_of_summation(rng, features, weighted):
+    """Each step from the state that the one before left, so that nothing compounds."""
+    utils.set_random_seed(7)
+    model = Sequential(
+        [
+            Input((features,)),
+            Dense(40, activation="relu", kernel_regularizer="l2"),
+            Dense(20, activation="tanh", use_bias=False),
+            Dense(9, activation="sigmoid", bias_regularizer="l1"),
+            Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(optimizers.Adam(0.01), "binary_crossentropy")
+    x = rng.normal(size=(90, features)).astype(np.float32)
+    y = rng.integers(0, 2, (90, 1)).astype(np.float32)
+    weight = rng.gamma(2, size=90).astype(np.float32) if weighted else None
+    step = FusedStep(model, 30)
+    slots = [[np.zeros_like(a) for a in model.get_weights()] for _ in range(2)]
+    for i, rows in enumerate(np.split(rng.permutation(90), 3)):
+        weights = model.get_weights()
+        step.run(x, y, rows, weight, check_finite=True)
+        truth = reference.training_step(
+            model,
+            x[rows],
+            y[rows],
+            weights=weights,
+            m=slots[0],
+            v=slots[1],
+            step=i + 1,
+            masks={},
+            sample_weight=None if weight is None else weight[rows],
+        )
+        adam, views = model.optimizer, model.arena.views
+        slots = [[a.copy() for a in views(slot)] for slot in (adam.m, adam.v)]
+        for balls, found in (
+            (truth.grads, views(model.arena.grads)),
+            (truth.m, slots[0]),
+            (truth.v, slots[1]),
+            (truth.theta, model.get_weights()),
+        ):
+            for ball, array in zip(balls, found, strict=True):
+                assert ball.holds(array).all(), ball.fraction(array).max()
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "mse"])
+def test_several_batches_at_a_time_are_the_same_as_one_by_one(rng, loss):
+    def built():
+        utils.set_random_seed(3)
+        hidden = Dense(8, activation="relu", kernel_regularizer="l1"), Dropout(0.3)
+        model = Sequential([Input((4,)), *hidden, Dense(1, activation="sigmoid")])
+        model.compile("adam", loss, metrics=["accuracy", "mae"])
+        return model
+
+    x, y = rng.normal(size=(203, 4)), rng.integers(0, 2, 203)
+    follows = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    one_by_one, together = built(), built()
+    found = [
+        model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=hooks, shuffle=False).history
+        for model, hooks in ((one_by_one, [follows]), (together, []))
+    ]
+    assert found[0] == found[1]
+    for name, expected in one_by_one.get_state().items():
+        assert_same(together.get_state()[name], expected)
+
+
+@pytest.mark.parametrize(("per_epoch", "size"), [(3, 8), (7, 8), (30, 8), (5, 7)])
+def test_steps_per_epoch_go_on_where_they_stopped(rng, per_epoch, size):
+    def rows_of(epochs):
+        return [rows for _ in range(3) for _, rows in epochs.together(4)]
+
+    data = batches.ArrayBatches((np.arange(60.0)[:, None], None, None), size, False)
+    whole, single = batches.Epochs(data, per_epoch), batches.Epochs(data, per_epoch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 30 steps an epoch: the data run out
+        got = np.concatenate(rows_of(whole))
+        expected = [rows for _ in range(3) for _, _, iterator in single for rows in single.next_batches(iterator)]
+    assert_same(got, np.concatenate(expected))
+
+
+def test_ctrl_c_ends_after_the_step(rng):
+    model = Sequential([Input((4,)), Dense(1)])
+    model.compile("adam", "mse")
+    whole = interrupts.Whole(None)
+    whole.waiting = (2, None)
+    step = FusedStep(model, 2, 3)
+    step.run(
+        np.ones((6, 4), np.float32), np.ones((6, 1), np.float32), np.arange(6), None, check_finite=True, whole=whole
+    )
+    assert model.optimizer.iterations == 1
+
+
+def test_rows_of_an_array_that_is_not_contiguous(rng):
+    x = rng.normal(size=(4, 20)).astype(np.float32).T
+    out = np.empty((3, 4), np.float32)
+    fused.take(x, np.array([5, 0, 19]), out)
+    assert_same(out, x[[5, 0, 19]])
+
+
+@pytest.mark.parametrize("change", [{"beta_1": 0.5}, {"clipnorm": 0.01}, {"apply": lambda arena: None}])
+def test_an_optimizer_that_is_changed_between_steps(rng, change):
+    def built():
+        utils.set_random_seed(1)
+        model = Sequential([Input((4,)), Dense(1, activation="sigmoid")])
+        model.compile("adam", "binary_crossentropy")
+        return model
+
+    x, y, rows = rng.normal(size=(8, 4)).astype(np.float32), np.ones((8, 1), np.float32), np.arange(8)
+    model, readable = built(), built()
+    step = FusedStep(model, 8)
+    for _ in range(2):
+        step.run(x, y, rows, None, check_finite=True)
+        with in_the_fused_order(readable):
+            training.train_step(readable, x, y, None, check_finite=True)
+        for one in (model, readable):
+            for name, value in change.items():
+                setattr(one.optimizer, name, value)
+    assert_same(model.arena.theta, readable.arena.theta)
 
 
 @pytest.mark.parametrize(

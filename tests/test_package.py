@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidl"
 FLOORS = [
     "__main__",
     "cli",
-    "demo pytest_plugin",
+    "bench demo doctor pytest_plugin",
     "explain plots study traces",
     "oracle",
     "__init__",

@@ -331,7 +331,7 @@ def test_a_failure_at_any_call_leaves_the_old_file_and_no_other(call, tmp_path, 
     def failing(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"minidl.saving.files.{call}", failing)
+    monkeypatch.setattr(call, failing)
     with pytest.raises(OSError, match="No space left"):
         model.save_weights(path)
     monkeypatch.undo()

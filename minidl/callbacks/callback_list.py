@@ -81,11 +81,16 @@ class CallbackList(Callback):
 
     def _find_listeners(self) -> None:
         """The hooks of a step run thousands of times: leave out those that do nothing."""
+        step_hooks = [hook for hook in HOOKS if "batch" in hook]
         self._listeners = {
-            hook: [getattr(callback, hook) for callback in self.callbacks if overrides(callback, hook)]
-            for hook in HOOKS
-            if "batch" in hook
+            hook: [callback for callback in self.callbacks if overrides(callback, hook)] for hook in step_hooks
         }
+
+    @property
+    def listen_to_steps(self) -> bool:
+        """Whether a callback other than a progress bar, which looks now and then, follows fit step by step."""
+        followers = self._listeners["on_train_batch_begin"] + self._listeners["on_train_batch_end"]
+        return any(not isinstance(callback, ProgbarLogger) for callback in followers)
 
     def _begin(self, hook: str, logs: Logs | None) -> None:
         self._open += 1
@@ -106,9 +111,11 @@ class CallbackList(Callback):
     def _pass_step_on(self, hook: str, batch: int, logs: StepLogs) -> None:
         listeners = self._listeners[hook]
         if listeners:
+            listeners = [one for one in listeners if not isinstance(one, ProgbarLogger) or one.is_due(hook, batch)]
+        if listeners:
             found = plain(logs() if callable(logs) else logs)
             for listener in listeners:
-                listener(batch, logs=found)
+                getattr(listener, hook)(batch, logs=found)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._begin("on_train_begin", logs)

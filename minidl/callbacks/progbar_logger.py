@@ -76,11 +76,16 @@ class ProgbarLogger(Callback):
         self.title, self.seen = title, 0
         self.started = self.updated = time.perf_counter()
 
-    def _step(self, batch: int, logs: Logs | None = None) -> None:
+    def is_due(self, hook: str, batch: int) -> bool:
+        """Count the step; whether it is time to show it, for which alone its logs are needed."""
+        if self._in_fit and hook == "on_test_batch_end":  # the validation is silent
+            return False
         self.seen = batch + 1
-        now = time.perf_counter()
-        if self._live and now - self.updated > 1 / self.UPDATES_PER_SECOND:
-            self.updated = now
+        return self._live and time.perf_counter() - self.updated > 1 / self.UPDATES_PER_SECOND
+
+    def _step(self, batch: int, logs: Logs | None = None) -> None:
+        if self.is_due("", batch):
+            self.updated = time.perf_counter()
             if self.bar is None:
                 self._open_bar()
             shown = {name: value for name, value in (logs or {}).items() if name != "outputs"}

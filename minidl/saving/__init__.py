@@ -10,7 +10,6 @@ import io
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -279,6 +278,8 @@ def to_bytes(model: Any) -> bytes:
 
 def from_bytes(data: bytes, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The model of to_bytes(). Errors: FileFormatError."""
+    import zipfile  # slow to import, and seldom needed
+
     with reading("the pickled model"):
         members = unzipped(data, _PICKLED)
         with zipfile.ZipFile(io.BytesIO(members["weights.npz"])) as archive:

@@ -7,10 +7,7 @@ import io
 import json
 import os
 import stat
-import tempfile
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 # Keras stores a zip's members as they are. Deflate at its best makes 1,032 bytes of one: what is repacked by a user
@@ -42,7 +39,8 @@ def read_bytes(path: Any) -> bytes:
             f"{path} is a folder. minidl reads files: of a TensorFlow SavedModel or a model saved with zipped=False, "
             f"load it in Keras and save it there as model.save('name.keras')."
         )
-    return Path(path).read_bytes()
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def may_write(path: Any, overwrite: bool) -> bool:
@@ -77,6 +75,8 @@ def write_atomically(path: Any, data: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         mode = 0o666 & ~umask
+    import tempfile  # slow to import, and seldom needed
+
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -107,6 +107,8 @@ def _flush_folder(folder: str) -> None:
 
 def zipped(members: dict[str, bytes]) -> bytes:
     """The members as a zip that stores them as they are, as Keras's."""
+    import zipfile  # slow to import, and seldom needed
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in members.items():
@@ -120,6 +122,8 @@ def unzipped(data: bytes, expected: tuple[str, ...] = MEMBERS) -> dict[str, byte
     Errors: ValueError for any other, for one that is there twice, encrypted, a link, or far larger than what is
     stored, and for one whose CRC is wrong.
     """
+    import zipfile  # slow to import, and seldom needed
+
     if not data.startswith(b"PK"):
         raise ValueError("this is no zip, so no .keras file")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

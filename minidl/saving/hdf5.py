@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -37,6 +36,8 @@ def require_h5py() -> None:
 
 def checksum(arrays: dict[str, Array], text: str = "") -> str:
     """SHA-256 of a text and of arrays by path: of each its path, dtype, shape and bytes."""
+    import hashlib  # slow to import, and seldom needed
+
     digest = hashlib.sha256(text.encode())
     for path in sorted(arrays):
         array = np.ascontiguousarray(arrays[path])

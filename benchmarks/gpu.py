@@ -1,0 +1,193 @@
+"""The suites on a GPU: JAX, torch and what minidl has there, TF32 off everywhere, and once on. See run_gpu.sh.
+
+    python benchmarks/gpu.py [--seconds 540]      measures, and writes benchmarks/results/gpu.json
+    python benchmarks/gpu.py --rehearse           the same code on the processor, short; prints, and writes nothing
+
+The steps are verified as on a processor; with TF32 on, the bound grows by that of operands rounded to 11 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from minidl import cuda  # noqa: E402
+
+import pool  # noqa: E402  # isort: skip
+import report  # noqa: E402
+import verify  # noqa: E402
+from cases import CASES, describe  # noqa: E402
+from peers import FLOOR, OTHERS, PEERS, Entry  # noqa: E402
+
+TORCH = ["torch, eager", "torch, fused Adam", "torch.compile"]
+STEPS = [FLOOR, "JAX, lax.scan", "JAX, jit a step", *TORCH]
+# Every library's own switch, and NVIDIA's for all of cuBLAS.
+TF32_OFF = {
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "BENCHMARK_TF32": "0",
+    "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    "CUPY_TF32": "0",
+}
+TF32_ON = {"BENCHMARK_TF32": "1", "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32", "CUPY_TF32": "1"}
+NOT_MEASURED = {
+    "minidl, fit's step": "minidl does not train on a GPU yet",
+    "minidl fit": "minidl does not train on a GPU yet",
+}
+
+
+class Run:
+    """What is measured, within a time, into rows as those of pytest-benchmark's suites."""
+
+    def __init__(self, *, seconds: float, rehearse: bool) -> None:
+        self.end, self.rehearse = time.perf_counter() + seconds, rehearse
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, str]] = []
+        self.failed: list[str] = []
+        self.abouts: dict[str, Any] = {}
+
+    def measure(self) -> None:
+        """The operations, then the steps by size, with TF32 off, then the larger ones with it on."""
+        self.operations()
+        sizes = ["A"] if self.rehearse else list(CASES)
+        for tf32, settings in (("off", TF32_OFF), ("on", TF32_ON)):
+            workers = pool.Pool(pool.cores(), self.environment(settings))
+            try:
+                for size in sizes if tf32 == "off" or self.rehearse else ["C", "D", "E"]:
+                    self.steps(workers, size, tf32)
+            finally:
+                workers.close()
+
+    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+        """For the peers: where they compute."""
+        device = {"BENCHMARK_DEVICE": "cuda", "JAX_PLATFORMS": "cuda"}
+        device |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # else each of JAX's processes takes most of the memory
+        device = {} if self.rehearse else device
+        return settings | device | ({"BENCHMARK_SIZE": str(2**16)} if self.rehearse else {})
+
+    def entry(self, name: str) -> Entry:
+        """A peer; minidl's processes and the floor compute on CuPy's arrays."""
+        entry = (PEERS | OTHERS)[name]
+        if name in (FLOOR, "operations") and not self.rehearse:
+            return Entry(entry.module, {"device": "gpu"})
+        return entry
+
+    def operations(self) -> None:
+        """minidl's operations on CuPy's arrays, and its kernels, beside a copy and CuPy's product."""
+        from peers.operations import COPY, ON_GPU, PRODUCT
+
+        group = "single operations on CuPy's arrays"
+        worker = pool.Worker("operations", self.entry("operations"), pool.cores(), self.environment(TF32_OFF))
+        times, works = {}, {}
+        try:
+            for name in [COPY, "relu"] if self.rehearse else ON_GPU:
+                try:
+                    worker.ask("load", name)
+                    worker.ask("run", 1)
+                    worker.ask("check")
+                    works[name] = worker.ask("work")
+                    worker.ask("load", name)
+                    times[name] = [worker.ask("time", "run", (1,), 10) / 10 for _ in range(self.rounds)]
+                except RuntimeError as error:
+                    self.failed.append(str(error))
+            self.abouts["operations"] = worker.about
+        finally:
+            worker.close()
+        for name, work in works.items():
+            (unit,) = work
+            bound = PRODUCT if unit == "flop" else COPY
+            if bound in times:
+                yardstick = report.spread(times[bound])["median"] * work[unit] / works[bound][unit]
+                self.add(group, name, times[name], yardstick=yardstick, **work)
+
+    @property
+    def rounds(self) -> int:
+        return 3 if self.rehearse else 9
+
+    def steps(self, workers: pool.Pool, size: str, tf32: str) -> None:
+        """One network's step, by every peer that is there."""
+        case, operand = CASES[size], 0.0 if tf32 == "off" else verify.TF32
+        group = f"{describe(case)}, TF32 {tf32}"
+        tasks, extras = {}, {}
+        for name in STEPS:
+            missing = self.entry(name).missing()
+            if missing or self.left() < 30:
+                self.skip(group, name, missing or "no time was left")
+                continue
+            try:
+                if name not in workers.workers:
+                    workers.workers[name] = pool.Worker(name, self.entry(name), workers.threads, workers.more)
+                worker = workers.workers[name]
+                worker.resume()
+                self.abouts[name] = worker.about
+                extras[name] = {"worst_error_by_bound": pool.check_steps(worker, case, steps=1, operand=operand)}
+                tasks[name] = worker, pool.step_task(worker, case, round_seconds=0.02)
+                worker.pause()
+            except (RuntimeError, AssertionError) as error:
+                self.failed.append(str(error))
+        for name, samples in pool.interleaved(tasks, rounds=self.rounds, seconds=min(10.0, self.left() / 4)).items():
+            self.add(group, name, samples, flop=case.flop, parameters=case.parameters, **extras[name])
+        for name, reason in NOT_MEASURED.items():
+            self.skip(group, name, f"not measured: {reason}")
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.perf_counter()
+
+    def skip(self, group: str, name: str, reason: str) -> None:
+        self.skipped.append({"group": group, "name": name, "reason": reason})
+
+    def add(self, group: str, name: str, samples: list[float], **extra: Any) -> None:
+        self.rows.append({"group": group, "name": name, **report.spread(samples), **extra})
+
+    def results(self, gpu: str) -> dict[str, Any]:
+        """As a results file holds them. gpu: its name and driver."""
+        about = report.machine(report.machine_info())
+        about["cpu"] = f"{gpu}; {about['cpu']}"
+        for name, found in self.abouts.items():
+            about["versions"] |= found["versions"]
+            about["blas"][name] = found["blas"]
+        return {"about": about, "benchmarks": self.rows, "skipped": self.skipped}
+
+
+def gpu_name() -> str:
+    """The GPU, its driver and CUDA."""
+    runtime = cuda.ready_cupy().cuda.runtime
+    name = runtime.getDeviceProperties(0)["name"].decode()
+    return f"{name}, CUDA {runtime.runtimeGetVersion()}, driver for CUDA {runtime.driverGetVersion()}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and write the results. Returns 1 with a message where there is no GPU, or a peer computes wrongly."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args(arguments)
+    problem = None if options.rehearse else cuda.unavailable()
+    if problem:
+        print(f"run_gpu.sh measures on a GPU, and there is none to measure on: {problem}\nNothing was written.")
+        return 1
+    run = Run(seconds=options.seconds, rehearse=options.rehearse)
+    run.measure()
+    results = run.results("rehearsal on the processor" if options.rehearse else gpu_name())
+    print(report.tables("gpu", results))
+    if run.failed:
+        print("\n\n".join(["These failed, and nothing was written:", *run.failed]))
+        return 1
+    if options.rehearse:
+        print("\nA rehearsal: nothing was written.")
+        return 0
+    (HERE / "results" / "gpu.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    report.write_readme(HERE / "README.md", HERE / "results")
+    print("\nWritten: benchmarks/results/gpu.json and the tables of benchmarks/README.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
