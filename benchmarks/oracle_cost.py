@@ -2,8 +2,8 @@
 
     python benchmarks/oracle_cost.py [--steps 100] [--rounds 5]
 
-Prints milliseconds a step of each, the median of the rounds, taken in turn, and their quotient; and the largest growth
-of memory while checking, in multiples of a step's tensors. Compiling the step's graph is left out, by a fit beforehand.
+Prints milliseconds a step of each, the median of the rounds, taken in turn, and their quotient, in each mode. What
+starting a fit takes, such as tracing the step's graph anew, is left out: it is a fit of one step, taken off.
 """
 
 from __future__ import annotations
