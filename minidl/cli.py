@@ -9,11 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import minidl
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,7 +51,11 @@ def _make_writable(path: Path, option: str) -> None:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
 
 
+<<<<<<< HEAD
+def _console() -> Console:
+=======
 def _console() -> Any:
+>>>>>>> speed
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)

@@ -1,6 +1,6 @@
-"""The step that minidl's fit runs, without the loop around it: the batch is gathered from the data by its rows."""
+"""The steps that minidl's fit runs, without the loop around them: as many batches at once as there."""
 
-from minidl.fused import FusedStep
+from minidl.fused import FusedStep, batches_together
 
 import numpy as np  # after minidl, which may set up the BLAS
 from peers import keras_names
@@ -16,11 +16,16 @@ class Peer(keras_names.Peer):
         super().load(case)
         self.model.train_on_batch(self.x[: case.batch], self.y[: case.batch])  # resolves the loss
         self.begin(case)
-        self.fused = FusedStep.of(self.model, case.batch)
-        self.rows = [np.arange(len(self.x))[case.rows(step)] for step in range(case.batches)]
+        size = self.x.shape[1], self.x.itemsize
+        self.together = min(batches_together(case.batch, *size), case.batches)
+        self.fused = FusedStep(self.model, case.batch, self.together)
+        self.rows = np.concatenate([np.arange(len(self.x))[case.rows(step)] for step in range(case.batches)])
 
     def run(self, steps):
-        fused, x, y, rows, batches = self.fused.run, self.x, self.y, self.rows, self.case.batches
-        for step in range(self.done, self.done + steps):
-            fused(x, y, rows[step % batches], None, check_finite=True)
-        self.done += steps
+        fused, x, y, size = self.fused.run, self.x, self.y, self.case.batch
+        last = self.done + steps
+        while self.done < last:
+            first = self.done % self.case.batches
+            count = min(self.together, last - self.done, self.case.batches - first)
+            fused(x, y, self.rows[first * size : (first + count) * size], None, check_finite=True)
+            self.done += count
