@@ -1,4 +1,4 @@
-"""What a training step's time is spent on, call by call: python benchmarks/profile.py [A B C D E].
+"""What a training step's time is spent on, call by call: python benchmarks/step_profile.py [A B C D E].
 
 Each bound call of a FusedStep is timed in its place in real steps; the least of many rounds counts, since whatever else
 the machine does can only add to it. The last lines give the products alone (np.matmul, as ops.py calls it, and np.dot,
