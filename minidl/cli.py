@@ -51,11 +51,7 @@ def _make_writable(path: Path, option: str) -> None:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
 
 
-<<<<<<< HEAD
 def _console() -> Console:
-=======
-def _console() -> Any:
->>>>>>> speed
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
