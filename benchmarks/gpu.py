@@ -66,7 +66,9 @@ class Run:
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
         """For the peers: where they compute."""
-        device = {} if self.rehearse else {"BENCHMARK_DEVICE": "cuda", "JAX_PLATFORMS": "cuda"}
+        device = {"BENCHMARK_DEVICE": "cuda", "JAX_PLATFORMS": "cuda"}
+        device |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # else each of JAX's processes takes most of the memory
+        device = {} if self.rehearse else device
         return settings | device | ({"BENCHMARK_SIZE": str(2**16)} if self.rehearse else {})
 
     def entry(self, name: str) -> Entry:

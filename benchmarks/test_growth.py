@@ -3,8 +3,8 @@
 The networks: four layers, W-W-W-W-1, on 128 rows; 256-256-256-256-1 on B rows; 64 wide and D layers deep on 128 rows.
 Of fit's step, JAX's jitted one, and the matrix products alone. A size is left out where its arrays would fill a quarter
 of the memory, or where a step would take over half a second by the size before it.
-The bound on a step's rounding grows with every layer: beyond some sixteen it judges little, and the same code is judged
-by the shallower networks.
+The bound on a step's rounding grows with width and depth: from 1024 wide or 8 deep it refuses next to nothing, and the
+same code is judged by the smaller networks.
 """
 
 import os

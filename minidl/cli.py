@@ -9,14 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import minidl
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,12 +46,6 @@ def _make_writable(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {path}: {error.strerror}.", param_hint=option) from error
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
 
 
 @app.command()
@@ -141,8 +132,8 @@ def check(
         bool, typer.Option("--initial-weights", help="The weights are as the initializers drew them: check these too.")
     ] = False,
     drift: Annotated[
-        bool, typer.Option("--drift", help="Let minidl train alone too; the report draws the drift.")
-    ] = False,
+        bool | None, typer.Option(help="Let minidl train alone too, and draw the drift; done where --report is given.")
+    ] = None,
     minimise: Annotated[
         bool, typer.Option("--minimise", help="Of a divergence, print the smallest script that still has it.")
     ] = False,
@@ -165,7 +156,11 @@ def check(
             found = check_trace(trace, progress)
         else:
             found = _training(str(model), data, synthetic, backend, jit, eager, seed).check(
-                epochs=epochs, batch_size=batch_size, initial_weights=initial_weights, drift=drift, progress=progress
+                epochs=epochs,
+                batch_size=batch_size,
+                initial_weights=initial_weights,
+                progress=progress,
+                drift=report is not None if drift is None else drift,
             )
             if found.first_divergence is not None and (minimise or report is not None):
                 _reproduce(found, minimise)

@@ -1164,7 +1164,8 @@ class R2Score(Metric):
         if self.class_aggregation == "uniform_average":
             score = scores.mean()
         elif self.class_aggregation == "variance_weighted_average":
-            score = (variation * scores).sum() / variation.sum()
+            with np.errstate(invalid="ignore", divide="ignore"):  # NaN where no output's labels vary, as in Keras
+                score = (variation * scores).sum() / variation.sum()
         spare = self.num_samples - self.num_regressors - 1
         if self.num_regressors and spare > 0:
             return 1 - (1 - score) * (self.num_samples - 1) / spare

@@ -26,6 +26,10 @@ LAYERS = {
     "batch normalization": lambda k: k.layers.BatchNormalization(momentum=0.7, gamma_regularizer="l1"),
     "batch normalization bare": lambda k: k.layers.BatchNormalization(scale=False, center=False),
     "batch normalization frozen": lambda k: k.layers.BatchNormalization(trainable=False),
+    "batch renormalization": lambda k: k.layers.BatchNormalization(
+        momentum=0.7, renorm=True, renorm_clipping={"rmin": 0.4, "rmax": 2.5, "dmax": 1.5}, renorm_momentum=0.8
+    ),
+    "batch renormalization bare": lambda k: k.layers.BatchNormalization(renorm=True, scale=False),
     "layer normalization": lambda k: k.layers.LayerNormalization(),
     "group normalization": lambda k: k.layers.GroupNormalization(2),
     "rms normalization": lambda k: k.layers.RMSNormalization(),
@@ -82,6 +86,28 @@ LOSSES = {
     "poisson": (lambda k: k.losses.Poisson(), "softplus", 1, _positive),
 }
 
+# Metrics of labels 0 and 1 and outputs in [0, 1], and of any labels of the outputs' shape.
+BINARY_METRICS = [
+    lambda m, name: m.Precision(name=name), lambda m, name: m.Recall([0.2, 0.5, 0.7], name=name),
+    lambda m, name: m.TruePositives(name=name), lambda m, name: m.FalsePositives([0.1, 0.9], name=name),
+    lambda m, name: m.TrueNegatives(name=name), lambda m, name: m.FalseNegatives(name=name),
+    lambda m, name: m.AUC(name=name), lambda m, name: m.AUC(50, "PR", name=name),
+    lambda m, name: m.AUC(curve="PR", summation_method="minoring", name=name),
+    lambda m, name: m.AUC(30, curve="PRGAIN", summation_method="majoring", name=name),
+    lambda m, name: m.AUC(thresholds=[0.1, 0.3, 0.31], name=name),
+    lambda m, name: m.SensitivityAtSpecificity(0.6, name=name), lambda m, name: m.RecallAtPrecision(0.4, name=name),
+    lambda m, name: m.SpecificityAtSensitivity(0.4, 20, name=name), lambda m, name: m.PrecisionAtRecall(0.5, name=name),
+    lambda m, name: m.FBetaScore("macro", 2.0, 0.5, name=name), lambda m, name: m.F1Score("weighted", name=name),
+    lambda m, name: m.F1Score("micro", 0.4, name=name), lambda m, name: m.BinaryCrossentropy(name=name),
+]  # fmt: skip
+METRICS = [
+    lambda m, name: m.R2Score(name=name), lambda m, name: m.R2Score("variance_weighted_average", name=name),
+    lambda m, name: m.RootMeanSquaredError(name=name), lambda m, name: m.CosineSimilarity(name=name),
+    lambda m, name: m.ConcordanceCorrelation(name=name), lambda m, name: m.LogCoshError(name=name),
+    lambda m, name: m.MeanSquaredLogarithmicError(name=name), lambda m, name: m.CategoricalAccuracy(name=name),
+    lambda m, name: m.TopKCategoricalAccuracy(2, name=name),
+]  # fmt: skip
+
 OPTIMIZERS = {
     "sgd": lambda k: k.optimizers.SGD(0.1),
     "momentum": lambda k: k.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5),
@@ -98,6 +124,8 @@ OPTIMIZERS = {
     "adagrad": lambda k: k.optimizers.Adagrad(0.1, use_ema=True, ema_overwrite_frequency=2),
     "adadelta": lambda k: k.optimizers.Adadelta(1.0),
     "sgd cosine": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecay(0.1, 5, 0.1), weight_decay=0.01),
+    "sgd restarts": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecayRestarts(0.1, 2, 1.5, 0.8, 0.1)),
+    "sgd periods": lambda k: k.optimizers.SGD(k.optimizers.schedules.CosineDecayRestarts(0.1, 2, 1.0)),
     "sgd inverse": lambda k: k.optimizers.SGD(k.optimizers.schedules.InverseTimeDecay(0.1, 2, 0.3)),
     "sgd polynomial": lambda k: k.optimizers.SGD(k.optimizers.schedules.PolynomialDecay(0.1, 7, power=1.7)),
     "sgd piecewise": lambda k: k.optimizers.SGD(k.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.03])),
@@ -159,7 +187,10 @@ class RandomModel:
         self.scale = pick("scale", [0.0, 1e-20, 1e-3, 1.0, 1.0, 1.0, 30.0, 1e4])  # zeros, and what saturates
         self.weighted = pick("weighted", [False, True, "zero"])
         self.steps = 3
-        self.units = LOSSES[self.loss][2]
+        _, activation, self.units, labels = LOSSES[self.loss]
+        of_binary = labels in (_binary, _one_hot) and activation in ("sigmoid", "softmax", "hard_sigmoid")
+        known = [] if labels is _classes else METRICS + BINARY_METRICS * of_binary
+        self.metrics = [pick("metric", known) for _ in range(3 if known else 0)]
 
     @property
     def data(self):
@@ -197,12 +228,14 @@ class RandomModel:
         layers.append(k.layers.Dense(units, activation, name="last"))
         model = k.Sequential(layers)
         names = ["mean_absolute_error"] if not self.loss.startswith("scce") else []
+        more = [make(k.metrics, f"more_{i}") for i, make in enumerate(self.metrics)]
+        weighted = [make(k.metrics, f"weighted_{i}") for i, make in enumerate(self.metrics)]
         optimizer = OPTIMIZERS[self.optimizer](k)
         if self.rate is not None and not self.optimizer.startswith(("sgd ", "adamw")):  # these have a schedule
             optimizer.learning_rate = self.rate
         model.compile(
-            optimizer, loss(k), metrics=["accuracy", *names],
-            weighted_metrics=["mean_squared_error"] if names else [],
+            optimizer, loss(k), metrics=["accuracy", *names, *more],
+            weighted_metrics=["mean_squared_error", *weighted] if names else [],
         )  # fmt: skip
         return model
 

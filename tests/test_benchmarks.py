@@ -310,3 +310,76 @@ def test_results_are_json_with_the_machine(bench):
         found = json.loads(file.read_text(encoding="utf-8"))
         assert set(found) == {"about", "benchmarks", "skipped"}
         assert {"commit", "cpu", "threads", "versions", "blas"} <= set(found["about"])
+
+
+def test_the_bound_of_a_sum_is_finite_and_grows(bench):
+    bounds = [bench.verify.sum_error(2**k) for k in range(30)]  # n u = 1 among them
+    assert bounds == sorted(bounds) and 0 < bounds[0] < 2 * bench.verify.U and bounds[-1] < 0.1
+
+
+@pytest.mark.parametrize("name", ["l2_penalty", "relu", "dense"])
+def test_operations_are_judged_at_the_size_that_is_measured(bench, name):
+    """The penalty has so many terms that n u = 1. Its result passes, spoilt by 2⁻⁶ or NaN it does not."""
+    from peers.operations import Peer
+
+    peer = Peer()
+    peer.load(name)
+    peer.run(1)
+    peer.check()
+    honest = peer.require
+    for spoil in (lambda got: got * np.float32(1 + 2**-6), lambda got: got * np.float32(np.nan)):
+        peer.require = lambda got, right, bound, spoil=spoil: honest(spoil(got), right, bound)
+        with pytest.raises(bench.verify.Wrong, match=name):
+            peer.check()
+
+
+def test_outputs_that_are_no_numbers_are_wrong(bench):
+    case, x = bench.cases.CASES["A"], np.ones((2, 4), np.float32)
+    with pytest.raises(bench.verify.Wrong, match="off by nan"):
+        bench.verify.check_outputs(case, case.weights(), x, np.full((2, 1), np.nan, np.float32))
+
+
+def test_rounds_are_interleaved_and_only_one_peer_runs(bench):
+    running, order = set(), []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def pause(self):
+            running.discard(self.name)
+
+        def resume(self):
+            running.add(self.name)
+
+    def work(worker):
+        assert running == {worker.name}
+        order.append(worker.name)
+        return float(len(order))
+
+    samples = bench.pool.interleaved({name: (Fake(name), work) for name in "abc"}, rounds=3, seconds=0)
+    rounds = [order[i : i + 3] for i in (0, 3, 6)]
+    assert all(sorted(turn) == list("abc") for turn in rounds) and len({turn[0] for turn in rounds}) > 1
+    assert all(len(found) == 3 for found in samples.values())
+
+
+def test_processes_on_a_gpu_share_its_memory(bench):
+    made = bench.gpu.Run(seconds=1, rehearse=False).environment(bench.gpu.TF32_OFF)
+    assert made["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false" and made["BENCHMARK_DEVICE"] == "cuda"
+    assert made["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+@pytest.mark.parametrize(("name", "refused"), [("A", (0.0, -1.0, 0.99)), ("B", (0.0, -1.0, 0.99)), ("C", (0.0, -1.0))])
+def test_what_the_bound_refuses(bench, name, refused):
+    """A first step of so many times the right one: none, uphill, 1 % short. C's bound is too wide for the last."""
+    verify, case = bench.verify, bench.cases.CASES[name]
+    weights, (x, y) = case.weights(), case.data()
+    rows = case.rows(0)
+    updates = verify.Adam(case).updates(verify.gradients(case, weights, x[rows], y[rows]))
+    for factor in (1.0, *refused):
+        after = [(w - factor * update).astype(np.float32) for w, (update, _) in zip(weights, updates, strict=True)]
+        if factor == 1:
+            verify.worst(weights, after, updates, name)
+        else:
+            with pytest.raises(verify.Wrong, match="something else"):
+                verify.worst(weights, after, updates, name)

@@ -14,6 +14,8 @@ from judge_models import RandomModel
 import minidl.keras as k
 from minidl import config, losses, metrics, ops, optimizers, random, utils
 from minidl.layers import Dropout
+from minidl.oracle import noise_bounds, optimizer_bounds
+from minidl.oracle.balls import Arithmetic
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
 
@@ -96,6 +98,15 @@ def test_every_loss(name, scale):
 @pytest.mark.parametrize("name", judge_models.OPTIMIZERS)
 def test_every_optimizer(name):
     assert not alarms(judged(RandomModel(6, optimizer=name, rows=7, scale=1.0), order=4))
+
+
+@pytest.mark.parametrize("t_mul", [1.0, 1.5, 2.0])
+def test_the_rate_of_a_cosine_that_starts_anew(t_mul):
+    schedule = k.optimizers.schedules.CosineDecayRestarts(0.1, 7, t_mul=t_mul, m_mul=0.8, alpha=0.05)
+    found = [optimizer_bounds.learning_rate(schedule, batch) for batch in range(60)]
+    for batch, ball in enumerate(found):
+        assert ball.share(np.asarray(schedule(batch))) <= 1 and not ball.unbounded
+    assert sum(ball.radius < 1e-5 for ball in found) > 50  # where a period ends, either rate is right
 
 
 def test_inputs_of_more_axes():
@@ -515,9 +526,121 @@ def test_initial_weights_are_predicted():
     assert (found.layer, found.name, found.place) == ("first", "kernel", (0, 0))
 
 
-def test_what_has_no_bound_is_refused_by_name():
+class OwnLayer(k.layers.Layer):
+    pass
+
+
+class OwnLoss(k.losses.Loss):
+    def call(self, y_true, y_pred):
+        return (y_true - y_pred).mean(axis=-1)
+
+
+class OwnPenalty(k.regularizers.Regularizer):
+    def __call__(self, x):
+        return x.sum()
+
+
+class OwnConstraint(k.constraints.Constraint):
+    def __call__(self, w):
+        return w * 0.5
+
+
+class OwnRule(k.optimizers.SGD):
+    pass
+
+
+def doubled(x):
+    return x * 2
+
+
+doubled.gradient = lambda x: 2 + 0 * x
+OWN = {
+    "layer 'mine', a OwnLayer": lambda: ([OwnLayer(name="mine")], {}),
+    "loss 'own_loss', one of your own": lambda: ([], {"loss": OwnLoss(name="own_loss")}),
+    "regularizer OwnPenalty, one of your own": lambda: ([k.layers.Dense(2, kernel_regularizer=OwnPenalty())], {}),
+    "constraint OwnConstraint, one of your own": lambda: ([k.layers.Dense(2, kernel_constraint=OwnConstraint())], {}),
+    "optimizer OwnRule, one of your own": lambda: ([], {"optimizer": OwnRule()}),
+    "activation 'doubled', one of your own": lambda: ([k.layers.Dense(2, doubled)], {}),
+}
+
+
+@pytest.mark.parametrize("message", OWN)
+def test_what_has_no_bound_is_refused_by_name(message):
     utils.clear_session(free_memory=False)
-    own = k.Sequential([k.layers.Input((2,)), k.layers.BatchNormalization(renorm=True), k.layers.Dense(1)])
-    own.compile("sgd", "mse")
-    with pytest.raises(NotImplementedError, match="'batch_normalization', a BatchNormalization with renorm"):
+    layers, settings = OWN[message]()
+    own = k.Sequential([k.layers.Input((2,)), *layers, k.layers.Dense(1)])
+    own.compile(**{"optimizer": "sgd", "loss": "mse"} | settings)
+    with pytest.raises(NotImplementedError, match=f"no error bound for the {message}"):
         Judge(own)
+
+
+def test_a_metric_of_another_dtype_is_compared_bit_for_bit():
+    def build():
+        return model(metric=k.metrics.BinaryCrossentropy(dtype="float64"))()
+
+    judge, trained = Judge(build()), build()
+    for number, batch in enumerate(batches(np.random.default_rng(0))):
+        step = judge_steps.step_of(trained, *batch, number=number, batch=number)
+        step.logs["binary_crossentropy"] += 1e-3 * (number == 2)
+        (check,) = (check for check in judge.judge(step) if check.name == "binary_crossentropy")
+        assert check.verdict == (NOT_OBSERVED if number == 2 else BIT_EQUAL)
+    assert "float64" in check.reason
+
+
+def wide():
+    utils.clear_session(free_memory=False)
+    utils.set_random_seed(7)
+    found = k.Sequential([k.layers.Input((150,)), k.layers.Dense(130, "tanh", name="first"), k.layers.Dense(1)])
+    found.compile("adam", "mse")
+    return found
+
+
+@pytest.mark.parametrize("place", [(0, 0), (101, 77), (149, 129)])
+@pytest.mark.parametrize("slot", ["m", "v", None])
+def test_one_wrong_element_among_many_is_seen_where_only_a_sample_is_looked_at(place, slot):
+    rng = np.random.default_rng(0)
+    step = judge_steps.step_of(wide(), rng.normal(size=(4, 150)), rng.normal(size=(4, 1)))
+    kernel = (step.after.weights if slot is None else step.after.slots[slot])["first/kernel"]
+    kernel[place] *= np.float32(1 + 1e-6)
+    found = first_divergence(Judge(wide()).judge(step))
+    assert (found.layer, found.name) == ("first", "kernel" if slot is None else f"{slot}/kernel")
+    assert found.place == place
+
+
+@pytest.mark.parametrize("order", [None, 1])
+def test_many_parameters_are_judged_a_part_at_a_time(order):
+    """Unobserved gradients in another order: every slot differs from minidl's, and all are within their bounds."""
+    rng = np.random.default_rng(0)
+    trained = wide()
+    with judge_steps.other_order(order) if order is not None else contextlib.nullcontext():
+        step = judge_steps.step_of(trained, rng.normal(size=(9, 150)), rng.normal(size=(9, 1)))
+    checks = Judge(wide()).judge(without(step, *NOTHING_INSIDE))
+    assert not alarms(checks), alarms(checks)[:3]
+    verdicts = {check.name: check.verdict for check in checks if check.layer == "first"}
+    assert verdicts["v/kernel"] == verdicts["kernel"] == (BIT_EQUAL if order is None else WITHIN_BOUND)
+
+
+@pytest.mark.parametrize("stream", ["torch", "jax", "tensorflow-xla"])
+def test_normal_numbers_of_other_backends_have_a_bound(stream):
+    with config.using_random_stream(stream):
+        own = random.step_normal((64,), 1.0, 0.5, (3, 1), "float32")
+    arithmetic = Arithmetic.of("float32")
+    ball = noise_bounds.normal(own, 1.0, 0.5, stream, arithmetic)
+    assert (ball.share(own + np.float32(1e-7)) <= 1).all() and 0 < ball.radius.max() < 1e-4
+    assert (ball.share(own + np.float32(1e-4)) > 1).all()
+    assert noise_bounds.normal(own, 1.0, 0.5, "tensorflow", arithmetic) is None
+
+
+def test_where_no_bound_holds_nothing_is_said_to_be_right():
+    def build():
+        utils.clear_session(free_memory=False)
+        utils.set_random_seed(7)
+        found = k.Sequential([k.layers.Input((2,)), k.layers.Dense(3, "exponential", name="dense")])
+        found.compile("sgd", "mse")
+        return found
+
+    x = np.array([[1e3, 1e3], [0.1, 0.2]])
+    step = judge_steps.step_of(build(), x, np.ones((2, 3)))
+    step.activations["dense"][0] = 1.0  # where e^1000 overflows, or is 0
+    found = [check for check in Judge(build()).judge(step) if check.quantity == "activation"]
+    assert all(check.verdict in (NOT_OBSERVED, DIVERGENT) for check in found), found

@@ -55,7 +55,7 @@ class Peer:
     def require(self, got, right, bound):
         off = abs(host(got).astype(np.float64) - right)
         if not (off <= bound).all():
-            raise verify.Wrong(f"{self.name}: off by {np.nanmax(off):.3g}; {np.max(bound):.2g} would be rounding.")
+            raise verify.Wrong(f"{self.name}: off by {np.max(off):.3g}; {np.max(bound):.2g} would be rounding.")
 
 
 def host(array):

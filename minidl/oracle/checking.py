@@ -42,10 +42,10 @@ def check(
 
     The model is trained as by keras_model.fit with the same arguments. seed: of keras.utils.set_random_seed before it,
     which on TensorFlow predicts the order of the rows; None finds out. initial_weights: the weights are as the
-    initializers drew them, and are checked too. steps: stop after so many. drift: let minidl train alone beside it, and
-    show in the report how far the two drift apart.
-    progress: called after each step with how many are done, and of how many. Ctrl-C ends the training and gives the
-    report of the steps so far, with report.interrupted.
+    initializers drew them, and are checked too. steps: stop after so many. drift: also let minidl train alone, twice,
+    and note how far the weights drift apart, shown and not judged (see drift.py); not where masks cannot be predicted,
+    those of a Dropout without a seed on torch. progress: called after each step with how many are done, and of how
+    many. Ctrl-C ends the training and gives the report of the steps so far, with report.interrupted.
 
     Errors: CannotCheck for a model that minidl does not compute, naming the part; ValueError or TypeError for data that
     do not fit the model; ImportError without Keras.
@@ -55,8 +55,8 @@ def check(
     with run.settings():
         if initial_weights:
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
-        judge = Judge(run.twin, data=run.data, batch_size=batch_size, shuffle=shuffle, seed=run.seed)
-        free = FreeRun(run.another_twin(), run.another_twin()) if drift else None
+        judge = run.judge()
+        free = FreeRun(run.another_twin(), run.another_twin()) if drift and run.recorder.noise_is_seeded else None
 
         def sink(step: Step) -> None:
             report.add(judge.judge(step), step)
@@ -67,10 +67,8 @@ def check(
             run.fit(sink, steps, progress)
         except KeyboardInterrupt:
             report.interrupted = True
-        except NotImplementedError as error:
-            raise CannotCheck(str(error)) from error
-        if free is not None and report.steps:
-            report.add_drift(free.drift())
+    if free is not None and report.steps:
+        report.add_drift(free.drift())
     return report
 
 
@@ -161,6 +159,13 @@ class _Run:
     def another_twin(self) -> Any:
         """A model of minidl's like the twin; its weights are others."""
         return _made_again(self.keras, self.model)
+
+    def judge(self) -> Judge:
+        """A judge of the fit. Errors: CannotCheck, naming it, for a part of the model that has no bound."""
+        try:
+            return Judge(self.twin, data=self.data, batch_size=self.batch_size, shuffle=self.shuffle, seed=self.seed)
+        except NotImplementedError as error:
+            raise CannotCheck(str(error)) from error
 
     def initial_twin(self) -> Any:
         """The twin with the weights that minidl draws from the seeds of the Keras model's initializers."""

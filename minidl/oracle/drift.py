@@ -115,8 +115,10 @@ def _distance(a: Array, b: Array) -> float:
     """The largest |a − b|, of the same infinities and NaNs 0."""
     a = np.asarray(a, b.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        found = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
-    return float(np.max(found, initial=0))
+        found = float(np.max(np.abs(a - b), initial=0))
+        if not np.isfinite(found):
+            found = float(np.max(np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b)), initial=0))
+    return found
 
 
 @contextlib.contextmanager

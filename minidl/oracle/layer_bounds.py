@@ -593,20 +593,62 @@ def _batch_normalization(layer: BatchNormalization, x: Ball, weights: Weights, n
     passed = Passed(x, x)
     if layer.trainable:
         mean, variance = moments(x, layer._other_axes)
-        momentum = layer.momentum
-        for name, value in (("moving_mean", mean), ("moving_variance", variance)):
-            batch = value.reshape(layer._own_shape)
-            passed.state[name] = weights[name] * momentum + batch * (1.0 - momentum)
+        if layer.renorm:
+            gamma, beta = _renormalization(layer, passed, mean, variance, gamma, beta, weights)
+        else:
+            passed.state = _averages(layer.momentum, weights, moving_mean=mean, moving_variance=variance)
     else:
         mean, variance = (weights[name].reshape(layer._broadcast_shape) for name in ("moving_mean", "moving_variance"))
-    passed.kept = {"mean": mean, "variance": variance, "gamma": gamma}
+    passed.kept |= {"mean": mean, "variance": variance, "gamma": gamma}
     passed.outputs = normalize(x, mean, variance, gamma, beta, layer.epsilon)
     return passed
+
+
+def _averages(momentum: float, weights: Weights, **values: Ball) -> Weights:
+    """α a + (1 − α) v of each moving average a."""
+    return {
+        name: weights[name] * momentum + value.reshape(weights[name].shape) * (1.0 - momentum)
+        for name, value in values.items()
+    }
+
+
+def _renormalization(
+    layer: BatchNormalization,
+    passed: Passed,
+    mean: Ball,
+    variance: Ball,
+    gamma: Ball | None,
+    beta: Ball | None,
+    weights: Weights,
+) -> tuple[Ball, Ball]:
+    """γ r and γ d + β of ops.renormalization, and the moving averages: σ² is that of the averaged σ."""
+    limits, arithmetic = layer.renorm_clipping or {}, mean.arithmetic
+    held_mean, held_deviation = (weights[name].reshape(mean.shape) for name in ("renorm_mean", "renorm_stddev"))
+    moving = balls.maximum(held_deviation, balls.sqrt(_kept(mean, layer.epsilon)))
+    deviation = balls.sqrt(variance + layer.epsilon)
+    r, d = deviation / moving, (mean - held_mean) / moving
+    if limits.get("rmin") is not None:
+        r = balls.maximum(r, arithmetic.rounded(limits["rmin"]))
+    if limits.get("rmax") is not None:
+        r = balls.minimum(r, arithmetic.rounded(limits["rmax"]))
+    if limits.get("dmax") is not None:
+        dmax = arithmetic.rounded(limits["dmax"])
+        d = balls.clip(d, -dmax, dmax)
+    passed.kept["correction"] = r, d
+    found = _averages(layer.renorm_momentum, weights, renorm_mean=mean, renorm_stddev=deviation)
+    found |= _averages(layer.momentum, weights, moving_mean=mean, moving_stddev=deviation)
+    square = balls.square(found["moving_stddev"])
+    passed.state = found | {"moving_variance": balls.maximum(square - layer.epsilon, 0)}
+    scale, shift = (r, d) if gamma is None else (r * gamma, d * gamma)
+    return scale, shift if beta is None else shift + beta
 
 
 def _batch_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
     mean, variance, gamma = (passed.kept[name] for name in ("mean", "variance", "gamma"))
     gradients = _parameter_gradients(layer, d, passed.inputs, mean, variance, layer.epsilon, weights)
+    if "correction" in passed.kept and "gamma" in gradients:  # γ scales x̂ r + d
+        r, shift = (one.reshape(layer._own_shape) for one in passed.kept["correction"])
+        gradients["gamma"] = gradients["gamma"] * r + d.sum(layer._other_axes).reshape(layer._own_shape) * shift
     if layer.trainable:
         d_x = normalize_backward(d, passed.inputs, mean, variance, gamma, layer.epsilon, layer._other_axes)
     else:
@@ -687,7 +729,7 @@ def _group_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: 
 def inverse_norm(x: Ball, axes: Any, epsilon: float) -> Ball:
     """min(1/‖x‖, 1/ε); of a norm of 0, 1/ε exactly."""
     squares = balls.square(x).sum(axes, keepdims=True)
-    zero = squares.value == 0
+    zero = (squares.value == 0) & ~squares.unbounded
     found = balls.rsqrt(where(zero, 1, squares))
     limit = x.arithmetic.const(1.0 / epsilon)
     found = where(zero, limit, balls.minimum(found, limit))
@@ -749,8 +791,6 @@ def check_layer(layer: Layer) -> None:
     """Raise NotImplementedError, with the reason, for a layer that has no bound."""
     if type(layer) not in _LAYERS:
         raise NotImplementedError(f"no error bound for the layer {layer.name!r}, a {type(layer).__name__}.")
-    if isinstance(layer, BatchNormalization) and layer.renorm:
-        raise NotImplementedError(f"no error bound for the layer {layer.name!r}, a BatchNormalization with renorm.")
     if ends_in_activation(layer):
         form_of(layer)
 

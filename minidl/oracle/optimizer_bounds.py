@@ -184,8 +184,9 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     if optimizer.global_clipnorm is not None:
         c, inverse = g.arithmetic.const(optimizer.global_clipnorm), g.arithmetic.const(1.0 / optimizer.global_clipnorm)
         squares = balls.square(g).sum()
-        found = balls.minimum(balls.rsqrt(where(squares.value == 0, 1, squares)), inverse)
-        return g * (where(squares.value == 0, inverse, found) * c)
+        zero = (squares.value == 0) & ~squares.unbounded
+        found = balls.minimum(balls.rsqrt(where(zero, 1, squares)), inverse)
+        return g * (where(zero, inverse, found) * c)
     if optimizer.clipvalue is not None:
         c = g.arithmetic.rounded(optimizer.clipvalue)
         return balls.clip(g, -c, c)
@@ -264,7 +265,7 @@ def check_constraint(constraint: Any) -> None:
     """Raise NotImplementedError for a constraint that has no bound."""
     kinds = (constraints.MaxNorm, constraints.NonNeg, constraints.UnitNorm, constraints.MinMaxNorm)
     if type(constraint) not in (*kinds, constraints.Constraint):
-        raise NotImplementedError("no error bound for a constraint of your own.")
+        raise NotImplementedError(f"no error bound for the constraint {type(constraint).__name__}, one of your own.")
 
 
 def constrained(constraint: Any, weights: Ball) -> Ball:
@@ -293,8 +294,8 @@ def constrained(constraint: Any, weights: Ball) -> Ball:
 def learning_rate(schedule: Any, batch: int) -> Ball | None:
     """η of a batch counted from 0, in float32 whatever the model's type; None for a schedule of somebody's own.
 
-    Powers, logarithms and cosines to POWER's accuracy. Where a count that is rounded down may be either of two, there
-    is no bound, and the radius is infinite.
+    Powers, logarithms and cosines to POWER's accuracy. Of periods, see _restarts; where another count that is rounded
+    down may be either of two, there is no bound, and the radius is infinite.
     """
     kind = _SCHEDULES.get(type(schedule))
     return None if kind is None else kind(Arithmetic.of("float32"), schedule, batch)
@@ -368,10 +369,35 @@ def _cosine(a: Arithmetic, schedule: Any, batch: int) -> Ball:
     return start * ((1 - share) * decayed + share)
 
 
+def _restarts(a: Arithmetic, schedule: Any, batch: int) -> Ball:
+    """Of the period that the step lies in; at its end, where rounding tells, of either."""
+    x, growth = _ratio(a, batch, schedule.first_decay_steps), float(np.float32(schedule.t_mul))
+    place = x if growth == 1 else balls.log(1 - x * (1 - a.given(growth))) / balls.log(a.given(growth))
+    first, last = (int(np.floor(place.value + sign * place.radius)) for sign in (-1, 1))
+    middle = int(np.floor(place.value))
+    periods = [middle, *(i for i in range(max(first, 0), last + 1) if i != middle)]
+    return either(*(_restarted(a, schedule, x, growth, i) for i in periods))
+
+
+def _restarted(a: Arithmetic, schedule: Any, x: Ball, growth: float, i: int) -> Ball:
+    """η₀ ((1 − α) ½ Mⁱ (1 + cos(π f)) + α), of the share f of period i."""
+    if growth == 1:
+        fraction = x - i
+    else:
+        length = balls.power(a.given(growth), i)
+        fraction = (x - (1 - length) / (1 - a.given(growth))) / length
+    peak = float(np.float32(schedule.m_mul))
+    factor = balls.power(a.given(abs(peak)), i) * (-1.0 if peak < 0 and i % 2 else 1.0)
+    share = a.const(schedule.alpha)
+    decayed = factor * 0.5 * (_cosine_of(fraction) + 1)
+    return a.rounded(schedule.initial_learning_rate) * ((1 - share) * decayed + share)
+
+
 _SCHEDULES: dict[type, Callable[[Arithmetic, Any, int], Ball]] = {
     schedules.ExponentialDecay: _exponential,
     schedules.InverseTimeDecay: _inverse_time,
     schedules.PiecewiseConstantDecay: _piecewise,
     schedules.PolynomialDecay: _polynomial,
     schedules.CosineDecay: _cosine,
+    schedules.CosineDecayRestarts: _restarts,
 }

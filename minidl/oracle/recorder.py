@@ -58,6 +58,7 @@ class Recorder:
             model.optimizer.build(model.trainable_variables)
         self.seen: dict[Any, list[Array]] = {}
         self._looking = self._in_step = False
+        self._noted: list[tuple[Any, list[Any]]] = []
         self._undo: list[tuple[dict[str, Any], str, Any]] = []
         self._weights = list(zip(_weight_names(twin), model.weights, strict=True))
 
@@ -90,6 +91,11 @@ class Recorder:
             },
         )
 
+    @property
+    def noise_is_seeded(self) -> bool:
+        """Whether the seeds of the layers tell all that is drawn at random in a step."""
+        return all(self._is_seeded(layer) for layer in self.layers if getattr(layer, "seed_generator", None))
+
     def _is_seeded(self, layer: Any) -> bool:
         """On torch a Dropout without a seed of its own draws from torch's global generator."""
         return self.backend != "torch" or type(layer).__name__ != "Dropout" or layer.seed is not None
@@ -108,7 +114,8 @@ class Recorder:
 
     def _array(self, variable: Any) -> Array:
         """A copy of a variable's or a tensor's numbers."""
-        return np.array(self.keras.ops.convert_to_numpy(variable))
+        copied: Array = self.keras.ops.convert_to_numpy(variable)
+        return copied
 
     # ------------------------------------------------------------------------------------------ the fit
 
@@ -196,15 +203,27 @@ class Recorder:
             seen[key] = [np.array(value) for value in values]
 
         if self.backend == "tensorflow":
-            import tensorflow as tf
-
-            tf.numpy_function(keep, tensors, [])
+            self._noted.append((key, tensors))
         elif self.backend == "jax" and self._looking:
             import jax
 
             jax.debug.callback(keep, *tensors)
         else:
             keep(*(self._array(tensor) for tensor in tensors))
+
+    def _hand_on(self) -> None:
+        """On TensorFlow, all that was noted in one call of Python, at the end of the step."""
+        noted, self._noted, seen = self._noted, [], self.seen
+        if not noted:
+            return
+        import tensorflow as tf
+
+        def keep(*values: Any) -> None:
+            arrays = iter(values)
+            for key, tensors in noted:
+                seen[key] = [np.array(next(arrays)) for _ in tensors]
+
+        tf.numpy_function(keep, [tensor for _, tensors in noted for tensor in tensors], [])
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         attributes = vars(owner)  # past __setattr__, which would track it
@@ -323,7 +342,9 @@ class Recorder:
             recorder._in_step = True
             try:
                 recorder._note_batch(args[-1])
-                return step(*args)
+                logs = step(*args)
+                recorder._hand_on()
+                return logs
             finally:
                 recorder._in_step = False
 
@@ -415,6 +436,7 @@ class Recorder:
         self._in_step = True
         try:
             self._note_batch(data)
+            self._hand_on()
         finally:
             self._in_step = False
 

@@ -104,7 +104,8 @@ class Case:
     def check(self) -> Report:
         """What the oracle says of the step alone."""
         return check(
-            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=len(self.x), shuffle=False
+            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=len(self.x), shuffle=False,
+            drift=False,
         )  # fmt: skip
 
     def rows(self, chosen: Any) -> Case:
@@ -190,6 +191,11 @@ def _looking(first: Divergence, twin: Any, backend: str) -> tuple[str, str]:
             "import tensorflow as tf\nseen = {}\n"
             "def look(tensor):\n"
             "    tf.numpy_function(lambda value: seen.update(it=np.array(value)), [tensor], [])"
+        )
+    elif backend == "jax":
+        look = (
+            "import jax\nseen = {}\n"
+            "def look(tensor):\n    jax.debug.callback(lambda value: seen.update(it=np.array(value)), tensor)"
         )
     else:
         look = f"seen = {{}}\ndef look(tensor):\n    seen['it'] = {to_numpy}(tensor)"
