@@ -8,7 +8,7 @@ import numpy as np
 import minidl.keras as minidl_keras
 from minidl import ops, training, utils
 from minidl.layers import Dense, Dropout
-from minidl.oracle import record, reference
+from minidl.oracle import notebook_record, reference
 from minidl.oracle.compare import replay
 
 STEPS = 20
@@ -106,7 +106,7 @@ CASES = [
 class KerasRun:
     """What Keras did in twenty train_on_batch calls; each list has an entry a step, states one more at the start."""
 
-    inside: record.Inside
+    inside: notebook_record.Inside
     logs: list[dict[str, float]]
     theta: list[list[np.ndarray]]
     m: list[list[np.ndarray]]
@@ -133,7 +133,7 @@ def run_keras(keras, tf, case, dtype):
     x, y, weights = case.data(dtype)
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
-    with record.Inside(keras, tf) as inside:
+    with notebook_record.Inside(keras, tf) as inside:
         model = case.build(keras)
         inside.watch(model)
         start = [variable.numpy() for variable in model.trainable_variables]

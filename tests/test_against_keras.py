@@ -17,7 +17,7 @@ from keras_cases import (
 )
 
 from minidl.metrics import Mean
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return record.keras_on_tensorflow()
+    return notebook_record.keras_on_tensorflow()
 
 
 def close(name, ours, theirs, scale=None, relative=1e-12):
@@ -145,7 +145,7 @@ def test_history_is_the_mean_over_samples(keras_tf):
     x, y = x.reshape(-1, 4)[:100], y.reshape(-1, 1)[:100]  # batches of 32, 32, 32 and 4
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
-    with record.Inside(keras, tf) as inside:
+    with notebook_record.Inside(keras, tf) as inside:
         model = case.build(keras)
         inside.watch(model)
         history = model.fit(x, y, epochs=3, verbose=0).history

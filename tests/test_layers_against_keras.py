@@ -10,7 +10,7 @@ from layer_cases import LAYERS, NOISE
 
 import minidl.keras as minidl_keras
 from minidl import config, layers
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 
 pytestmark = [
     pytest.mark.keras,
@@ -21,7 +21,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return record.keras_on_tensorflow()
+    return notebook_record.keras_on_tensorflow()
 
 
 # Relative to the largest element. float64: as everywhere here. float32: a mean and a variance over at most 35 numbers

@@ -8,7 +8,7 @@ from loss_cases import LOSSES, METRICS, REDUCTIONS, LossCase
 import minidl.keras as minidl_keras
 from minidl import losses, metrics
 from minidl.naming import to_snake_case
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return record.keras_on_tensorflow()
+    return notebook_record.keras_on_tensorflow()
 
 
 def within(what, ours, theirs, dtype, budget):

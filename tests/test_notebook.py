@@ -9,7 +9,7 @@ import pytest
 import minidl
 from minidl import models, naming
 from minidl.oracle import notebook as penguins
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 
 
 @pytest.mark.parametrize("imports", ["minidl as tf", "minidl as keras"])
@@ -32,7 +32,7 @@ def test_the_notebook_gives_what_it_gives_on_tensorflow(capsys):
     Adam makes a step of about 1e-3 of any gradient; five epochs are 45 steps. With each step off by at most its
     rounding bound of a few ULPs of the weight (see test_compare.py) the weights agree to 1e-6, and so do outputs.
     """
-    keras, _ = record.keras_on_tensorflow()
+    keras, _ = notebook_record.keras_on_tensorflow()
     keras.utils.clear_session(free_memory=False)
     with pytest.warns(UserWarning, match="input_shape"):
         theirs = class_notebook.run(class_notebook.IMPORTS["TensorFlow"], penguins.data())
@@ -57,7 +57,7 @@ def summaries(capsys):
 
 @pytest.mark.keras
 def test_the_frameworks_own_functions_are_taken():
-    keras, tf = record.keras_on_tensorflow()
+    keras, tf = notebook_record.keras_on_tensorflow()
     for function, name in ((tf.nn.relu, "relu"), (tf.nn.sigmoid, "sigmoid"), (tf.nn.tanh, "tanh"),
                            (tf.nn.softmax, "softmax"), (keras.activations.relu, "relu"),
                            (keras.activations.linear, "linear")):  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_live_recording_is_the_one_that_ships():
     """
     name = "L1, L2 and dropout"
     (x, y), validation = penguins.data()
-    live = record.record(
+    live = notebook_record.record(
         penguins.MODELS[name], x, y, validation_data=validation, epochs=2, batch_size=32, seed=penguins.SEED,
         detailed_steps=18,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from test_against_keras import close, keras_tf  # noqa: F401  (a fixture)
 import minidl.keras as minidl_keras
 from minidl import naming
 from minidl.optimizers import schedules
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 from minidl.oracle.bounds import Ball, U, exact
 
 pytestmark = pytest.mark.keras
@@ -141,7 +141,7 @@ def set_to(optimizer, theta, slots, arena, weights, values):
 def test_float32_is_within_the_rounding_bound(keras_tf, name, options):  # noqa: F811
     """In lock-step: from Keras's own weights, slots and gradient, both lie within the bound around the true step."""
     keras, tf = keras_tf
-    with floatx(keras, "float32"), record.Inside(keras, tf) as inside:
+    with floatx(keras, "float32"), notebook_record.Inside(keras, tf) as inside:
         theirs, ours = twins(keras, name, options)
         inside.watch(theirs)
         x, y = data("float32")

@@ -13,7 +13,7 @@ from minidl import config, naming, random, utils
 from minidl.callbacks import LambdaCallback
 from minidl.layers import Dense, Dropout
 from minidl.masks import MaskBlocks
-from minidl.oracle import notebook, record, reference
+from minidl.oracle import notebook, notebook_record, reference
 
 VECTORS = np.load(Path(__file__).parent / "data" / "rng-vectors.npz")
 STREAMS = {"tf_graph": "tensorflow", "tf_xla": "tensorflow-xla", "jax_jit": "jax", "torch_eager": "torch"}
@@ -189,10 +189,10 @@ def check_against_keras(mode, seed, build, fit):
     the derived bound. A wrong mask or batch is far outside. In graph and eager mode, batches and masks are also
     recorded inside the step and compared to the bit.
     """
-    keras, tf = record.keras_on_tensorflow()
+    keras, tf = notebook_record.keras_on_tensorflow()
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    with record.Inside(keras, tf) as inside:
+    with notebook_record.Inside(keras, tf) as inside:
         theirs = build(keras)
         if mode != "xla":  # XLA cannot call back into Python
             inside.watch(theirs)
@@ -240,7 +240,7 @@ def compare_inside(inside, x, rows, masks):
 @pytest.mark.parametrize("steps_per_execution", [2, 3, 7])
 def test_steps_per_execution_changes_nothing(steps_per_execution):
     """The same seed with several steps an execution: the same run, one mask a step. 1e-6 as in test_notebook.py."""
-    keras, _ = record.keras_on_tensorflow()
+    keras, _ = notebook_record.keras_on_tensorflow()
     (x, y), _ = notebook.data()
     found = {}
     for name, namespace in (("keras", keras), ("minidl", minidl_keras)):
@@ -264,7 +264,7 @@ def test_steps_per_execution_changes_nothing(steps_per_execution):
 @pytest.mark.keras
 def test_a_second_fit_and_evaluate_in_between():
     """Repeated fits, evaluate and predict between them: masks go on, and the order starts again, as in Keras."""
-    keras, _ = record.keras_on_tensorflow()
+    keras, _ = notebook_record.keras_on_tensorflow()
     (x, y), (x_test, y_test) = notebook.data()
     found = {}
     for name, namespace in (("keras", keras), ("minidl", minidl_keras)):

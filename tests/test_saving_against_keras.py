@@ -11,7 +11,7 @@ from helpers import assert_same
 from keras_cases import floatx
 
 import minidl.keras as minidl_keras
-from minidl.oracle import record
+from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 h5py = pytest.importorskip("h5py")
@@ -20,7 +20,7 @@ h5py = pytest.importorskip("h5py")
 @pytest.fixture(scope="module")
 def keras():
     pytest.importorskip("tensorflow")
-    return record.keras_on_tensorflow()[0]
+    return notebook_record.keras_on_tensorflow()[0]
 
 
 X = np.random.default_rng(1).normal(size=(24, 4))

@@ -62,7 +62,7 @@ def recorded(name: str) -> Trace:
 
 def record_live(name: str) -> Trace:
     """The trace of a model of MODELS, made now. Errors: ImportError, naming the extra, without Keras."""
-    from minidl.oracle.record import record
+    from minidl.oracle.notebook_record import record
 
     (x, y), validation = data()
     return record(MODELS[name], x, y, validation_data=validation, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=SEED)

@@ -24,7 +24,8 @@ NAMES = [
     "saturated_sigmoid", "sigmoid_behind_a_layer", "masks_of_xla", "dropout_state_on_load", "weighted_loss_and_metric",
     "epoch_loss", "epsilon_hat", "boolean_labels", "activity_by_batch_size", "evaluate_and_predict",
     "class_weight_of_no_class", "short_lambda", "same_order_every_epoch", "update_without_a_batch", "short_betas",
-    "fused_activations",
+    "fused_activations", "moving_variance", "epsilon_of_rmsprop", "shape_of_labels", "shared_initializer",
+    "decay_of_biases", "all_zero_outputs", "orthogonal_in_float64",
 ]  # fmt: skip
 
 

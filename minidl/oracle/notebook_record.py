@@ -1,4 +1,4 @@
-"""Record what real Keras does in its own compiled fit: python -m minidl.oracle.record writes the shipped traces.
+"""Record what Keras does in its own fit: python -m minidl.oracle.notebook_record writes the shipped traces.
 
 Two runs from one seed. The first is plain: callbacks read the weights and Adam's slots between the steps, which
 changes nothing. The second also looks inside the steps, at each batch and each dropout mask; that it is the same
