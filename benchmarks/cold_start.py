@@ -16,7 +16,7 @@ EPOCHS = 50
 def main(library: str) -> None:
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     peer = importlib.import_module("peers.keras_names").Peer(library, "fit")
-    from cases import PENGUINS  # NumPy comes after the library, which may set up the BLAS
+    from networks import PENGUINS  # NumPy comes after the library, which may set up the BLAS
 
     peer.load(PENGUINS)
     peer.run(PENGUINS.batches * EPOCHS)

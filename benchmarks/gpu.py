@@ -23,7 +23,7 @@ from minidl import cuda  # noqa: E402
 import pool  # noqa: E402  # isort: skip
 import report  # noqa: E402
 import verify  # noqa: E402
-from cases import CASES, describe  # noqa: E402
+from networks import CASES, describe  # noqa: E402
 from peers import FLOOR, OTHERS, PEERS, Entry  # noqa: E402
 
 TORCH = ["torch, eager", "torch, fused Adam", "torch.compile"]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import verify
-from cases import MASKS, Case
+from networks import MASKS, Case
 from peers import FLOOR, OTHERS, PEERS, Entry
 
 HERE = Path(__file__).parent

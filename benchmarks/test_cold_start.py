@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from cases import PENGUINS
+from networks import PENGUINS
 from peers import PEERS
 from pool import HERE, Worker, environment, in_new_process
 from verify import check_run

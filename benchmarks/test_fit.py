@@ -5,8 +5,8 @@ are verified.
 """
 
 import pytest
-from cases import PENGUINS, SYNTHETIC, Case, describe
 from conftest import skip
+from networks import PENGUINS, SYNTHETIC, Case, describe
 from peers import FITS, FLOOR, PEERS
 from pool import check_steps, interleaved
 

@@ -10,8 +10,8 @@ same code is judged by the smaller networks.
 import os
 
 import pytest
-from cases import Case
 from conftest import skip
+from networks import Case
 from peers import FLOOR, MINIDL_STEP
 from test_step import measure_steps
 

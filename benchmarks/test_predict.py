@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES
+from networks import CASES
 from peers import FITS, FLOOR, PEERS
 from pool import check_products, interleaved
 from verify import Wrong, check_outputs

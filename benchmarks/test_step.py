@@ -4,8 +4,8 @@ A peer whose steps are not those of verify.py fails. The rows that say fit are a
 """
 
 import pytest
-from cases import CASES, describe
 from conftest import skip
+from networks import CASES, describe
 from peers import PEERS
 from pool import check_steps, interleaved, step_task
 

@@ -22,7 +22,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Case
+from networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Case
 
 U = 2.0**-24
 TF32 = 2.0**-11  # of an operand that was rounded to 10 bits

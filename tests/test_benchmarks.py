@@ -13,7 +13,7 @@ import pytest
 from minidl import cuda
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = ("cases", "verify", "pool", "peers", "report", "figures", "gpu")
+OWN = ("networks", "verify", "pool", "peers", "report", "figures", "gpu")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def judge(bench, case, states):
 @pytest.mark.parametrize("name", ["A", "B", "C"])
 @pytest.mark.parametrize("notebook", [False, True])
 def test_a_right_training_is_accepted(bench, name, notebook):
-    case = bench.cases.CASES[name]
+    case = bench.networks.CASES[name]
     case = (case.notebook() if notebook else case).without_dropout()
     assert judge(bench, case, float32_steps(case, 3)) < 1
 
@@ -92,14 +92,14 @@ FAULTS = ["no bias", "correction a step late", "1 % faster", "ε inside the root
 
 @pytest.mark.parametrize("change", [*FAULTS, "no penalty"])
 def test_a_peer_that_computes_something_else_fails(bench, change):
-    case = bench.cases.CASES["B"]
+    case = bench.networks.CASES["B"]
     case = replace(case, l1=0.1, l2=0.1) if change == "no penalty" else case
     with pytest.raises(bench.verify.Wrong, match="The peer computed something else"):
         judge(bench, case, float32_steps(case, 3, change=change))
 
 
 def test_not_a_number_and_another_dtype_fail(bench):
-    case = bench.cases.CASES["A"]
+    case = bench.networks.CASES["A"]
     before, after = float32_steps(case, 1)
     with pytest.raises(bench.verify.Wrong, match="should be float32"):
         judge(bench, case, [before, [w.astype(np.float64) for w in after]])
@@ -114,7 +114,7 @@ def masks_of(keep):
 
 
 def test_dropped_units_are_found_out(bench):
-    case = bench.cases.MASKS
+    case = bench.networks.MASKS
     bench.verify.check_masks(case, float32_steps(case, 12, masks=masks_of((0.2, 0.5))))
     with pytest.raises(bench.verify.Wrong, match="dropout 1 kept"):  # the rate taken for what is kept
         bench.verify.check_masks(case, float32_steps(case, 12, masks=masks_of((0.8, 0.5))))
@@ -126,7 +126,7 @@ def test_dropped_units_are_found_out(bench):
 
 
 def test_a_whole_run_is_compared_within_what_rounding_explains(bench):
-    case = bench.cases.CASES["A"]
+    case = bench.networks.CASES["A"]
     x, y = case.data()
     steps = [(x[case.rows(i)], y[case.rows(i)]) for i in range(30)]
     right = float32_steps(case, 30)[-1]
@@ -136,7 +136,7 @@ def test_a_whole_run_is_compared_within_what_rounding_explains(bench):
 
 
 def test_outputs_and_products_are_verified(bench):
-    case = bench.cases.CASES["A"]
+    case = bench.networks.CASES["A"]
     x, weights = case.data()[0][:9], case.weights()
     z = bench.verify.forward(case, weights, x)[-1][2]
     outputs = (1 / (1 + np.exp(-z))).astype(np.float32)
@@ -154,7 +154,7 @@ def test_a_worker_measures_minidl_and_says_what_failed(bench):
     try:
         (worker,) = workers.start(["minidl fit"]).values()
         worker.resume()
-        case = bench.cases.CASES["A"].notebook()
+        case = bench.networks.CASES["A"].notebook()
         assert 0 < bench.pool.check_steps(worker, case) < 1
         tasks = {"minidl": (worker, bench.pool.step_task(worker, case, round_seconds=0.01))}
         samples = bench.pool.interleaved(tasks, rounds=5, seconds=0.0)
@@ -334,7 +334,7 @@ def test_operations_are_judged_at_the_size_that_is_measured(bench, name):
 
 
 def test_outputs_that_are_no_numbers_are_wrong(bench):
-    case, x = bench.cases.CASES["A"], np.ones((2, 4), np.float32)
+    case, x = bench.networks.CASES["A"], np.ones((2, 4), np.float32)
     with pytest.raises(bench.verify.Wrong, match="off by nan"):
         bench.verify.check_outputs(case, case.weights(), x, np.full((2, 1), np.nan, np.float32))
 
@@ -372,7 +372,7 @@ def test_processes_on_a_gpu_share_its_memory(bench):
 @pytest.mark.parametrize(("name", "refused"), [("A", (0.0, -1.0, 0.99)), ("B", (0.0, -1.0, 0.99)), ("C", (0.0, -1.0))])
 def test_what_the_bound_refuses(bench, name, refused):
     """A first step of so many times the right one: none, uphill, 1 % short. C's bound is too wide for the last."""
-    verify, case = bench.verify, bench.cases.CASES[name]
+    verify, case = bench.verify, bench.networks.CASES[name]
     weights, (x, y) = case.weights(), case.data()
     rows = case.rows(0)
     updates = verify.Adam(case).updates(verify.gradients(case, weights, x[rows], y[rows]))

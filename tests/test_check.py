@@ -1,5 +1,6 @@
 """oracle.check on live Keras: right in every mode and backend, without changing a bit; faults, misuse, Ctrl-C."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -238,6 +239,7 @@ def command(folder, monkeypatch, capsys):
     from minidl.cli import app
 
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setattr(sys, "path", [*sys.path])
     sys.modules.pop("mine", None)
 
@@ -312,8 +314,10 @@ def test_the_plugin_gives_the_fixture(folder):
         "    x = np.ones((8, 4), 'float32')\n"
         "    assert assert_matches_reference(mine.notebook(), x, x[:, :1]).steps == 1\n"
     )
+    installed = any(found.name == "minidl" for found in importlib.metadata.entry_points(group="pytest11"))
+    plugin = [] if installed else ["-p", "minidl.pytest_plugin"]
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "minidl.pytest_plugin", "test_mine.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "test_mine.py"],
         cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr

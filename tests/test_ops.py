@@ -636,7 +636,7 @@ def arguments_of(name, dtype):
     return (draw(5), probability(5)), {}
 
 
-# the steps and swap_by_sums write to their arguments, adam_alpha and the schedules have none that are arrays: these
+# the steps and swap_by_sums write to their arguments, adam_alpha(s) and the schedules have none that are arrays: these
 # have tests of their own
 FUNCTIONS = sorted(
     name
@@ -644,7 +644,7 @@ FUNCTIONS = sorted(
     if callable(value)
     and getattr(value, "__module__", "") == "minidl.ops"
     and not name.startswith("_")
-    and not name.endswith(("_step", "_alpha", "_decay", "_restarts", "swap_by_sums"))
+    and not name.endswith(("_step", "_alpha", "_alphas", "_decay", "_restarts", "swap_by_sums"))
     and name not in ("reduce_losses_backward", "confusion_counts", "confusion_counts_evenly")  # float64
 )
 WITH_OUT = [name for name in FUNCTIONS if "out" in (getattr(ops, name).__kwdefaults__ or ())]

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE
+from networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 
 
 class Peer:

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE
+from networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE
+from networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 
 THREADS = int(os.environ.get("BENCHMARK_THREADS", os.cpu_count()))
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)

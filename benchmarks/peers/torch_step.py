@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import torch
-from cases import BETA_1, BETA_2, EPSILON, LEARNING_RATE
+from networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 
 torch.set_num_threads(int(os.environ.get("BENCHMARK_THREADS", os.cpu_count())))
 DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")
