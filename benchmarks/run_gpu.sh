@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 [ -x .venv/bin/python ] && [ "$PYTHON" = python3 ] && PYTHON=.venv/bin/python
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
-exec timeout --kill-after=10 600 "$PYTHON" benchmarks/gpu.py --seconds 540 "$@"
+exec timeout --kill-after=10 600 "$PYTHON" benchmarks/on_gpu.py --seconds 540 "$@"

@@ -13,7 +13,7 @@ import pytest
 from minidl import cuda
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = ("networks", "verify", "pool", "peers", "report", "figures", "gpu")
+OWN = ("networks", "verify", "pool", "peers", "report", "figures", "on_gpu")
 
 
 @pytest.fixture(scope="module")
@@ -284,11 +284,11 @@ def test_the_committed_pages_are_made_of_the_committed_results(bench, tmp_path):
 
 def test_the_gpu_script_rehearses_and_writes_nothing(bench, capsys, monkeypatch):
     few = [bench.peers.FLOOR, "no such peer"]
-    monkeypatch.setattr(bench.gpu, "STEPS", few)
+    monkeypatch.setattr(bench.on_gpu, "STEPS", few)
     missing = bench.peers.Entry("floor", needs=("no_such_library",))
     monkeypatch.setitem(bench.peers.PEERS, "no such peer", missing)
     before = {path: path.read_bytes() for path in (BENCHMARKS / "results").iterdir()}
-    assert bench.gpu.main(["--rehearse", "--seconds", "60"]) == 0
+    assert bench.on_gpu.main(["--rehearse", "--seconds", "60"]) == 0
     printed = capsys.readouterr().out
     assert "A 4-4-4-1, batch 32, TF32 off" in printed and "A 4-4-4-1, batch 32, TF32 on" in printed
     assert "| relu | " in printed and "no_such_library is not installed" in printed
@@ -364,7 +364,7 @@ def test_rounds_are_interleaved_and_only_one_peer_runs(bench):
 
 
 def test_processes_on_a_gpu_share_its_memory(bench):
-    made = bench.gpu.Run(seconds=1, rehearse=False).environment(bench.gpu.TF32_OFF)
+    made = bench.on_gpu.Run(seconds=1, rehearse=False).environment(bench.on_gpu.TF32_OFF)
     assert made["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false" and made["BENCHMARK_DEVICE"] == "cuda"
     assert made["NVIDIA_TF32_OVERRIDE"] == "0"
 

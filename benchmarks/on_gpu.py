@@ -1,7 +1,7 @@
 """The suites on a GPU: JAX, torch and what minidl has there, TF32 off everywhere, and once on. See run_gpu.sh.
 
-    python benchmarks/gpu.py [--seconds 540]      measures, and writes benchmarks/results/gpu.json
-    python benchmarks/gpu.py --rehearse           the same code on the processor, short; prints, and writes nothing
+    python benchmarks/on_gpu.py [--seconds 540]      measures, and writes benchmarks/results/gpu.json
+    python benchmarks/on_gpu.py --rehearse           the same code on the processor, short; prints, and writes nothing
 
 The steps are verified as on a processor; with TF32 on, the bound grows by that of operands rounded to 11 bits.
 """
