@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from check_cases import EPSILON_IN_THE_ROOT  # noqa: E402
+
 MODES = {
     "TensorFlow, graph": ("tensorflow", ""),
     "TensorFlow, eager": ("tensorflow", "--eager"),
@@ -23,20 +25,6 @@ MODES = {
 }
 EPOCHS = 10
 BEGIN, END = "<!-- made by docs/oracle.py -->", "<!-- end -->"
-FAULT = """
-import keras
-from keras import ops
-
-def update_step(self, gradient, variable, learning_rate):
-    lr, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
-    m, v = (slots[self._get_variable_index(variable)] for slots in (self._momentums, self._velocities))
-    alpha = lr * ops.sqrt(1 - ops.power(0.999, t)) / (1 - ops.power(0.9, t))
-    self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
-    self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
-    self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
-
-keras.optimizers.Adam.update_step = update_step
-"""
 
 
 def first():
@@ -110,7 +98,7 @@ def picture(folder):
     """The report on a planted fault, in a browser."""
     import browser
 
-    Path(folder, "sitecustomize.py").write_text(FAULT)
+    Path(folder, "sitecustomize.py").write_text(EPSILON_IN_THE_ROOT)
     report = check(folder, "first", "tensorflow", "--report", f"{folder}/report.html", path=str(folder))
     assert not report["ok"]
     browser.screenshot(Path(folder, "report.html"), ROOT / "docs" / "oracle-report.png", width=1000, height=1150)

@@ -8,6 +8,23 @@ BINARY, CLASSES, NUMBERS = (X[:, :1] > 0).astype("float32"), RNG.integers(0, 3, 
 WEIGHTS = RNG.uniform(0.5, 2, 70).astype("float32")
 
 
+# Adam with ε inside the root: its slots are right, its weights are not.
+EPSILON_IN_THE_ROOT = """
+import keras
+from keras import ops
+
+def update_step(self, gradient, variable, learning_rate):
+    lr, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
+    m, v = (slots[self._get_variable_index(variable)] for slots in (self._momentums, self._velocities))
+    alpha = lr * ops.sqrt(1 - ops.power(0.999, t)) / (1 - ops.power(0.9, t))
+    self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
+    self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
+    self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
+
+keras.optimizers.Adam.update_step = update_step
+"""
+
+
 def _stack(keras, *layers):
     return keras.Sequential([keras.layers.Input((6,)), *layers])
 

@@ -6,6 +6,7 @@ import warnings
 import judge_keras
 import numpy as np
 import pytest
+from check_cases import EPSILON_IN_THE_ROOT
 from judge_models import RandomModel, no_false_alarm
 
 import minidl.keras as minidl_keras
@@ -69,17 +70,8 @@ def test_keras_is_right(keras, tf, mode, dtype, seed):
 
 def test_a_fault_in_keras_is_named(keras, tf, monkeypatch):
     """Keras's Adam with ε in the root: its slots are right, its weights are not."""
-    ops = keras.ops
-
-    def update_step(self, gradient, variable, learning_rate):
-        lr, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
-        m, v = (slots[self._get_variable_index(variable)] for slots in (self._momentums, self._velocities))
-        alpha = lr * ops.sqrt(1 - ops.power(0.999, t)) / (1 - ops.power(0.9, t))
-        self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
-        self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
-        self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
-
-    monkeypatch.setattr(keras.optimizers.Adam, "update_step", update_step)
+    monkeypatch.setattr(keras.optimizers.Adam, "update_step", keras.optimizers.Adam.update_step)
+    exec(EPSILON_IN_THE_ROOT, {})
     case = RandomModel(11, optimizer="adam", loss="mse", scale=1.0, rows=7, layer=None, activation="tanh")
     checks = judged(keras, tf, case, "graph", "float32")
     wrong = [check for check in checks if check.verdict == DIVERGENT]

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from check_cases import EPSILON_IN_THE_ROOT
 
 from minidl.oracle import check, minimise, reproduce
 from minidl.oracle.report import Report
@@ -13,22 +14,6 @@ pytestmark = pytest.mark.keras
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5)).astype("float32")
 Y = (X[:, :1] > 0).astype("float32")
-
-# Adam with ε inside the root: its slots are right, its weights are not.
-FAULT = """
-import keras
-from keras import ops
-
-def update_step(self, gradient, variable, learning_rate):
-    lr, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
-    m, v = (slots[self._get_variable_index(variable)] for slots in (self._momentums, self._velocities))
-    alpha = lr * ops.sqrt(1 - ops.power(0.999, t)) / (1 - ops.power(0.9, t))
-    self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
-    self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
-    self.assign_sub(variable, alpha * m / ops.sqrt(v + self.epsilon))
-
-keras.optimizers.Adam.update_step = update_step
-"""
 
 
 def built(keras):
@@ -43,14 +28,14 @@ def built(keras):
 @pytest.fixture
 def diverging(keras, monkeypatch):
     monkeypatch.setattr(keras.optimizers.Adam, "update_step", keras.optimizers.Adam.update_step)
-    exec(FAULT, {})
+    exec(EPSILON_IN_THE_ROOT, {})
     return check(built(keras), X, Y, batch_size=8, steps=2)
 
 
 def test_the_script_shows_it_in_keras_alone_and_the_smallest_too(diverging, tmp_path, monkeypatch):
     first = diverging.first_divergence
     assert first.quantity == "weight"
-    (tmp_path / "sitecustomize.py").write_text(FAULT)  # the same fault in the script's own process
+    (tmp_path / "sitecustomize.py").write_text(EPSILON_IN_THE_ROOT)  # the same fault in the script's own process
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
     smaller = minimise.Minimiser(reproduce.Case.of(diverging), "weight")
