@@ -62,6 +62,14 @@ def test_a_trained_model_goes_on(keras):
     assert int(model.optimizer.iterations) == 2 * 3 + 2 * 3
 
 
+def test_what_keras_forgets_to_write_of_a_loss_is_known(keras):
+    keras.utils.clear_session(free_memory=False)
+    model = _compiled(keras, keras.layers.Dense(2), loss=keras.losses.Huber(0.3))
+    assert "delta" not in model.loss.get_config()
+    report = check(model, X, 5 * check_cases.NUMBERS)
+    assert report.ok, report
+
+
 def test_float64(keras):
     before = keras.config.floatx()
     keras.config.set_floatx("float64")

@@ -257,5 +257,9 @@ def _made_again(keras: Any, model: Any) -> Any:
         raise CannotCheck(" ".join(str(error).split())) from error
     if not twin.compiled:
         raise CannotCheck("what the model was compiled with is not written in its configuration.")
+    told = getattr(model.loss, "_fn_kwargs", {})  # Keras forgets to write some of them, such as Huber's delta
+    for name in getattr(twin.loss, "config_names", ()):
+        if name in told:
+            setattr(twin.loss, name, told[name])
     twin.jit_compile = keras.backend.backend() == "tensorflow" and bool(model.jit_compile)
     return twin
