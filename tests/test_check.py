@@ -47,6 +47,10 @@ def test_other_backends(backend):
     assert found.returncode == 0, found.stderr
     said = [json.loads(line) for line in found.stdout.splitlines()]
     unseen = [said.pop()] if backend == "jax" else []  # what is not what happened is dropped
+    reversed_rows = said.pop()
+    assert not reversed_rows["ok"] and reversed_rows["first"].startswith("batch x diverges in step 0")
+    for one in said:  # predicted from the state of the generator
+        assert set(one["batch"]) >= {"x", "y"} and set(one["batch"].values()) == {BIT_EQUAL}, one
     assert [one["name"] for one in said] == list(COMPILED if backend == "jax" else CASES)
     assert all(set(one["seen"]) >= set(QUANTITIES) - {"mask", "penalty"} for one in said)
     assert all(not {"activation", "gradient"} & set(one["seen"]) and one["ok"] and one["same"] for one in unseen)

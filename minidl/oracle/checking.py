@@ -65,6 +65,8 @@ def check(
 
         try:
             run.fit(sink, steps, progress)
+            if steps is None:
+                report.add(judge.end(run.epochs))
         except KeyboardInterrupt:
             report.interrupted = True
     if free is not None and report.steps:
@@ -95,6 +97,7 @@ def record(
     fit with the weights of classes. Errors: as check's.
     """
     run = _Run(keras_model, x, y, sample_weight, class_weight, epochs, batch_size, shuffle, validation_data, seed)
+    run.about["whole"] = steps is None
     if begin is not None:
         begin(run.about, run.data)
     with run.settings():
@@ -133,6 +136,9 @@ class _Run:
             raise CannotCheck(
                 f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1."
             )
+        if keras.config.max_steps_per_epoch():
+            raise CannotCheck("keras.config.max_steps_per_epoch() cuts each epoch short: set it to None.")
+        self.epochs = min(self.epochs, keras.config.max_epochs() or self.epochs)
         self.model, self.shuffle = model, shuffle
         self.backend: str = keras.backend.backend()
         self.dtype = keras.config.floatx()

@@ -112,6 +112,20 @@ class Recorder:
                     slots[slot][name] = next(values)
         return slots | {name: {"": next(values)} for name in optimizer.scalars}
 
+    def _shuffle_state(self) -> Array | None:
+        """See Step. Source of torch's layout: CPUGeneratorImplStateLegacy, in aten/src/ATen/CPUGeneratorImpl.cpp."""
+        if self.backend == "jax":
+            _, words, position, *_ = np.random.get_state(legacy=True)
+        elif self.backend == "torch":
+            import torch
+
+            state = torch.get_rng_state().numpy()
+            words = state[24 : 24 + 8 * 624].view(np.uint64)
+            position = 625 - int(state[8:12].view(np.int32)[0])  # 625 less what is left: of a new seed, all are used up
+        else:
+            return None
+        return np.append(words, position).astype(np.uint32)
+
     def _array(self, variable: Any) -> Array:
         """A copy of a variable's or a tensor's numbers."""
         copied: Array = self.keras.ops.convert_to_numpy(variable)
@@ -148,7 +162,7 @@ class Recorder:
             number = epoch = 0
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                self.epoch = epoch
+                self.epoch, self.shuffle_state = epoch, recorder._shuffle_state()
 
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
                 if self.number == 0:
@@ -160,6 +174,7 @@ class Recorder:
                     model.jax_state_sync()
                 after = recorder.state()
                 step = recorder._step(self.number, self.epoch, batch, self.before, after, logs)
+                step.shuffle_state = self.shuffle_state if batch == 0 else None
                 self.before = after
                 self.number += 1
                 sink(step)

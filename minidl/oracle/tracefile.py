@@ -131,6 +131,8 @@ class TraceWriter:
                 self._write(f"{place}/{name}", array)
         for name, array in flat(step).items():
             self._write(f"{place}/{name}", array)
+        if step.shuffle_state is not None:
+            self._write(f"{place}/shuffle_state", step.shuffle_state)
         self.steps.append(
             {
                 "number": step.number,
@@ -302,7 +304,7 @@ class Trace:
         step = Step(**numbers, before=before, after=_state("after", arrays, header))
         if not (step.before.weights and step.after.weights):
             raise TraceError(f"step {step.number} lacks the weights before or after it")
-        for name in TENSORS:
+        for name in (*TENSORS, "shuffle_state"):
             setattr(step, name, arrays.get(name))
         observed = _typed(header, "observed", list, [])
         for name in TABLES:
@@ -407,6 +409,8 @@ def check_trace(path: str | Path, progress: Any = None) -> Report:
                 report.add(judged(trace, judge, step), step)
                 if progress is not None:
                     progress(report.steps, trace.count)
+            if trace.about.get("whole"):
+                report.add(judge.end(trace.about.get("epochs")))
         except KeyboardInterrupt:
             report.interrupted = True
         return report

@@ -306,6 +306,19 @@ def data(change: Callable[..., Any]) -> Callable[[Any, Any, Any], None]:
     return plant
 
 
+def batches(sized: Callable[[int], int], dataset: Callable[[Any], Any]) -> Callable[[Any, Any, Any], None]:
+    """So many batches of an epoch: sized(their number), dataset(the pass over them)."""
+
+    def plant(k: Any, tf: Any, swap: Any) -> None:
+        import keras.src.trainers.data_adapters.array_data_adapter as adapter
+
+        owner = adapter.ArrayDataAdapter
+        swap(owner, "num_batches", lambda plain: property(lambda self: sized(plain.fget(self))))
+        swap(owner, "get_tf_dataset", lambda plain: lambda self: dataset(plain(self)))
+
+    return plant
+
+
 def _frozen_counter(self: Any, plain: Any) -> Any:
     return self.state.value * 1
 
@@ -498,6 +511,14 @@ FAULTS = [
         method(lambda k: __import__("tensorflow").random, "shuffle", lambda k, tf: lambda plain: lambda x, *a, **b: x),
         "batch",
     ),
+    Fault("the last partial batch dropped", batches(lambda n: n - 1, lambda d: d), "batch"),
+    Fault(
+        "the last partial batch dropped in the last epoch",
+        batches(lambda n: n - 1, lambda d: d),
+        "batch",
+        fit={"epochs": 1},
+    ),
+    Fault("a batch too many", batches(lambda n: n + 1, lambda d: d.concatenate(d.take(1))), "batch"),
     # -------------------------------------------------------------------------------------------- mask
     Fault("counter not advanced", next_seed(_frozen_counter), "mask", "dropout", DROPOUT),
     Fault("counter advanced twice", next_seed(_twice), "mask", "dropout", DROPOUT),
