@@ -1083,9 +1083,7 @@ def _tf_order(n: int, batch_size: int | None, seed: int) -> Order:
     return shuffle_order(n, seed) if batch_size is None else batch_shuffle_orders(n, batch_size, seed)
 
 
-def epoch_order(
-    n: int, batch_size: int, shuffle: bool | str, generator: np.random.RandomState | None = None
-) -> Order:
+def epoch_order(n: int, batch_size: int, shuffle: bool | str, generator: np.random.RandomState | None = None) -> Order:
     """The n row indices of one epoch of `fit`, in the order trained on; call it once at each epoch's start.
 
     shuffle: True; False (0 … n - 1); "batch" (only inside each batch of batch_size rows). generator: in place of the

@@ -385,7 +385,7 @@ class _Rows:
             self.order = None
             if step.shuffle_state is not None:
                 generator = np.random.RandomState()
-                generator.set_state(("MT19937", step.shuffle_state[:-1], int(step.shuffle_state[-1])))
+                generator.set_state(("MT19937", step.shuffle_state[:-1], int(step.shuffle_state[-1]), 0, 0.0))
                 self.order = random.epoch_order(self.samples, self.batch_size, self._shuffle, generator)
         if self.order is None:
             return None
