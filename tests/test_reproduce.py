@@ -1,12 +1,14 @@
 """A divergence on its own: its step as a script for Keras alone, made and run; made smaller by delta debugging."""
 
+import importlib.util
 import os
 
 import numpy as np
 import pytest
 from check_cases import EPSILON_IN_THE_ROOT
+from faults.scripts import in_processes
 
-from minidl.oracle import check, minimise, reproduce
+from minidl.oracle import check, minimise, reproduce, scripts
 from minidl.oracle.report import Report
 
 pytestmark = pytest.mark.keras
@@ -89,7 +91,7 @@ def test_arrays_come_back_to_the_bit():
         import base64
         import zlib
 
-        found = eval(reproduce._array(array), {"np": np, "zlib": zlib, "base64": base64, "NaN": np.nan})
+        found = eval(scripts._array(array), {"np": np, "zlib": zlib, "base64": base64, "NaN": np.nan})
         assert found.dtype == array.dtype and found.shape == array.shape
         assert np.array(found).tobytes() == array.tobytes()
 
@@ -97,5 +99,40 @@ def test_arrays_come_back_to_the_bit():
 def test_what_has_no_script_says_why(diverging):
     first = diverging.first_divergence
     first.quantity = "batch"
+    diverging.about["seed"] = None
     assert reproduce.reproduce(diverging) is None
-    assert "the whole fit" in first.script_result
+    assert first.script_result.startswith("There is no script: the order of the rows is not predicted: without keras")
+    assert "The order of the rows is not predicted" in diverging.to_html().replace("There is no script: t", "T")
+
+
+SHOWN = {
+    "tensorflow": {
+        "class weights ignored": "batch", "the last partial batch dropped": "batch", "counter advanced twice": "mask",
+        "product in float16": "pre_activation", "dropout without its scale": "activation",
+        "a sum in place of the mean": "loss", "L2 halved": "penalty", "metrics not reset": "metric",
+        "gamma squared": "gradient", "the schedule one step late": "slot", "moving mean not kept": "weight",
+        "glorot of the wrong fan": "weight",
+    },
+    "jax": {
+        "labels one row off": "batch", "counter advanced twice": "mask", "loss derived twice as steep": "gradient",
+        "epsilon in the root": "weight",
+    },
+    "torch": {
+        "labels one row off": "batch", "noise of the variance": "mask", "the last input left out": "pre_activation",
+        "gelu by tanh": "activation", "mean squared error halved": "loss", "L1 doubled": "penalty",
+        "metrics not reset": "metric", "loss derived twice as steep": "gradient", "not clipped": "slot",
+        "constraint not applied": "weight",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", SHOWN)
+def test_scripts_show_planted_faults_of_each_quantity_in_a_process_of_their_own(backend):
+    """Keras alone, with the fault in it: exit status 1; without: 0."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    for name, found in in_processes(list(SHOWN[backend]), backend).items():
+        assert found["quantity"] == SHOWN[backend][name]
+        assert found["planted"][0] == 1 and found["planted"][1].startswith("got "), (name, found)
+        assert found["plain"][0] == 0, (name, found)
+        assert "minidl" not in found["text"].replace("Made by minidl check", "")

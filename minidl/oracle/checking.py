@@ -16,7 +16,7 @@ from minidl.oracle.drift import FreeRun
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.recorder import CannotCheck, Recorder, installed_keras
 from minidl.oracle.report import Report
-from minidl.oracle.steps import Step
+from minidl.oracle.steps import Fit, Step
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
@@ -52,13 +52,16 @@ def check(
     """
     run = _Run(keras_model, x, y, sample_weight, class_weight, epochs, batch_size, shuffle, validation_data, seed)
     report = Report(run.about)
+    report.fit = fit = Fit(run.arguments, run.data)
     with run.settings():
         if initial_weights:
+            fit.initializers = run.initializers()
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = run.judge()
         free = FreeRun(run.another_twin(), run.another_twin()) if drift and run.recorder.noise_is_seeded else None
 
         def sink(step: Step) -> None:
+            fit.start = fit.start or step.before
             report.add(judge.judge(step), step)
             if free is not None and step.x is not None:
                 free.step(step)
@@ -159,7 +162,7 @@ class _Run:
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
         """Inside, minidl has Keras's float type and the random numbers of its backend."""
-        with _settings_of(self.keras):
+        with settings_of(self.keras):
             yield
 
     def another_twin(self) -> Any:
@@ -186,6 +189,19 @@ class _Run:
                     initializer.seed = theirs.seed
                 weight[...] = initializer(weight.shape, weight.dtype.name)
         return twin
+
+    def initializers(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
+        """See Fit."""
+        found = {}
+        for layer, own in zip(self.recorder.layers, self.twin.flat_layers(), strict=True):
+            for name, weight in own.parameters.items():
+                theirs: Any = getattr(layer, f"{name}_initializer", None)
+                described = self.keras.saving.serialize_keras_object(theirs)
+                if theirs is not None and isinstance(described, dict):
+                    if hasattr(theirs, "seed"):
+                        described["config"]["seed"] = theirs.seed
+                    found[f"{layer.name}/{name}"] = described, weight.shape
+        return found
 
     def _global_seed(self) -> int | None:
         """The seed that TensorFlow was given, which the order of the rows depends on."""
@@ -230,7 +246,8 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _settings_of(keras: Any) -> Iterator[None]:
+def settings_of(keras: Any) -> Iterator[None]:
+    """Inside, minidl has the float type, the epsilon and the random numbers of a Keras."""
     before = config.floatx(), config.epsilon()
     config.set_floatx(keras.config.floatx())
     config.set_epsilon(keras.config.epsilon())
@@ -247,7 +264,7 @@ def twin_of(keras: Any, model: Any) -> Any:
 
     Errors: CannotCheck, with the reason, for what minidl does not have.
     """
-    with _settings_of(keras):
+    with settings_of(keras):
         return _made_again(keras, model)
 
 

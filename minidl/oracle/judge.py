@@ -61,7 +61,7 @@ class Judge:
         self.model, self.arithmetic = model, Arithmetic.of(model.dtype, compiled=bool(model.jit_compile))
         self.layers: list[Layer] = model.flat_layers()
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
-        self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed, self.layers)
+        self.rows = None if data is None else Rows(data, batch_size, shuffle, seed, self.layers)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
         self._steps = 0
@@ -346,7 +346,7 @@ _LEAST, _MOST = (
 # ------------------------------------------------------------------------------------------------ batch
 
 
-class _Rows:
+class Rows:
     """The rows of the data, and the order in which they should come.
 
     order: the rows' numbers in this epoch; what they are, in words. None where they are not predicted, why: the reason.

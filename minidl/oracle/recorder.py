@@ -174,7 +174,7 @@ class Recorder:
                     model.jax_state_sync()
                 after = recorder.state()
                 step = recorder._step(self.number, self.epoch, batch, self.before, after, logs)
-                step.shuffle_state = self.shuffle_state if batch == 0 else None
+                step.shuffle_state = self.shuffle_state
                 self.before = after
                 self.number += 1
                 sink(step)
