@@ -15,6 +15,7 @@ from check_cases import BINARY, CASES, COMPILED, MODES, X
 
 from minidl import config
 from minidl.oracle import CannotCheck, assert_matches_reference, check, record
+from minidl.oracle.checking import _Run
 from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
 
@@ -64,6 +65,16 @@ def test_a_trained_model_goes_on(keras):
     report = check(model, X, BINARY, epochs=2)
     assert report.ok, report
     assert int(model.optimizer.iterations) == 2 * 3 + 2 * 3
+
+
+def test_where_the_order_of_the_rows_is_not_predicted_the_report_says_why(keras, monkeypatch):
+    monkeypatch.setattr(_Run, "_global_seed", lambda self: None)
+    report = check(check_cases.built(keras, "scheduled"), X, check_cases.NUMBERS)
+    why = "The order of the rows is not predicted: without keras.utils.set_random_seed TensorFlow draws it from"
+    assert report.ok and why in str(report) and why in report.to_html()
+    assert [(tally.name, tally.verdict) for tally in report.cell("batch")] == [
+        ("rows", BIT_EQUAL), ("order", NOT_OBSERVED),
+    ]  # fmt: skip
 
 
 def test_what_keras_forgets_to_write_of_a_loss_is_known(keras):

@@ -52,6 +52,80 @@ def test_the_script_shows_it_in_keras_alone_and_the_smallest_too(diverging, tmp_
     assert text.splitlines()[-1] in diverging.to_html().replace("&gt;", ">").replace("&#39;", "'")
 
 
+# Every generator's counter stays where it is from its fourth draw on.
+STOPPING = """
+import keras
+plain = keras.random.SeedGenerator.next
+def next(self, ordered=True):
+    self.draws = getattr(self, "draws", 0) + 1
+    seed = plain(self, ordered)
+    if self.draws > 3:
+        self.state.assign(seed)
+    return seed
+keras.random.SeedGenerator.next = next
+"""
+# It does from its fifth number on, unless that is the first that is drawn.
+STOPPING_LATER = STOPPING.replace("self.draws > 3", "self.draws > 1 and int(seed[1]) >= 4")
+# Adam's bias is corrected as of the step before, from the third update on.
+LATE = """
+import keras
+plain = keras.optimizers.Adam.update_step
+def update_step(self, gradient, variable, rate):
+    t = int(self.iterations) + 1
+    factor = (1 - 0.999 ** (t - 1)) ** 0.5 / (1 - 0.9 ** (t - 1)) if t > 2 else (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+    plain(self, gradient, variable, rate * factor * (1 - 0.9**t) / (1 - 0.999**t) ** 0.5)
+keras.optimizers.Adam.update_step = update_step
+"""
+# What passes relu is halved.
+HALVED = """
+import keras
+import keras.src.backend.tensorflow.nn as nn
+plain = nn.relu
+nn.relu = lambda x: plain(x) * 0.5
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [STOPPING, STOPPING_LATER, LATE, HALVED], ids=["stopping", "later", "late", "halved"])
+def test_a_case_has_the_steps_and_layers_that_it_takes(keras, monkeypatch, tmp_path, fault):
+    import keras.src.backend.tensorflow.nn as nn
+
+    for owner, name in ((keras.random.SeedGenerator, "next"), (keras.optimizers.Adam, "update_step"), (nn, "relu")):
+        monkeypatch.setattr(owner, name, vars(owner)[name])
+    exec(fault, {})
+    (tmp_path / "sitecustomize.py").write_text(fault)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    report = check(built(keras), X, Y, batch_size=4, epochs=2)
+    first = report.first_divergence
+    quantity, step, steps, kinds = {
+        STOPPING: ("mask", 3, 4, ["Dropout", "Dense"]),
+        STOPPING_LATER: ("mask", 4, 2, ["Dropout", "Dense"]),
+        LATE: ("weight", 2, 1, ["Dense"]),
+        HALVED: ("activation", 0, 1, ["Dense", "Dense"]),
+    }[fault]
+    assert (first.quantity, first.step) == (quantity, step)
+    smaller = minimise.Minimiser(reproduce.diverging(report)[0], quantity)
+    case = smaller.run()
+    layers = [layer["class_name"] for layer in case.config["config"]["layers"] if layer["class_name"] != "InputLayer"]
+    assert (case.count, len(case.x), case.x.shape[1], layers) == (steps, steps, 1, kinds)
+    assert fault is not HALVED or case.config["config"]["layers"][1]["config"]["activation"] == "relu"
+    if steps > 1:
+        assert f"{steps} steps of Keras's own fit" in reproduce.reproduce(report, case)
+        assert "It diverges in Keras alone." in first.script_result
+
+
+def test_a_case_of_several_epochs(keras, monkeypatch):
+    """Metrics that are not reset show in a second epoch: one batch of one row in each is left."""
+    monkeypatch.setattr(keras.metrics.Mean, "reset_state", lambda self: None)
+    report = check(built(keras), X, Y, batch_size=10, epochs=3)
+    assert (report.first_divergence.quantity, report.first_divergence.step) == ("metric", 3)
+    whole = reproduce.diverging(report)[0]
+    assert (whole.epochs, whole.count, whole.stops) == (2, 4, True)
+    case = minimise.Minimiser(whole, "metric").run()
+    assert (case.epochs, case.count, len(case.x), case.stops) == (2, 2, 1, False)
+    assert "epochs=2" in scripts.fit_script(case, case.check().first_divergence)
+
+
 def test_what_lies_in_this_process_alone_is_said(diverging, monkeypatch):
     monkeypatch.setattr(reproduce, "run", lambda text, timeout: (0, "got 1, true value 1"))
     assert reproduce.reproduce(diverging) is not None
@@ -126,6 +200,7 @@ SHOWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", SHOWN)
 def test_scripts_show_planted_faults_of_each_quantity_in_a_process_of_their_own(backend):
     """Keras alone, with the fault in it: exit status 1; without: 0."""

@@ -374,6 +374,7 @@ class Report:
             )
         colour = "bold green" if self.ok else "bold red"
         lines: list[Any] = [Text(self.verdict, style=colour), Text(" · ".join(self.facts), style="dim"), table]
+        lines += [Text(remark, style="dim") for remark in self.remarks]
         if self.first_divergence is not None:
             lines.append(Text(self.first_divergence.explanation))
         return Group(*lines)
@@ -392,6 +393,12 @@ class Report:
         found = [f"{name} {version}" for name, version in (about.get("versions") or {}).items()]
         found += [f"{name.replace('_', ' ')} {about[name]}" for name in _FACTS if about.get(name) is not None]
         return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not predicted, and why."""
+        orders = [tally.worst for tally in self.cell("batch") if tally.name == "order"]
+        return [f"The order of the rows is {check.reason}." for check in orders if check is not None]
 
     @property
     def minidl_version(self) -> str:

@@ -21,10 +21,10 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.oracle import scripts
-from minidl.oracle.checking import check, twin_of
+from minidl.oracle.checking import check, record, twin_of
 from minidl.oracle.recorder import CannotCheck, Recorder, installed_keras
 from minidl.oracle.report import Divergence, Report
-from minidl.oracle.steps import State
+from minidl.oracle.steps import State, Step
 from minidl.schedules import LearningRateSchedule
 
 TIMEOUT = 180  # seconds for a script: Keras's import and its steps
@@ -146,10 +146,40 @@ class Case:
             epochs=self.epochs, steps=self.steps, shuffle=False, drift=False,
         )  # fmt: skip
 
+    def states(self, steps: list[int]) -> dict[int, State]:
+        """The states before some of the steps, as Keras trains the case."""
+        found: dict[int, State] = {}
+
+        def keep(step: Step) -> None:
+            if step.number in steps:
+                found[step.number] = step.before
+
+        record(
+            self.model(), self.x, self.y, keep, sample_weight=self.sample_weight, batch_size=self.rows_at_once,
+            epochs=self.epochs, steps=self.count, shuffle=False,
+        )  # fmt: skip
+        return found
+
     def rows(self, chosen: Any) -> Case:
         """The case with some of its rows."""
         weights = None if self.sample_weight is None else self.sample_weight[chosen]
         return replace(self, x=self.x[chosen], y=self.y[chosen], sample_weight=weights)
+
+    def of_each_batch(self, chosen: Array) -> Case:
+        """The case with the rows at these places of each batch; to its end, if it was broken off."""
+        starts = self.rows_at_once * np.arange(self.batches)
+        rows = (starts[:, None] + chosen).ravel()
+        return replace(self.rows(rows[rows < len(self.x)]), batch_size=len(chosen), steps=None)
+
+    def of_batches(self, chosen: Array) -> Case:
+        """The case with some of the batches of each epoch; to its end, if it was broken off."""
+        rows = (self.rows_at_once * chosen[:, None] + np.arange(self.rows_at_once)).ravel()
+        return replace(self.rows(rows[rows < len(self.x)]), batch_size=self.rows_at_once, steps=None)
+
+    def in_one_epoch(self) -> Case:
+        """All epochs as one, rows repeated where a batch was a partial one."""
+        rows = np.arange(self.batches * self.rows_at_once) % len(self.x)
+        return replace(self.rows(np.tile(rows, self.epochs)), batch_size=self.rows_at_once, epochs=1, steps=None)
 
 
 # --------------------------------------------------------------------------------------------------- run it
