@@ -14,10 +14,11 @@ import pytest
 from check_cases import BINARY, CASES, COMPILED, MODES, X
 
 from minidl import config
-from minidl.oracle import CannotCheck, assert_matches_reference, check, record
+from minidl.oracle import CannotCheck, assert_matches_reference, check, record, reproduce
 from minidl.oracle.checking import _Run
 from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
+from minidl.oracle.tracefile import TraceWriter, check_trace
 
 pytestmark = pytest.mark.keras
 
@@ -77,12 +78,28 @@ def test_where_the_order_of_the_rows_is_not_predicted_the_report_says_why(keras,
     ]  # fmt: skip
 
 
-def test_what_keras_forgets_to_write_of_a_loss_is_known(keras):
+def test_what_keras_forgets_to_write_of_a_loss_is_known(keras, tmp_path):
+    """Also in a trace, and where a step is trained anew."""
     keras.utils.clear_session(free_memory=False)
     model = _compiled(keras, keras.layers.Dense(2), loss=keras.losses.Huber(0.3))
     assert "delta" not in model.loss.get_config()
-    report = check(model, X, 5 * check_cases.NUMBERS)
+    y = 5 * check_cases.NUMBERS
+    steps = []
+    with TraceWriter(tmp_path / "t.npz", record(model, X, y, steps.append), (X, y)) as writer:
+        for step in steps:
+            writer.add(step)
+    assert check_trace(tmp_path / "t.npz").ok
+    report = check(model, X, y)
     assert report.ok, report
+    case = reproduce.Case(report.about["model"], "graph", "float32", steps[0].before, steps[0].x, steps[0].y)
+    assert case.model().loss._fn_kwargs == {"delta": 0.3} and case.check().ok
+
+
+def test_what_keras_forgets_to_write_of_a_metric_is_known(keras):
+    metric = keras.metrics.CosineSimilarity(axis=0)
+    report = check(_compiled(keras, keras.layers.Dense(2), metrics=[metric]), X, check_cases.NUMBERS)
+    assert report.about["model"]["compile_config"]["metrics"][0]["config"]["axis"] == 0
+    assert report.ok
 
 
 def test_float64(keras):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import json
 import platform
 import warnings
 from collections.abc import Callable, Iterator
@@ -227,7 +229,7 @@ class _Run:
             "shuffle": self.shuffle,
             "seed": self.seed,
             "samples": len(self.data[0]),
-            "model": self.keras.saving.serialize_keras_object(self.model),
+            "model": described(self.model),
             "layers": [layer.name for layer in self.twin.flat_layers()],
         }
 
@@ -270,19 +272,39 @@ def twin_of(keras: Any, model: Any) -> Any:
 
 def _made_again(keras: Any, model: Any) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: that is said below
-            described = model.to_json()
-        twin = models.model_from_json(described)
+        twin = models.model_from_json(json.dumps(described(model)))
         if not twin.built:
             twin.build(model.input_shape)
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
         raise CannotCheck(" ".join(str(error).split())) from error
     if not twin.compiled:
         raise CannotCheck("what the model was compiled with is not written in its configuration.")
-    told = getattr(model.loss, "_fn_kwargs", {})  # Keras forgets to write some of them, such as Huber's delta
-    for name in getattr(twin.loss, "config_names", ()):
-        if name in told:
-            setattr(twin.loss, name, told[name])
     twin.jit_compile = keras.backend.backend() == "tensorflow" and bool(model.jit_compile)
     return twin
+
+
+def described(model: Any) -> dict[str, Any]:
+    """A Keras model's configuration, as keras.saving.serialize_keras_object writes it, with what Keras forgets.
+
+    Of some losses and metrics it leaves out arguments, such as Huber's delta: these are taken from the living object.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: its reader will say so
+        found: dict[str, Any] = json.loads(model.to_json())
+    _complete(found.get("compile_config"), model._compile_config.config)
+    return found
+
+
+def _complete(written: Any, living: Any) -> None:
+    """Add to a configuration the arguments of a living loss or metric that are no defaults and are not written."""
+    told = getattr(living, "_fn_kwargs", None)
+    if isinstance(written, dict) and isinstance(written.get("config"), dict) and told is not None:
+        for name, argument in inspect.signature(type(living).__init__).parameters.items():
+            if name in told and name not in written["config"] and told[name] != argument.default:
+                written["config"][name] = told[name]
+    elif isinstance(written, dict) and isinstance(living, dict):
+        for name in written.keys() & living.keys():
+            _complete(written[name], living[name])
+    elif isinstance(written, list) and isinstance(living, (list, tuple)):
+        for one, other in zip(written, living, strict=True):
+            _complete(one, other)
