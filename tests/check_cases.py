@@ -108,7 +108,7 @@ def built(keras, name, mode="graph", seed=5):
     model = CASES[name][0](keras)
     model.run_eagerly = mode == "eager"
     if mode != "native":
-        model.jit_compile = mode == "xla"
+        model.jit_compile = mode in ("xla", "compile")
     return model
 
 
@@ -134,8 +134,8 @@ def main():
     from minidl.oracle import recorder
     from minidl.oracle.steps import NOT_OBSERVED
 
-    def say(name):
-        same, report = checked_twice(keras, oracle.check, name, "native")
+    def say(name, mode="native"):
+        same, report = checked_twice(keras, oracle.check, name, mode)
         first = report.first_divergence
         seen = sorted({tally.quantity for tally in report.ordered() if tally.verdict != NOT_OBSERVED})
         said = {"name": name, "same": same, "ok": report.ok, "mode": report.about["mode"], "seen": seen}
@@ -160,6 +160,12 @@ def main():
     jax = keras.backend.backend() == "jax"
     for name in COMPILED if jax else CASES:
         say(name)
+    say("scheduled", "eager" if jax else "compile")  # as the backend does not do it by itself
+    if not jax:
+        try:
+            oracle.check(built(keras, "nested", "compile"), X, NUMBERS)
+        except oracle.CannotCheck as error:
+            print(json.dumps(str(error)))
     say_of_reversed_rows()
     if jax:  # as if looking into a step had changed it
         recorder._bits = lambda arrays: object()

@@ -51,6 +51,11 @@ def test_other_backends(backend):
     unseen = [said.pop()] if backend == "jax" else []  # what is not what happened is dropped
     reversed_rows = said.pop()
     assert not reversed_rows["ok"] and reversed_rows["first"].startswith("batch x diverges in step 0")
+    refused = said.pop() if backend == "torch" else ""
+    other = said.pop()
+    assert other["ok"] and other["same"] and other["mode"] == ("eager" if backend == "jax" else "compile"), other
+    assert set(other["seen"]) >= {"batch", "metric", "slot", "weight"} | ({"gradient"} if backend == "jax" else set())
+    assert backend == "jax" or ("gradient" not in other["seen"] and "Dropout without a seed" in refused)
     for one in said:  # predicted from the state of the generator
         assert set(one["batch"]) >= {"x", "y"} and set(one["batch"].values()) == {BIT_EQUAL}, one
     assert [one["name"] for one in said] == list(COMPILED if backend == "jax" else CASES)

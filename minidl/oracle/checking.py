@@ -154,6 +154,11 @@ class _Run:
             data = self.twin._checked(x, y, sample_weight, class_weight, check_finite=True)
         self.data: tuple[Array | None, ...] = data
         self.recorder = Recorder(keras, model, self.twin)
+        if not self.recorder.inside and not self.recorder.noise_is_seeded:
+            raise CannotCheck(
+                "jit_compile=True on torch with a Dropout without a seed: its masks can neither be seen nor predicted. "
+                "Give it a seed, or compile with jit_compile=False."
+            )
         self.arguments = {
             "x": x, "y": y, "epochs": epochs, "batch_size": batch_size, "sample_weight": sample_weight,
             "class_weight": class_weight, "shuffle": shuffle, "validation_data": validation_data,

@@ -1,10 +1,11 @@
 """Watch Keras train: its own compiled fit, step by step, on TensorFlow, JAX or torch, without changing a bit of it.
 
 Between the steps a callback reads weights, slots and seeds. Inside them, where the backend lets one look, the layers'
-and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. TensorFlow's
-programs of XLA, jit_compile=True, cannot be looked into: the batch is seen on its way in and nothing more until the
-step is done. On JAX a step is a function of the state, and is run twice: a copy that is looked into, then the plain
-one, which alone counts. Where the two differ in a bit, what was seen inside is not what happened, and is dropped.
+and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. With
+jit_compile=True TensorFlow's programs of XLA cannot be looked into, and torch's kernels come apart where they are, and
+round otherwise: the batch is seen on its way in and nothing more until the step is done. On JAX a step is a function of
+the state, and is run twice: a copy that is looked into, then the plain one, which alone counts. Where the two differ in
+a bit, what was seen inside is not what happened, and is dropped.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Recorder:
     def __init__(self, keras: Any, model: Any, twin: Any, *, watch: bool = True) -> None:
         self.keras, self.model, self.twin = keras, model, twin
         self.backend: str = keras.backend.backend()
-        self.inside = watch and not (self.backend == "tensorflow" and model.jit_compile)
+        self.inside = watch and not (self.backend in ("tensorflow", "torch") and model.jit_compile)
         by_name = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
         self.layers = [by_name[layer.name] for layer in twin.flat_layers()]
         if not model.optimizer.built:
@@ -256,10 +257,12 @@ class Recorder:
         if self.backend == "jax":
             self._wrap_jax(plain)
             return
-        if not self.inside:
+        if not self.inside and self.backend == "tensorflow":
             self._wrap_tensorflow_data()
         self._looking = self.inside
         self.model.make_train_function(force=True)
+        if not self.inside and self.backend == "torch":
+            self._wrap_torch_data()
 
     def _wrap_layer(self, layer: Any) -> None:
         plain, recorder = layer.call, self
@@ -419,6 +422,16 @@ class Recorder:
             return step_of
 
         self._replace(model, "_autoconvert_optionals", noting)
+
+    def _wrap_torch_data(self) -> None:
+        """The same on torch."""
+        step, recorder = self.model.train_function, self
+
+        def step_of(data: Any) -> Any:
+            recorder._noting(data[0])
+            return step(data)
+
+        self.model.train_function = step_of  # until the fit's end
 
     def _wrap_jax(self, plain: Any) -> None:
         """Each step runs on a copy of the state, looked into, and then plainly; both are functions without effects."""
