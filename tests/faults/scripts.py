@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def made(keras: Any, tf: Any, fault: Fault) -> tuple[list[str], str]:
-    """What the oracle first tries to show a fault in Keras alone with, and the quantity that diverges."""
+    """The programs with which the oracle tries to show a fault in Keras alone, and the quantity that diverges."""
     from minidl.oracle import reproduce
 
     with planted(keras, tf, fault):
         report = checked(keras, fault)
         first = report.first_divergence
-        return list(reproduce.texts(report)), first.quantity
+        return ([], "") if first is None else (list(reproduce.texts(report)), first.quantity)
 
 
 def run(keras: Any, text: str) -> tuple[int | None, str]:
@@ -72,6 +72,7 @@ def main(what: str, names: list[str]) -> None:
         return
     found = {}
     for name, (texts, quantity) in json.load(sys.stdin).items():
+        status, said, text = None, "it is not found", ""
         for text in texts:
             with planted(keras, tf, faults[name]):
                 status, said = run(keras, text)
