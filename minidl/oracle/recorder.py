@@ -141,12 +141,16 @@ class Recorder:
 
         The model is left as after a plain fit, also where sink or fit raises.
         """
-        model = self.model
-        callback = self._callback(sink, most_steps)
-        plain = model.train_function
+        with self.watching():
+            return self.model.fit(x, y, callbacks=[self._callback(sink, most_steps)], verbose=0, **arguments)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, each of the model's training steps leaves what passes through it in seen; after, all is as before."""
+        plain = self.model.train_function
         try:
             self._wrap()
-            return model.fit(x, y, callbacks=[callback], verbose=0, **arguments)
+            yield
         finally:
             while self._undo:
                 attributes, name, value = self._undo.pop()
@@ -154,7 +158,7 @@ class Recorder:
                     attributes.pop(name, None)
                 else:
                     attributes[name] = value
-            model.train_function = plain
+            self.model.train_function = plain
 
     def _callback(self, sink: Callable[[Step], None], most_steps: int | None) -> Any:
         recorder, model = self, self.model

@@ -234,7 +234,8 @@ def texts(report: Report, case: Case | None = None) -> Iterator[str]:
     assert first is not None
     if first.quantity == "batch":
         yield scripts.rows_script(report, numbered=True)
-        yield scripts.rows_script(report, numbered=False)
+        if first.name != "count":
+            yield scripts.rows_script(report, numbered=False)
     elif first.step < 0:
         yield scripts.start_script(report)
     elif case is None:
