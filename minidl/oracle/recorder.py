@@ -178,7 +178,7 @@ class Recorder:
                 if hasattr(model, "jax_state_sync"):
                     model.jax_state_sync()
                 after = recorder.state()
-                step = recorder._step(self.number, self.epoch, batch, self.before, after, logs)
+                step = recorder.step(self.number, self.epoch, batch, self.before, after, logs)
                 step.shuffle_state = self.shuffle_state
                 self.before = after
                 self.number += 1
@@ -188,8 +188,8 @@ class Recorder:
 
         return Watching()
 
-    def _step(self, number: int, epoch: int, batch: int, before: State, after: State, logs: Any) -> Step:
-        """What was seen of a step."""
+    def step(self, number: int, epoch: int, batch: int, before: State, after: State, logs: Any) -> Step:
+        """What was seen of the step that led from one state to the next."""
         seen = self.seen
         step = Step(number, epoch, batch, before, after)
         step.logs = {name: value for name, value in (logs or {}).items()}
