@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import check_cases
@@ -202,6 +203,23 @@ def test_what_cannot_be_checked_is_named(keras, name):
         check(model, X[..., None] if name == "a convolution" else X, BINARY)
     for got, wanted in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_keras_own_limits_of_a_fit(keras):
+    """Fewer epochs are all that is waited for; epochs cut short are refused."""
+    model = check_cases.built(keras, "scheduled")
+    try:
+        keras.config.set_max_epochs(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras says that it does
+            report = check(model, X, check_cases.NUMBERS, epochs=3)
+        assert report.ok and report.steps == 3 and report.about["epochs"] == 1
+        keras.config.set_max_steps_per_epoch(2)
+        with pytest.raises(CannotCheck, match="max_steps_per_epoch"):
+            check(model, X, check_cases.NUMBERS)
+    finally:
+        keras.config.set_max_epochs(None)
+        keras.config.set_max_steps_per_epoch(None)
 
 
 MISUSE = {
