@@ -230,15 +230,15 @@ def diff(
 
 
 def _reproduce(report: Any, minimise: bool) -> None:
-    """Give the report's first divergence a script for Keras alone, of the smallest step that has it if so wished."""
+    """Give the report's first divergence a script for Keras alone, of the smallest case that has it if so wished."""
     from minidl.oracle import minimise as minimising
     from minidl.oracle import reproduce
 
     case = None
     if minimise:
         with contextlib.suppress(ValueError), _progress("minimising") as progress:
-            whole = reproduce.Case.of(report)
-            case = minimising.Minimiser(whole, report.first_divergence.quantity, progress=progress).run()
+            whole, own = reproduce.diverging(report)
+            case = minimising.Minimiser(whole, own.quantity, progress=progress).run()
     reproduce.reproduce(report, case)
 
 

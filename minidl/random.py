@@ -756,9 +756,9 @@ def torch_global_generator() -> np.random.RandomState:
     return _torch_generator
 
 
-def _torch_random_int64() -> int:
-    """torch's `random_()` on an int64 tensor of one element, from the global generator."""
-    return int(_torch_uint64(torch_global_generator(), 1)[0]) & (2**63 - 1)
+def _torch_random_int64(generator: np.random.RandomState | None = None) -> int:
+    """torch's `random_()` on an int64 tensor of one element, from the global generator, or another."""
+    return int(_torch_uint64(generator or torch_global_generator(), 1)[0]) & (2**63 - 1)
 
 
 def torch_unseeded_dropout_mask(shape: Shape, rate: float) -> Mask:
@@ -1083,10 +1083,11 @@ def _tf_order(n: int, batch_size: int | None, seed: int) -> Order:
     return shuffle_order(n, seed) if batch_size is None else batch_shuffle_orders(n, batch_size, seed)
 
 
-def epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
+def epoch_order(n: int, batch_size: int, shuffle: bool | str, generator: np.random.RandomState | None = None) -> Order:
     """The n row indices of one epoch of `fit`, in the order trained on; call it once at each epoch's start.
 
-    shuffle: True; False (0 … n - 1); "batch" (only inside each batch of batch_size rows).
+    shuffle: True; False (0 … n - 1); "batch" (only inside each batch of batch_size rows). generator: in place of the
+    global one of JAX, NumPy or torch.
 
     TensorFlow: after `set_random_seed` the same order at every epoch; otherwise a new one each time, from the
     operating system's entropy.
@@ -1102,11 +1103,11 @@ def epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
         raise ValueError(f"expected n >= 0 rows and batch_size >= 1; got n={n}, batch_size={batch_size}.")
     stream = config.random_stream()
     if stream == "torch":
-        return _torch_epoch_order(n, batch_size, shuffle)
+        return _torch_epoch_order(n, batch_size, shuffle, generator or torch_global_generator())
     if not shuffle:
         return np.arange(n)
     by_batch = shuffle == "batch"
-    permutation: Callable[[int], Order] = np.random.permutation
+    permutation: Callable[[int], Order] = np.random.permutation if generator is None else generator.permutation
     if stream.startswith("tensorflow"):
         if _global_seed is not None:
             return _tf_order(n, batch_size if by_batch else None, _global_seed).copy()
@@ -1120,18 +1121,18 @@ def epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
     return order
 
 
-def _torch_epoch_order(n: int, batch_size: int, shuffle: bool | str) -> Order:
+def _torch_epoch_order(n: int, batch_size: int, shuffle: bool | str, generator: np.random.RandomState) -> Order:
     """Source: torch/utils/data/sampler.py (RandomSampler) and dataloader.py (_BaseDataLoaderIter)."""
-    _torch_random_int64()  # the data loader's iterator draws one number that it does not use here
+    _torch_random_int64(generator)  # the data loader's iterator draws one number that it does not use here
     if shuffle == "batch":
-        generator, start, order = torch_global_generator(), 0, np.empty(n, dtype=np.intp)
+        start, order = 0, np.empty(n, dtype=np.intp)
         for m in _batch_sizes(n, batch_size):
             order[start : start + m] = start + fisher_yates(m, mt19937_words(generator, m - 1))
             start += m
         return order
     if not shuffle:
         return np.arange(n)
-    sampler = mt19937(_torch_random_int64() & _MASK32)
+    sampler = mt19937(_torch_random_int64(generator) & _MASK32)
     return fisher_yates(n, mt19937_words(sampler, max(0, n - 1)))
 
 

@@ -108,7 +108,7 @@ def built(keras, name, mode="graph", seed=5):
     model = CASES[name][0](keras)
     model.run_eagerly = mode == "eager"
     if mode != "native":
-        model.jit_compile = mode == "xla"
+        model.jit_compile = mode in ("xla", "compile")
     return model
 
 
@@ -134,16 +134,39 @@ def main():
     from minidl.oracle import recorder
     from minidl.oracle.steps import NOT_OBSERVED
 
-    def say(name):
-        same, report = checked_twice(keras, oracle.check, name, "native")
+    def say(name, mode="native"):
+        same, report = checked_twice(keras, oracle.check, name, mode)
         first = report.first_divergence
         seen = sorted({tally.quantity for tally in report.ordered() if tally.verdict != NOT_OBSERVED})
         said = {"name": name, "same": same, "ok": report.ok, "mode": report.about["mode"], "seen": seen}
-        print(json.dumps({**said, "first": first and first.explanation}), flush=True)
+        batch = {tally.name: tally.verdict for tally in report.cell("batch")}
+        print(json.dumps({**said, "batch": batch, "first": first and first.explanation}), flush=True)
+
+    def say_of_reversed_rows():
+        """As if the adapter took each order backwards."""
+        if jax:
+            owner, method, plain = np.random, "permutation", np.random.permutation
+            wrong = lambda rows: plain(rows)[::-1]  # noqa: E731
+        else:
+            import torch
+
+            owner, method = torch.utils.data.RandomSampler, "__iter__"
+            plain = owner.__iter__
+            wrong = lambda self: reversed(list(plain(self)))  # noqa: E731
+        setattr(owner, method, wrong)
+        say("classes")
+        setattr(owner, method, plain)
 
     jax = keras.backend.backend() == "jax"
     for name in COMPILED if jax else CASES:
         say(name)
+    say("scheduled", "eager" if jax else "compile")  # as the backend does not do it by itself
+    if not jax:
+        try:
+            oracle.check(built(keras, "nested", "compile"), X, NUMBERS)
+        except oracle.CannotCheck as error:
+            print(json.dumps(str(error)))
+    say_of_reversed_rows()
     if jax:  # as if looking into a step had changed it
         recorder._bits = lambda arrays: object()
         say("accumulating")

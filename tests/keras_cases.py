@@ -8,8 +8,10 @@ import numpy as np
 import minidl.keras as minidl_keras
 from minidl import ops, training, utils
 from minidl.layers import Dense, Dropout
-from minidl.oracle import notebook_record, reference
+from minidl.oracle import reference
+from minidl.oracle.checking import twin_of
 from minidl.oracle.compare import replay
+from minidl.oracle.recorder import Recorder, installed_keras
 
 STEPS = 20
 
@@ -102,11 +104,60 @@ CASES = [
 ]  # fmt: skip
 
 
+def keras_on_tensorflow():
+    """The modules keras and tensorflow."""
+    import tensorflow as tf
+
+    return installed_keras("tensorflow"), tf
+
+
+class Inside:
+    """While open, sees the inside of every training step of a Keras model, as far as its mode allows.
+
+    Lists with one entry a step: batches (x), losses, penalties (of each regularizer), gradients (of each weight);
+    masks: dropout layer -> the masks (True = kept); activations: dense layer -> the outputs. take: after each step of
+    train_on_batch; callback: for fit, which takes them.
+    """
+
+    def __init__(self, keras, model):
+        self.recorder, inside = Recorder(keras, model, twin_of(keras, model)), self
+        self.batches, self.losses, self.penalties, self.gradients = [], [], [], []
+        self.masks, self.activations = {}, {}
+
+        class Taking(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                inside.take()
+
+        self.callback = Taking()
+
+    def __enter__(self):
+        self._watching = self.recorder.watching()
+        self._watching.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._watching.__exit__(*error)
+
+    def take(self):
+        """Note the step that is done."""
+        seen = self.recorder.seen
+        self.batches.append(seen["x"][0])
+        if "loss" in seen:
+            self.losses.append(seen["loss"][0])
+            self.penalties.append(seen.get("penalties", []))
+            self.gradients.append(seen["gradients"])
+        for layer in self.recorder.twin.flat_layers():
+            for kind, noted in (("noise", self.masks), ("activation", self.activations)):
+                if (kind, layer.name) in seen and (kind == "noise" or isinstance(layer, Dense)):
+                    noted.setdefault(layer.name, []).append(seen[kind, layer.name][0])
+        seen.clear()
+
+
 @dataclass
 class KerasRun:
     """What Keras did in twenty train_on_batch calls; each list has an entry a step, states one more at the start."""
 
-    inside: notebook_record.Inside
+    inside: Inside
     logs: list[dict[str, float]]
     theta: list[list[np.ndarray]]
     m: list[list[np.ndarray]]
@@ -128,20 +179,20 @@ def floatx(keras, dtype):
         minidl_keras.config.set_floatx(before[1])
 
 
-def run_keras(keras, tf, case, dtype):
+def run_keras(keras, case, dtype):
     """Train Keras's model of a case, from seed 7, and record every quantity of every step."""
     x, y, weights = case.data(dtype)
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
-    with notebook_record.Inside(keras, tf) as inside:
-        model = case.build(keras)
-        inside.watch(model)
-        start = [variable.numpy() for variable in model.trainable_variables]
-        zeros = [np.zeros_like(weight) for weight in start]
+    model = case.build(keras)
+    start = [variable.numpy() for variable in model.trainable_variables]
+    zeros = [np.zeros_like(weight) for weight in start]
+    with Inside(keras, model) as inside:
         run = KerasRun(inside, [], [start], [zeros], [zeros])
         for step in range(STEPS):
             weight = None if weights is None else weights[step]
             run.logs.append(model.train_on_batch(x[step], y[step], sample_weight=weight, return_dict=True))
+            inside.take()
             slots = model.optimizer.variables[2:]
             run.theta.append([variable.numpy() for variable in model.trainable_variables])
             run.m.append([variable.numpy() for variable in slots[0::2]])

@@ -8,8 +8,10 @@ import pytest
 from keras_cases import (
     CASES,
     STEPS,
+    Inside,
     dense_layers,
     floatx,
+    keras_on_tensorflow,
     minidl_model,
     own_step,
     reference_step,
@@ -17,7 +19,6 @@ from keras_cases import (
 )
 
 from minidl.metrics import Mean
-from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return notebook_record.keras_on_tensorflow()
+    return keras_on_tensorflow()
 
 
 def close(name, ours, theirs, scale=None, relative=1e-12):
@@ -43,7 +44,7 @@ def close(name, ours, theirs, scale=None, relative=1e-12):
 def test_float64_agrees_to_1e_12(keras_tf, case):
     """Running free: each library goes on from its own weights and slots for twenty steps."""
     with floatx(keras_tf[0], "float64"):
-        run = run_keras(*keras_tf, case, "float64")
+        run = run_keras(keras_tf[0], case, "float64")
         model = minidl_model(case)
         model.set_weights(run.theta[0])
         for step in range(STEPS):
@@ -90,7 +91,7 @@ def test_float32_is_within_the_rounding_bound(keras_tf, case):
     The bound is derived per operation in minidl/oracle/bounds.py and propagated through the step.
     """
     with floatx(keras_tf[0], "float32"):
-        run = run_keras(*keras_tf, case, "float32")
+        run = run_keras(keras_tf[0], case, "float32")
         model = minidl_model(case)
         np.testing.assert_array_equal(np.concatenate([w.ravel() for w in run.theta[0]]), model.arena.theta)
         for step in range(STEPS):
@@ -139,16 +140,15 @@ def within(name, values, balls):
 
 def test_history_is_the_mean_over_samples(keras_tf):
     """Keras's epoch loss is what minidl's Mean makes of Keras's own batch losses, bit for bit."""
-    keras, tf = keras_tf
+    keras, _ = keras_tf
     case = CASES[1]
     x, y, _ = case.data("float32")
     x, y = x.reshape(-1, 4)[:100], y.reshape(-1, 1)[:100]  # batches of 32, 32, 32 and 4
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
-    with notebook_record.Inside(keras, tf) as inside:
-        model = case.build(keras)
-        inside.watch(model)
-        history = model.fit(x, y, epochs=3, verbose=0).history
+    model = case.build(keras)
+    with Inside(keras, model) as inside:
+        history = model.fit(x, y, epochs=3, verbose=0, callbacks=[inside.callback]).history
     for epoch in range(3):
         mean = Mean()
         for batch, loss in zip(inside.batches[4 * epoch :], inside.losses[4 * epoch : 4 * epoch + 4], strict=False):

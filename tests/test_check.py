@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import check_cases
@@ -14,9 +15,11 @@ import pytest
 from check_cases import BINARY, CASES, COMPILED, MODES, X
 
 from minidl import config
-from minidl.oracle import CannotCheck, assert_matches_reference, check, record
+from minidl.oracle import CannotCheck, assert_matches_reference, check, record, reproduce
+from minidl.oracle.checking import _Run
 from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
+from minidl.oracle.tracefile import TraceWriter, check_trace
 
 pytestmark = pytest.mark.keras
 
@@ -47,6 +50,15 @@ def test_other_backends(backend):
     assert found.returncode == 0, found.stderr
     said = [json.loads(line) for line in found.stdout.splitlines()]
     unseen = [said.pop()] if backend == "jax" else []  # what is not what happened is dropped
+    reversed_rows = said.pop()
+    assert not reversed_rows["ok"] and reversed_rows["first"].startswith("batch x diverges in step 0")
+    refused = said.pop() if backend == "torch" else ""
+    other = said.pop()
+    assert other["ok"] and other["same"] and other["mode"] == ("eager" if backend == "jax" else "compile"), other
+    assert set(other["seen"]) >= {"batch", "metric", "slot", "weight"} | ({"gradient"} if backend == "jax" else set())
+    assert backend == "jax" or ("gradient" not in other["seen"] and "Dropout without a seed" in refused)
+    for one in said:  # predicted from the state of the generator
+        assert set(one["batch"]) >= {"x", "y"} and set(one["batch"].values()) == {BIT_EQUAL}, one
     assert [one["name"] for one in said] == list(COMPILED if backend == "jax" else CASES)
     assert all(set(one["seen"]) >= set(QUANTITIES) - {"mask", "penalty"} for one in said)
     assert all(not {"activation", "gradient"} & set(one["seen"]) and one["ok"] and one["same"] for one in unseen)
@@ -62,12 +74,38 @@ def test_a_trained_model_goes_on(keras):
     assert int(model.optimizer.iterations) == 2 * 3 + 2 * 3
 
 
-def test_what_keras_forgets_to_write_of_a_loss_is_known(keras):
+def test_where_the_order_of_the_rows_is_not_predicted_the_report_says_why(keras, monkeypatch):
+    monkeypatch.setattr(_Run, "_global_seed", lambda self: None)
+    report = check(check_cases.built(keras, "scheduled"), X, check_cases.NUMBERS)
+    why = "The order of the rows is not predicted: without keras.utils.set_random_seed TensorFlow draws it from"
+    assert report.ok and why in str(report) and why in report.to_html()
+    assert [(tally.name, tally.verdict) for tally in report.cell("batch")] == [
+        ("rows", BIT_EQUAL), ("order", NOT_OBSERVED),
+    ]  # fmt: skip
+
+
+def test_what_keras_forgets_to_write_of_a_loss_is_known(keras, tmp_path):
+    """Also in a trace, and where a step is trained anew."""
     keras.utils.clear_session(free_memory=False)
     model = _compiled(keras, keras.layers.Dense(2), loss=keras.losses.Huber(0.3))
     assert "delta" not in model.loss.get_config()
-    report = check(model, X, 5 * check_cases.NUMBERS)
+    y = 5 * check_cases.NUMBERS
+    steps = []
+    with TraceWriter(tmp_path / "t.npz", record(model, X, y, steps.append), (X, y)) as writer:
+        for step in steps:
+            writer.add(step)
+    assert check_trace(tmp_path / "t.npz").ok
+    report = check(model, X, y)
     assert report.ok, report
+    case = reproduce.Case(report.about["model"], "graph", "float32", steps[0].before, steps[0].x, steps[0].y)
+    assert case.model().loss._fn_kwargs == {"delta": 0.3} and case.check().ok
+
+
+def test_what_keras_forgets_to_write_of_a_metric_is_known(keras):
+    metric = keras.metrics.CosineSimilarity(axis=0)
+    report = check(_compiled(keras, keras.layers.Dense(2), metrics=[metric]), X, check_cases.NUMBERS)
+    assert report.about["model"]["compile_config"]["metrics"][0]["config"]["axis"] == 0
+    assert report.ok
 
 
 def test_float64(keras):
@@ -165,6 +203,23 @@ def test_what_cannot_be_checked_is_named(keras, name):
         check(model, X[..., None] if name == "a convolution" else X, BINARY)
     for got, wanted in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_keras_own_limits_of_a_fit(keras):
+    """Fewer epochs are all that is waited for; epochs cut short are refused."""
+    model = check_cases.built(keras, "scheduled")
+    try:
+        keras.config.set_max_epochs(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras says that it does
+            report = check(model, X, check_cases.NUMBERS, epochs=3)
+        assert report.ok and report.steps == 3 and report.about["epochs"] == 1
+        keras.config.set_max_steps_per_epoch(2)
+        with pytest.raises(CannotCheck, match="max_steps_per_epoch"):
+            check(model, X, check_cases.NUMBERS)
+    finally:
+        keras.config.set_max_epochs(None)
+        keras.config.set_max_steps_per_epoch(None)
 
 
 MISUSE = {

@@ -7,6 +7,7 @@ import judge_models
 import judge_steps
 import numpy as np
 import pytest
+import report_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_models import RandomModel
@@ -134,6 +135,26 @@ def test_inputs_of_more_axes():
     checks = judge.judge(step)
     assert not alarms(checks), alarms(checks)
     assert [check.quantity for check in checks if check.layer == "dropout"][:1] == ["mask"]
+
+
+def counted(positions, epochs=None):
+    """What is said of the number of batches: [(step, reason)] of a fit whose steps are at (epoch, batch), of four."""
+    judge = Judge(report_cases.built(), data=report_cases.data(), batch_size=8, shuffle=False)
+    found = []
+    for number, ((epoch, batch), step) in enumerate(zip(positions, report_cases.steps(), strict=False)):
+        found += judge.judge(dataclasses.replace(step, number=number, epoch=epoch, batch=batch))
+    found += judge.end(epochs)
+    return [(check.step, check.reason) for check in found if check.name == "count"]
+
+
+def test_batches_that_never_come_and_one_too_many():
+    whole = [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert counted(whole) == counted(whole, 1) == []
+    assert counted(whole, 2) == [(4, "the fit ended after 1 of 2 epochs")]
+    short = "epoch 0 ended after 3 batches, where 32 rows make 4 of 8"
+    assert counted([*whole[:3], (1, 0)])[:1] == [(3, short)]
+    assert counted(whole[:3]) == [(3, short)]
+    assert counted([*whole[:3], (0, 4)]) == [(3, "batch 4 of epoch 0 came, counted from 0, where 32 rows make 4 of 8")]
 
 
 # -------------------------------------------------------------------------------------- planted faults

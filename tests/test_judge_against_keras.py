@@ -1,9 +1,9 @@
 """The judge on live Keras: random models trained by its train_on_batch, in graph, eager and XLA mode, are right."""
 
+import dataclasses
 import os
 import warnings
 
-import judge_keras
 import numpy as np
 import pytest
 from check_cases import EPSILON_IN_THE_ROOT
@@ -12,6 +12,7 @@ from judge_models import RandomModel, no_false_alarm
 import minidl.keras as minidl_keras
 from minidl import config, utils
 from minidl.oracle.judge import Judge, judge_start
+from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED
 
 pytestmark = pytest.mark.keras
@@ -40,11 +41,16 @@ def judged(keras, tf, case, mode, dtype):
         keras.utils.set_random_seed(7)
         model = case.build(keras)
         model.run_eagerly, model.jit_compile = mode == "eager", mode == "xla"
-        watched = judge_keras.Watched(keras, tf, model, own(), inside=mode != "xla")
-        judge = Judge(own())
-        found = judge_start(own(), watched.state().weights)
-        for number, (x, y, weight) in enumerate(case.data):
-            found += judge.judge(watched.step(x.astype(dtype), y, weight, number=number))
+        recorder, judge = Recorder(keras, model, own()), Judge(own())
+        found = judge_start(own(), recorder.state().weights)
+        with recorder.watching():
+            for number, (x, y, weight) in enumerate(case.data):
+                x, state = x.astype(dtype), recorder.state()
+                recorder.seen.clear()
+                logs = model.train_on_batch(x, y, sample_weight=weight, return_dict=True)
+                logs = {name: np.array(value) for name, value in logs.items()}
+                step = recorder.step(number, 0, 0, state, recorder.state(), logs)
+                found += judge.judge(dataclasses.replace(step, x=x, y=y, sample_weight=weight))
     finally:
         keras.config.set_floatx(before)
         keras.utils.clear_session(free_memory=False)

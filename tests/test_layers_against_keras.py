@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 from helpers import assert_close, assert_same
-from keras_cases import floatx
+from keras_cases import floatx, keras_on_tensorflow
 from layer_cases import LAYERS, NOISE
 
 import minidl.keras as minidl_keras
 from minidl import config, layers
-from minidl.oracle import notebook_record
 
 pytestmark = [
     pytest.mark.keras,
@@ -21,7 +20,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return notebook_record.keras_on_tensorflow()
+    return keras_on_tensorflow()
 
 
 # Relative to the largest element. float64: as everywhere here. float32: a mean and a variance over at most 35 numbers

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from keras_cases import floatx
+from keras_cases import floatx, keras_on_tensorflow
 from loss_cases import LOSSES, METRICS, REDUCTIONS, LossCase
 
 import minidl.keras as minidl_keras
 from minidl import losses, metrics
 from minidl.naming import to_snake_case
-from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def keras_tf():
     pytest.importorskip("tensorflow")
-    return notebook_record.keras_on_tensorflow()
+    return keras_on_tensorflow()
 
 
 def within(what, ours, theirs, dtype, budget):

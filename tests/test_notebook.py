@@ -5,6 +5,7 @@ import re
 import class_notebook
 import numpy as np
 import pytest
+from keras_cases import keras_on_tensorflow
 
 import minidl
 from minidl import models, naming
@@ -32,7 +33,7 @@ def test_the_notebook_gives_what_it_gives_on_tensorflow(capsys):
     Adam makes a step of about 1e-3 of any gradient; five epochs are 45 steps. With each step off by at most its
     rounding bound of a few ULPs of the weight (see test_compare.py) the weights agree to 1e-6, and so do outputs.
     """
-    keras, _ = notebook_record.keras_on_tensorflow()
+    keras, _ = keras_on_tensorflow()
     keras.utils.clear_session(free_memory=False)
     with pytest.warns(UserWarning, match="input_shape"):
         theirs = class_notebook.run(class_notebook.IMPORTS["TensorFlow"], penguins.data())
@@ -57,7 +58,7 @@ def summaries(capsys):
 
 @pytest.mark.keras
 def test_the_frameworks_own_functions_are_taken():
-    keras, tf = notebook_record.keras_on_tensorflow()
+    keras, tf = keras_on_tensorflow()
     for function, name in ((tf.nn.relu, "relu"), (tf.nn.sigmoid, "sigmoid"), (tf.nn.tanh, "tanh"),
                            (tf.nn.softmax, "softmax"), (keras.activations.relu, "relu"),
                            (keras.activations.linear, "linear")):  # fmt: skip

@@ -1,15 +1,16 @@
 """Every optimizer with every option against live Keras on TensorFlow: twenty batches of a small model."""
 
+import contextlib
+
 import numpy as np
 import pytest
-from keras_cases import floatx
+from keras_cases import Inside, floatx
 from optimizer_rules import State, batch
 from test_against_keras import close, keras_tf  # noqa: F401  (a fixture)
 
 import minidl.keras as minidl_keras
 from minidl import naming
 from minidl.optimizers import schedules
-from minidl.oracle import notebook_record
 from minidl.oracle.bounds import Ball, U, exact
 
 pytestmark = pytest.mark.keras
@@ -140,18 +141,19 @@ def set_to(optimizer, theta, slots, arena, weights, values):
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_float32_is_within_the_rounding_bound(keras_tf, name, options):  # noqa: F811
     """In lock-step: from Keras's own weights, slots and gradient, both lie within the bound around the true step."""
-    keras, tf = keras_tf
-    with floatx(keras, "float32"), notebook_record.Inside(keras, tf) as inside:
+    keras, _ = keras_tf
+    with floatx(keras, "float32"), contextlib.ExitStack() as stack:
         theirs, ours = twins(keras, name, options)
-        inside.watch(theirs)
         x, y = data("float32")
         theirs.optimizer.build(theirs.trainable_variables)
+        inside = stack.enter_context(Inside(keras, theirs))
         scheduled = isinstance(options.get("learning_rate"), tuple)
         names = [slot_of(v.name) for v in theirs.optimizer.variables]
         first = 1 if scheduled else 2
         for step in range(STEPS):
             weights, values = theirs.get_weights(), [v.numpy() for v in theirs.optimizer.variables]
             theirs.train_on_batch(x[step], y[step])
+            inside.take()
             arena, optimizer = ours.arena, ours.optimizer
             set_to(optimizer, arena.theta, len(values) - first, arena, weights, values)
             for view, gradient in zip(arena.views(arena.grads), inside.gradients[step], strict=True):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from keras_cases import Inside, keras_on_tensorflow
 
 import minidl.keras as minidl_keras
 from minidl import config, naming, random, utils
 from minidl.callbacks import LambdaCallback
 from minidl.layers import Dense, Dropout
 from minidl.masks import MaskBlocks
-from minidl.oracle import notebook, notebook_record, reference
+from minidl.oracle import notebook, reference
 
 VECTORS = np.load(Path(__file__).parent / "data" / "rng-vectors.npz")
 STREAMS = {"tf_graph": "tensorflow", "tf_xla": "tensorflow-xla", "jax_jit": "jax", "torch_eager": "torch"}
@@ -138,7 +139,7 @@ def recipe_fit(recipe):
     return x, y, arguments | ({"validation_data": (x[:9], y[:9])} if recipe["validation"] else {})
 
 
-def keras_states(keras, model, fit):
+def keras_states(keras, model, fit, *callbacks):
     """Train Keras's model; weights, m and v before the first step and after each."""
     states = [([w.numpy() for w in model.trainable_variables],) * 3]
     states[0] = (states[0][0], *[[np.zeros_like(w) for w in states[0][0]] for _ in range(2)])
@@ -150,7 +151,7 @@ def keras_states(keras, model, fit):
 
     x, y, arguments = fit
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=after_step)
-    model.fit(x, y, verbose=0, callbacks=[callback], **arguments)
+    model.fit(x, y, verbose=0, callbacks=[callback, *callbacks], **arguments)
     return states
 
 
@@ -186,17 +187,15 @@ def check_against_keras(mode, seed, build, fit):
 
     Keras is observed from outside in every mode: its weights and slots after each step. A step is taken again in
     float64 from these, with the batch and the masks that minidl draws from the seed; Keras's next state must lie within
-    the derived bound. A wrong mask or batch is far outside. In graph and eager mode, batches and masks are also
-    recorded inside the step and compared to the bit.
+    the derived bound. A wrong mask or batch is far outside. Batches are also recorded and compared to the bit, and in
+    graph and eager mode masks.
     """
-    keras, tf = notebook_record.keras_on_tensorflow()
+    keras, _ = keras_on_tensorflow()
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    with notebook_record.Inside(keras, tf) as inside:
-        theirs = build(keras)
-        if mode != "xla":  # XLA cannot call back into Python
-            inside.watch(theirs)
-        states = keras_states(keras, theirs, fit)
+    theirs = build(keras)
+    with Inside(keras, theirs) as inside:
+        states = keras_states(keras, theirs, fit, inside.callback)
 
     naming.reset_names()
     utils.set_random_seed(seed)
@@ -207,7 +206,7 @@ def check_against_keras(mode, seed, build, fit):
     orders, masks, _ = watched_fit(mine, x, y, **arguments)
     rows = [batch for order in orders for batch in batches(order, arguments["batch_size"])]
     assert len(rows) == len(states) - 1 >= 50
-    compare_inside(inside, x, rows, masks)
+    compare_inside(inside, x, rows, {} if mode == "xla" else masks)
     for step, batch in enumerate(rows):
         (weights, m, v), after = states[step], states[step + 1]
         balls = reference.training_step(
@@ -225,22 +224,20 @@ def batches(order, batch_size):
 
 
 def compare_inside(inside, x, rows, masks):
-    """Every batch and every mask that Keras used, to the bit; nothing was recorded under XLA."""
-    for batch, seen in zip(rows, inside.batches, strict=False):
+    """Every batch and every mask that Keras used, to the bit; under XLA masks are not seen."""
+    for batch, seen in zip(rows, inside.batches, strict=True):
         np.testing.assert_array_equal(x[batch], seen)
     drawn = [masks for masks in masks.values() if masks]
-    if inside.batches:
-        assert len(inside.batches) == len(rows) and len(drawn) == len(inside.masks)
-        for mine, theirs in zip(drawn, inside.masks.values(), strict=True):
-            for own, keras_own in zip(mine, theirs, strict=True):
-                np.testing.assert_array_equal(own, keras_own)
+    for mine, theirs in zip(drawn, inside.masks.values(), strict=True):
+        for own, keras_own in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(own, keras_own)
 
 
 @pytest.mark.keras
 @pytest.mark.parametrize("steps_per_execution", [2, 3, 7])
 def test_steps_per_execution_changes_nothing(steps_per_execution):
     """The same seed with several steps an execution: the same run, one mask a step. 1e-6 as in test_notebook.py."""
-    keras, _ = notebook_record.keras_on_tensorflow()
+    keras, _ = keras_on_tensorflow()
     (x, y), _ = notebook.data()
     found = {}
     for name, namespace in (("keras", keras), ("minidl", minidl_keras)):
@@ -264,7 +261,7 @@ def test_steps_per_execution_changes_nothing(steps_per_execution):
 @pytest.mark.keras
 def test_a_second_fit_and_evaluate_in_between():
     """Repeated fits, evaluate and predict between them: masks go on, and the order starts again, as in Keras."""
-    keras, _ = notebook_record.keras_on_tensorflow()
+    keras, _ = keras_on_tensorflow()
     (x, y), (x_test, y_test) = notebook.data()
     found = {}
     for name, namespace in (("keras", keras), ("minidl", minidl_keras)):

@@ -8,10 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 from helpers import assert_same
-from keras_cases import floatx
+from keras_cases import floatx, keras_on_tensorflow
 
 import minidl.keras as minidl_keras
-from minidl.oracle import notebook_record
 
 pytestmark = pytest.mark.keras
 h5py = pytest.importorskip("h5py")
@@ -20,7 +19,7 @@ h5py = pytest.importorskip("h5py")
 @pytest.fixture(scope="module")
 def keras():
     pytest.importorskip("tensorflow")
-    return notebook_record.keras_on_tensorflow()[0]
+    return keras_on_tensorflow()[0]
 
 
 X = np.random.default_rng(1).normal(size=(24, 4))

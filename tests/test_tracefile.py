@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from report_cases import FAULTS, STEPS, about, data, one_gradient_off, reported, steps
 
+from minidl import config, random
 from minidl.oracle.difference import diff
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED
 from minidl.oracle.tracefile import Trace, TraceError, TraceWriter, check_trace, flat, flat_state
 
 
@@ -77,6 +78,48 @@ def test_a_batch_of_other_rows_is_found(tmp_path):
 
     first = check_trace(write(tmp_path / "trace.npz", fault)).first_divergence
     assert (first.quantity, first.name, first.step) == ("batch", "x", 2)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_the_order_of_the_rows_follows_from_the_generators_state(tmp_path, backend, by_batch):
+    """As written of a fit on JAX or torch, whose first step holds the state; one that it does not lead to is found."""
+    generator = np.random.RandomState(5)
+    generator.bytes(400)
+    _, words, position, *_ = generator.get_state(legacy=True)
+    (x, y), shuffle = data(), "batch" if by_batch else True
+    with config.using_random_stream(backend):
+        order = random.epoch_order(len(x), 8, shuffle, generator)
+    assert sorted(order) == list(range(len(x))) and (order != np.arange(len(x))).any()
+
+    def batches(state):
+        settings = {**about(), "backend": backend, "shuffle": shuffle}
+        settings["model"]["config"]["layers"][2]["config"]["seed"] = 3
+        with TraceWriter(tmp_path / "t.npz", settings, (x, y)) as writer:
+            for step in steps():
+                rows = order[8 * step.number : 8 * step.number + 8]
+                writer.add(dataclasses.replace(step, x=x[rows], y=y[rows], shuffle_state=state))
+        tallies = check_trace(tmp_path / "t.npz").cell("batch")
+        return {tally.name: (tally.verdict, tally.worst.reason) for tally in tallies}
+
+    state = np.append(words, position).astype(np.uint32)
+    found = batches(state)
+    assert found == dict.fromkeys("xy", (BIT_EQUAL, "the rows that the generator's state predicts"))
+    assert all(
+        verdict == DIVERGENT for verdict, _ in batches(np.append(words, position - 1).astype(np.uint32)).values()
+    )
+    assert batches(None)["order"] == (
+        NOT_OBSERVED,
+        "not predicted: the state of the generator that draws it was not recorded",
+    )
+
+
+@pytest.mark.parametrize("whole", [True, False, None])
+def test_a_whole_fit_has_all_its_epochs(tmp_path, whole):
+    more = {"epochs": 2} if whole is None else {"epochs": 2, "whole": whole}
+    first = check_trace(write(tmp_path / "trace.npz", **more)).first_divergence
+    assert (first is None) == (not whole)
+    assert first is None or (first.quantity, first.name, first.step) == ("batch", "count", STEPS)
 
 
 def test_it_needs_no_keras(right):

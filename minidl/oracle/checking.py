@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import json
 import platform
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from minidl.oracle.drift import FreeRun
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.recorder import CannotCheck, Recorder, installed_keras
 from minidl.oracle.report import Report
-from minidl.oracle.steps import Step
+from minidl.oracle.steps import Fit, Step
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
@@ -52,19 +54,24 @@ def check(
     """
     run = _Run(keras_model, x, y, sample_weight, class_weight, epochs, batch_size, shuffle, validation_data, seed)
     report = Report(run.about)
+    report.fit = fit = Fit(run.arguments, run.data)
     with run.settings():
         if initial_weights:
+            fit.initializers = run.initializers()
             report.add(judge_start(run.initial_twin(), run.recorder.state().weights))
         judge = run.judge()
         free = FreeRun(run.another_twin(), run.another_twin()) if drift and run.recorder.noise_is_seeded else None
 
         def sink(step: Step) -> None:
+            fit.start = fit.start or step.before
             report.add(judge.judge(step), step)
             if free is not None and step.x is not None:
                 free.step(step)
 
         try:
             run.fit(sink, steps, progress)
+            if steps is None:
+                report.add(judge.end(run.epochs))
         except KeyboardInterrupt:
             report.interrupted = True
     if free is not None and report.steps:
@@ -95,6 +102,7 @@ def record(
     fit with the weights of classes. Errors: as check's.
     """
     run = _Run(keras_model, x, y, sample_weight, class_weight, epochs, batch_size, shuffle, validation_data, seed)
+    run.about["whole"] = steps is None
     if begin is not None:
         begin(run.about, run.data)
     with run.settings():
@@ -133,6 +141,9 @@ class _Run:
             raise CannotCheck(
                 f"steps_per_execution={model.steps_per_execution}: steps are seen one by one; compile with 1."
             )
+        if keras.config.max_steps_per_epoch():
+            raise CannotCheck("keras.config.max_steps_per_epoch() cuts each epoch short: set it to None.")
+        self.epochs = min(self.epochs, keras.config.max_epochs() or self.epochs)
         self.model, self.shuffle = model, shuffle
         self.backend: str = keras.backend.backend()
         self.dtype = keras.config.floatx()
@@ -143,6 +154,11 @@ class _Run:
             data = self.twin._checked(x, y, sample_weight, class_weight, check_finite=True)
         self.data: tuple[Array | None, ...] = data
         self.recorder = Recorder(keras, model, self.twin)
+        if not self.recorder.inside and not self.recorder.noise_is_seeded:
+            raise CannotCheck(
+                "jit_compile=True on torch with a Dropout without a seed: its masks can neither be seen nor predicted. "
+                "Give it a seed, or compile with jit_compile=False."
+            )
         self.arguments = {
             "x": x, "y": y, "epochs": epochs, "batch_size": batch_size, "sample_weight": sample_weight,
             "class_weight": class_weight, "shuffle": shuffle, "validation_data": validation_data,
@@ -153,7 +169,7 @@ class _Run:
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
         """Inside, minidl has Keras's float type and the random numbers of its backend."""
-        with _settings_of(self.keras):
+        with settings_of(self.keras):
             yield
 
     def another_twin(self) -> Any:
@@ -181,6 +197,19 @@ class _Run:
                 weight[...] = initializer(weight.shape, weight.dtype.name)
         return twin
 
+    def initializers(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
+        """See Fit."""
+        found = {}
+        for layer, own in zip(self.recorder.layers, self.twin.flat_layers(), strict=True):
+            for name, weight in own.parameters.items():
+                theirs: Any = getattr(layer, f"{name}_initializer", None)
+                described = self.keras.saving.serialize_keras_object(theirs)
+                if theirs is not None and isinstance(described, dict):
+                    if hasattr(theirs, "seed"):
+                        described["config"]["seed"] = theirs.seed
+                    found[f"{layer.name}/{name}"] = described, weight.shape
+        return found
+
     def _global_seed(self) -> int | None:
         """The seed that TensorFlow was given, which the order of the rows depends on."""
         if self.backend != "tensorflow":
@@ -205,7 +234,7 @@ class _Run:
             "shuffle": self.shuffle,
             "seed": self.seed,
             "samples": len(self.data[0]),
-            "model": self.keras.saving.serialize_keras_object(self.model),
+            "model": described(self.model),
             "layers": [layer.name for layer in self.twin.flat_layers()],
         }
 
@@ -224,7 +253,8 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _settings_of(keras: Any) -> Iterator[None]:
+def settings_of(keras: Any) -> Iterator[None]:
+    """Inside, minidl has the float type, the epsilon and the random numbers of a Keras."""
     before = config.floatx(), config.epsilon()
     config.set_floatx(keras.config.floatx())
     config.set_epsilon(keras.config.epsilon())
@@ -241,25 +271,45 @@ def twin_of(keras: Any, model: Any) -> Any:
 
     Errors: CannotCheck, with the reason, for what minidl does not have.
     """
-    with _settings_of(keras):
+    with settings_of(keras):
         return _made_again(keras, model)
 
 
 def _made_again(keras: Any, model: Any) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: that is said below
-            described = model.to_json()
-        twin = models.model_from_json(described)
+        twin = models.model_from_json(json.dumps(described(model)))
         if not twin.built:
             twin.build(model.input_shape)
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
         raise CannotCheck(" ".join(str(error).split())) from error
     if not twin.compiled:
         raise CannotCheck("what the model was compiled with is not written in its configuration.")
-    told = getattr(model.loss, "_fn_kwargs", {})  # Keras forgets to write some of them, such as Huber's delta
-    for name in getattr(twin.loss, "config_names", ()):
-        if name in told:
-            setattr(twin.loss, name, told[name])
     twin.jit_compile = keras.backend.backend() == "tensorflow" and bool(model.jit_compile)
     return twin
+
+
+def described(model: Any) -> dict[str, Any]:
+    """A Keras model's configuration, as keras.saving.serialize_keras_object writes it, with what Keras forgets.
+
+    Of some losses and metrics it leaves out arguments, such as Huber's delta: these are taken from the living object.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a lambda Keras warns that it cannot be read again: its reader will say so
+        found: dict[str, Any] = json.loads(model.to_json())
+    _complete(found.get("compile_config"), model._compile_config.config)
+    return found
+
+
+def _complete(written: Any, living: Any) -> None:
+    """Add to a configuration the arguments of a living loss or metric that are no defaults and are not written."""
+    told = getattr(living, "_fn_kwargs", None)
+    if isinstance(written, dict) and isinstance(written.get("config"), dict) and told is not None:
+        for name, argument in inspect.signature(type(living).__init__).parameters.items():
+            if name in told and name not in written["config"] and told[name] != argument.default:
+                written["config"][name] = told[name]
+    elif isinstance(written, dict) and isinstance(living, dict):
+        for name in written.keys() & living.keys():
+            _complete(written[name], living[name])
+    elif isinstance(written, list) and isinstance(living, (list, tuple)):
+        for one, other in zip(written, living, strict=True):
+            _complete(one, other)

@@ -42,9 +42,9 @@ class Judge:
     """Judges the steps of one fit of a model, in order.
 
     model: a compiled, built minidl model like the trainer's; it is written to. data: (x, y) or (x, y, sample_weight) of
-    the whole fit, weights of classes included; with it the rows of each batch are checked, in the order that seed and
-    shuffle predict on TensorFlow, or, where that is not known (seed None, another backend), that each comes once an
-    epoch. The backend is that of config.random_stream().
+    the whole fit, weights of classes included; with it the rows of each batch are checked, in the order that seed
+    predicts on TensorFlow, and Step.shuffle_state on JAX and torch, or, where that is not known, that each comes once
+    an epoch. The backend is that of config.random_stream().
     Errors: NotImplementedError, naming it, for a layer, loss, regularizer, constraint or optimizer without a bound.
     """
 
@@ -61,16 +61,23 @@ class Judge:
         self.model, self.arithmetic = model, Arithmetic.of(model.dtype, compiled=bool(model.jit_compile))
         self.layers: list[Layer] = model.flat_layers()
         self.segments = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
-        self.rows = None if data is None else _Rows(data, batch_size, shuffle, seed)
+        self.rows = None if data is None else Rows(data, batch_size, shuffle, seed, self.layers)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
+        self._steps = 0
         self._one_thread = _one_thread()
         _keep_freed_memory()
 
     def judge(self, step: Step) -> list[Check]:
         """All that there is to say of a step, in the order in which a step computes it."""
         with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
+            self._steps = step.number + 1
             return _StepJudge(self, step).run()
+
+    def end(self, epochs: int | None = None) -> list[Check]:
+        """What there is to say of a fit that came to its end: batches, of so many epochs, that never came."""
+        missing = "" if self.rows is None or not self._steps else self.rows.missing(epochs)
+        return [_miscounted(self._steps, missing)] if missing else []
 
     def _mean_names(self) -> list[str]:
         return ["loss", *(str(i) for i, _ in enumerate(self.model.compiled_metrics))]
@@ -190,6 +197,10 @@ def _exactly(quantity: str, layer: str | None, name: str, step: int, got: Any, o
         at = tuple(int(i) for i in other)
         found.elements.append(Element(at, float(got[at]), float(own[at]), float(own[at]), 0.0))
     return found
+
+
+def _miscounted(step: int, reason: str) -> Check:
+    return Check("batch", None, "count", step, DIVERGENT, np.inf, np.inf, reason=reason)
 
 
 def _differs(got: Array, own: Array) -> Array:
@@ -335,32 +346,73 @@ _LEAST, _MOST = (
 # ------------------------------------------------------------------------------------------------ batch
 
 
-class _Rows:
-    """The rows of the data in the order in which they should come."""
+class Rows:
+    """The rows of the data, and the order in which they should come.
 
-    def __init__(self, data: tuple[Any, ...], batch_size: int | None, shuffle: bool | str, seed: int | None) -> None:
+    order: the rows' numbers in this epoch; what they are, in words. None where they are not predicted, why: the reason.
+    """
+
+    def __init__(
+        self, data: tuple[Any, ...], batch_size: int | None, shuffle: bool | str, seed: int | None, layers: list[Layer]
+    ) -> None:
         self.arrays = [None if part is None else np.asarray(part) for part in (*data, None)[:3]]
         assert self.arrays[0] is not None
         self.samples = len(self.arrays[0])
         self.batch_size = batch_size or 32
+        self.batches = -(-self.samples // self.batch_size)
         self.order: Array | None = None
+        self.why = "the state of the generator that draws it was not recorded"
+        self.what = "the rows that the seed predicts"
+        self._shuffle, self._last = shuffle, (0, -1)
+        stream, self._drawn = config.random_stream(), False
         if not shuffle:
-            self.order = np.arange(self.samples)
-        elif seed is not None and config.random_stream().startswith("tensorflow"):
-            by_batch = shuffle == "batch"
-            self.order = (
-                random.batch_shuffle_orders(self.samples, self.batch_size, seed)
-                if by_batch
-                else random.shuffle_order(self.samples, seed)
-            )
+            self.order, self.what = np.arange(self.samples), "the rows as they stand"
+        elif stream.startswith("tensorflow"):
+            self.why = "without keras.utils.set_random_seed TensorFlow draws it from the operating system's entropy"
+            if seed is not None and shuffle == "batch":
+                self.order = random.batch_shuffle_orders(self.samples, self.batch_size, seed)
+            elif seed is not None:
+                self.order = random.shuffle_order(self.samples, seed)
+        elif stream == "torch" and shuffle == "batch" and any(_is_unseeded(layer) for layer in layers):
+            self.why = "between the batches the masks of Dropout layers without a seed come from the same generator"
+        else:
+            self._drawn, self.what = stream in ("jax", "torch"), "the rows that the generator's state predicts"
         self._left: collections.Counter[bytes] = collections.Counter()
 
     def expected(self, step: Step) -> list[Array | None] | None:
         """x, y and the weights of a batch, where the order is known."""
+        if self._drawn and step.batch == 0:
+            self.order = None
+            if step.shuffle_state is not None:
+                generator = np.random.RandomState()
+                generator.set_state(("MT19937", step.shuffle_state[:-1], int(step.shuffle_state[-1]), 0, 0.0))
+                self.order = random.epoch_order(self.samples, self.batch_size, self._shuffle, generator)
         if self.order is None:
             return None
         rows = self.order[step.batch * self.batch_size : (step.batch + 1) * self.batch_size]
         return [None if part is None else part[rows] for part in self.arrays]
+
+    def miscounted(self, step: Step) -> str:
+        """What is wrong with the number of batches, now that a step has come; "" for nothing."""
+        last, self._last = self._last, (step.epoch, step.batch)
+        if step.batch >= self.batches:
+            return f"batch {step.batch} of epoch {step.epoch} came, counted from 0, {self._wanted}"
+        return self._cut_short(last) if step.epoch != last[0] and last[1] >= 0 else ""
+
+    def missing(self, epochs: int | None) -> str:
+        """What is missing at the end of a fit of so many epochs; "" for nothing."""
+        short = self._cut_short(self._last)
+        if not short and epochs is not None and self._last[0] + 1 < epochs:
+            short = f"the fit ended after {self._last[0] + 1} of {epochs} epochs"
+        return short
+
+    def _cut_short(self, last: tuple[int, int]) -> str:
+        epoch, batch = last
+        return f"epoch {epoch} ended after {batch + 1} batches, {self._wanted}" if batch + 1 < self.batches else ""
+
+    @property
+    def _wanted(self) -> str:
+        return f"where {self.samples} rows make {self.batches} of {self.batch_size}"
 
     def strangers(self, step: Step, dtype: str) -> int:
         """How many rows of the batch are none of those that the epoch has left."""
@@ -376,6 +428,10 @@ class _Rows:
             unknown += not self._left[key]
             self._left[key] -= 1
         return unknown
+
+
+def _is_unseeded(layer: Layer) -> bool:
+    return isinstance(layer, Dropout) and layer.seed is None
 
 
 def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
@@ -478,16 +534,21 @@ class _StepJudge:
         step, rows = self.step, self.judge.rows
         expected = None if rows is None else rows.expected(step)
         recorded = [step.x, step.y, step.sample_weight]
+        miscounted = "" if rows is None else rows.miscounted(step)
+        if miscounted:
+            self.checks.append(_miscounted(step.number, miscounted))
+        if rows is not None and step.batch >= rows.batches:
+            rows = expected = None  # there are no rows for it
         if rows is not None and step.x is not None and (step.sample_weight is None) != (rows.arrays[2] is None):
             reason = "none came, where there should be some" if step.sample_weight is None else "there should be none"
             found = Check("batch", None, "sample_weight", step.number, DIVERGENT, np.inf, np.inf, reason=reason)
             self.checks.append(found)
-        if expected is not None:
+        if rows is not None and expected is not None:
             for name, got, own in zip(("x", "y", "sample_weight"), recorded, expected, strict=True):
                 if own is not None and got is not None:
                     own = np.asarray(own, self.model.dtype).reshape(-1)
                     got = np.asarray(got, self.model.dtype).reshape(-1)
-                    self._exactly("batch", None, name, got, own, "the rows that the seed predicts")
+                    self._exactly("batch", None, name, got, own, rows.what)
                 elif own is not None:
                     self._unseen("batch", None, name)
         elif rows is not None and step.x is not None:
@@ -496,6 +557,7 @@ class _StepJudge:
             reason = f"{strangers} rows are not among those that the epoch has left" if strangers else "each row once"
             worst = np.inf if strangers else 0.0
             self.checks.append(Check("batch", None, "rows", step.number, verdict, worst, worst, reason=reason))
+            self._unseen("batch", None, "order", f"not predicted: {rows.why}")
         if step.x is None:
             if expected is None:
                 self._unseen("batch", None, "x")

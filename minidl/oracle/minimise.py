@@ -1,4 +1,4 @@
-"""The smallest step that still diverges: fewer rows, layers, units and inputs, by delta debugging.
+"""The smallest fit that still diverges: fewer steps, rows, layers, units and inputs, by delta debugging.
 
 Each attempt is trained by Keras and judged anew; one counts where the same quantity diverges. Source: Zeller &
 Hildebrandt, Simplifying and isolating failure-inducing input, IEEE TSE 28 (2002), algorithm ddmin.
@@ -17,7 +17,7 @@ import numpy as np
 from minidl.backend import Array
 from minidl.oracle.recorder import CannotCheck
 from minidl.oracle.report import Divergence, Report
-from minidl.oracle.reproduce import Case
+from minidl.oracle.reproduce import NO_STEP, Case
 from minidl.oracle.steps import State
 
 ATTEMPTS, SECONDS = 120, 180.0  # at most
@@ -42,13 +42,17 @@ class Minimiser:
         self.attempts, self._end = 0, time.monotonic() + seconds
         self.case, self.first = case, self._divergence(case)
         if self.first is None:
-            raise ValueError("the step alone, from its state, does not diverge: it takes what came before.")
+            raise ValueError(NO_STEP)
+        self.case = case.until(self.first.step)
 
     def run(self) -> Case:
-        """Shrink rows, layers and widths in turn until nothing more can go."""
+        """Shrink steps, rows, layers and widths in turn until nothing more can go."""
         before = None
         while before != (before := _size(self.case)) and not self._spent:
-            self._rows()
+            self._epochs()
+            self._start()
+            self._fewer(lambda: self.case.batches, lambda chosen: self.case.of_batches(chosen))
+            self._fewer(lambda: self.case.rows_at_once, lambda chosen: self.case.of_each_batch(chosen))
             self._layers()
             self._units()
             self._inputs()
@@ -77,23 +81,44 @@ class Minimiser:
         first = self._divergence(case)
         if first is None:
             return False
-        self.case, self.first = case, first
+        self.case, self.first = case.until(first.step), first
         return True
 
-    def _rows(self) -> None:
-        """ddmin over the rows of the batch."""
+    def _epochs(self) -> None:
+        """All in one epoch, or fewer epochs."""
+        while self.case.epochs > 1 and not self._spent:
+            epochs = self.case.epochs
+            fewer = [
+                replace(self.case, epochs=number, steps=None) for number in dict.fromkeys((epochs // 2, epochs - 1))
+            ]
+            if not any(self._try(case) for case in (self.case.in_one_epoch(), *fewer)):
+                return
+
+    def _start(self) -> None:
+        """From the state before a later step: the last, or with one, two, four, … steps before it."""
+        case, last = self.case, self.case.count - 1
+        if case.epochs > 1 or not last:
+            return
+        starts = [last - leading for leading in (0, *(2**i for i in range(last.bit_length()))) if leading < last]
+        states = case.states(starts)
+        for start in starts:
+            if self._try(replace(case.of_batches(np.arange(start, case.batches)), state=states[start])):
+                return
+
+    def _fewer(self, count: Callable[[], int], case_of: Callable[[Any], Case | None]) -> None:
+        """ddmin over so many parts of the case."""
         parts = 2
-        while len(self.case.x) > 1 and not self._spent:
-            rows = np.arange(len(self.case.x))
-            groups = np.array_split(rows, min(parts, len(rows)))
-            if any(self._try(self.case.rows(group)) for group in groups):
+        while count() > 1 and not self._spent:
+            every = np.arange(count())
+            groups = np.array_split(every, min(parts, len(every)))
+            if any(self._try(case_of(group)) for group in groups):
                 parts = 2
-            elif len(groups) > 2 and any(self._try(self.case.rows(np.setdiff1d(rows, group))) for group in groups):
+            elif len(groups) > 2 and any(self._try(case_of(np.setdiff1d(every, group))) for group in groups):
                 parts = max(len(groups) - 1, 2)
-            elif len(groups) == len(rows):
+            elif len(groups) == len(every):
                 break
             else:
-                parts = min(2 * parts, len(rows))
+                parts = min(2 * parts, len(every))
 
     def _layers(self) -> None:
         """One layer fewer, from the last but one to the first."""
@@ -123,22 +148,35 @@ class Minimiser:
                     break
 
     def _inputs(self) -> None:
-        """Fewer columns of x."""
-        while self.case.x.ndim == 2 and self.case.x.shape[1] > 1:
-            width = self.case.x.shape[1]
-            for fewer in dict.fromkeys((1, width // 2, width - 1)):
-                config = copy.deepcopy(self.case.config)
-                for layer in _layers(config):
-                    if layer["class_name"] == "InputLayer":
-                        layer["config"]["batch_shape"] = [None, fewer]
-                if self._try(_fitted(replace(self.case, x=self.case.x[:, :fewer]), config)):
-                    break
-            else:
-                return
+        """ddmin over the columns of x."""
+        if self.case.x.ndim == 2 and _layers(self.case.config):
+            self._fewer(lambda: self.case.x.shape[1], lambda chosen: _of_columns(self.case, chosen))
+
+
+def _of_columns(case: Case, chosen: Array) -> Case | None:
+    """The case with some columns of x, and of what is as wide before and in the first Dense layer."""
+    config = copy.deepcopy(case.config)
+    wide: list[str] = []
+    for layer in _layers(config):
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_shape"] = [None, len(chosen)]
+            continue
+        name, dense = layer["config"]["name"], layer["class_name"] == "Dense"
+        own = [key for key in case.state.weights if key.startswith(f"{name}/")]
+        wide += [f"{name}/kernel"] if dense else own
+        if dense:
+            break
+
+    def of(tensors: dict[str, Array]) -> dict[str, Array]:
+        return {key: value[chosen] if key in wide else value for key, value in tensors.items()}
+
+    slots = {slot: of(tensors) for slot, tensors in case.state.slots.items()}
+    state = replace(case.state, weights=of(case.state.weights), slots=slots)
+    return _fitted(replace(case, x=case.x[:, chosen], state=state), config)
 
 
 def _size(case: Case) -> tuple[int, ...]:
-    return len(case.x), len(_layers(case.config)), sum(value.size for value in case.state.weights.values())
+    return case.count, len(case.x), len(_layers(case.config)), sum(value.size for value in case.state.weights.values())
 
 
 def _layers(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """Watch Keras train: its own compiled fit, step by step, on TensorFlow, JAX or torch, without changing a bit of it.
 
 Between the steps a callback reads weights, slots and seeds. Inside them, where the backend lets one look, the layers'
-and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. TensorFlow's
-programs of XLA, jit_compile=True, cannot be looked into: the batch is seen on its way in and nothing more until the
-step is done. On JAX a step is a function of the state, and is run twice: a copy that is looked into, then the plain
-one, which alone counts. Where the two differ in a bit, what was seen inside is not what happened, and is dropped.
+and the model's own methods are wrapped, on the instances, so that each hands on what passes through it. With
+jit_compile=True TensorFlow's programs of XLA cannot be looked into, and torch's kernels come apart where they are, and
+round otherwise: the batch is seen on its way in and nothing more until the step is done. On JAX a step is a function of
+the state, and is run twice: a copy that is looked into, then the plain one, which alone counts. Where the two differ in
+a bit, what was seen inside is not what happened, and is dropped.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Recorder:
     def __init__(self, keras: Any, model: Any, twin: Any, *, watch: bool = True) -> None:
         self.keras, self.model, self.twin = keras, model, twin
         self.backend: str = keras.backend.backend()
-        self.inside = watch and not (self.backend == "tensorflow" and model.jit_compile)
+        self.inside = watch and not (self.backend in ("tensorflow", "torch") and model.jit_compile)
         by_name = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
         self.layers = [by_name[layer.name] for layer in twin.flat_layers()]
         if not model.optimizer.built:
@@ -112,6 +113,20 @@ class Recorder:
                     slots[slot][name] = next(values)
         return slots | {name: {"": next(values)} for name in optimizer.scalars}
 
+    def _shuffle_state(self) -> Array | None:
+        """See Step. Source of torch's layout: CPUGeneratorImplStateLegacy, in aten/src/ATen/CPUGeneratorImpl.cpp."""
+        if self.backend == "jax":
+            _, words, position, *_ = np.random.get_state(legacy=True)
+        elif self.backend == "torch":
+            import torch
+
+            state = torch.get_rng_state().numpy()
+            words = state[24 : 24 + 8 * 624].view(np.uint64)
+            position = 625 - int(state[8:12].view(np.int32)[0])  # 625 less what is left: of a new seed, all are used up
+        else:
+            return None
+        return np.append(words, position).astype(np.uint32)
+
     def _array(self, variable: Any) -> Array:
         """A copy of a variable's or a tensor's numbers."""
         copied: Array = self.keras.ops.convert_to_numpy(variable)
@@ -126,12 +141,16 @@ class Recorder:
 
         The model is left as after a plain fit, also where sink or fit raises.
         """
-        model = self.model
-        callback = self._callback(sink, most_steps)
-        plain = model.train_function
+        with self.watching():
+            return self.model.fit(x, y, callbacks=[self._callback(sink, most_steps)], verbose=0, **arguments)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, each of the model's training steps leaves what passes through it in seen; after, all is as before."""
+        plain = self.model.train_function
         try:
             self._wrap()
-            return model.fit(x, y, callbacks=[callback], verbose=0, **arguments)
+            yield
         finally:
             while self._undo:
                 attributes, name, value = self._undo.pop()
@@ -139,7 +158,7 @@ class Recorder:
                     attributes.pop(name, None)
                 else:
                     attributes[name] = value
-            model.train_function = plain
+            self.model.train_function = plain
 
     def _callback(self, sink: Callable[[Step], None], most_steps: int | None) -> Any:
         recorder, model = self, self.model
@@ -148,7 +167,7 @@ class Recorder:
             number = epoch = 0
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                self.epoch = epoch
+                self.epoch, self.shuffle_state = epoch, recorder._shuffle_state()
 
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
                 if self.number == 0:
@@ -159,7 +178,8 @@ class Recorder:
                 if hasattr(model, "jax_state_sync"):
                     model.jax_state_sync()
                 after = recorder.state()
-                step = recorder._step(self.number, self.epoch, batch, self.before, after, logs)
+                step = recorder.step(self.number, self.epoch, batch, self.before, after, logs)
+                step.shuffle_state = self.shuffle_state
                 self.before = after
                 self.number += 1
                 sink(step)
@@ -168,8 +188,8 @@ class Recorder:
 
         return Watching()
 
-    def _step(self, number: int, epoch: int, batch: int, before: State, after: State, logs: Any) -> Step:
-        """What was seen of a step."""
+    def step(self, number: int, epoch: int, batch: int, before: State, after: State, logs: Any) -> Step:
+        """What was seen of the step that led from one state to the next."""
         seen = self.seen
         step = Step(number, epoch, batch, before, after)
         step.logs = {name: value for name, value in (logs or {}).items()}
@@ -241,10 +261,12 @@ class Recorder:
         if self.backend == "jax":
             self._wrap_jax(plain)
             return
-        if not self.inside:
+        if not self.inside and self.backend == "tensorflow":
             self._wrap_tensorflow_data()
         self._looking = self.inside
         self.model.make_train_function(force=True)
+        if not self.inside and self.backend == "torch":
+            self._wrap_torch_data()
 
     def _wrap_layer(self, layer: Any) -> None:
         plain, recorder = layer.call, self
@@ -404,6 +426,16 @@ class Recorder:
             return step_of
 
         self._replace(model, "_autoconvert_optionals", noting)
+
+    def _wrap_torch_data(self) -> None:
+        """The same on torch."""
+        step, recorder = self.model.train_function, self
+
+        def step_of(data: Any) -> Any:
+            recorder._noting(data[0])
+            return step(data)
+
+        self.model.train_function = step_of  # until the fit's end
 
     def _wrap_jax(self, plain: Any) -> None:
         """Each step runs on a copy of the state, looked into, and then plainly; both are functions without effects."""

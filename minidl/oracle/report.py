@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import minidl
-from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, Element, Step
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND, Check, Element, Fit, Step
 from minidl.saving.files import write_atomically
 
 # From the mildest to the gravest: of several checks the gravest counts.
@@ -231,7 +231,8 @@ class Report:
 
     about: versions (dict), backend, mode ("graph", "eager", "xla" or "jit"), dtype, epochs, batch_size, seed, samples,
     model (its config), layers (names in order); what is missing is not shown.
-    ok: whether something was judged and nothing diverges. interrupted: whether the training was broken off.
+    ok: whether something was judged and nothing diverges. interrupted: whether the training was broken off. fit: what
+    was trained, where it can be begun anew.
     """
 
     def __init__(self, about: dict[str, Any] | None = None) -> None:
@@ -241,6 +242,7 @@ class Report:
         self.interrupted = False
         self.drifts: list[Any] = []
         self.first_divergence: Divergence | None = None
+        self.fit: Fit | None = None
         self._first: tuple[int, int, int] | None = None
 
     # --------------------------------------------------------------------------------------- filling
@@ -372,6 +374,7 @@ class Report:
             )
         colour = "bold green" if self.ok else "bold red"
         lines: list[Any] = [Text(self.verdict, style=colour), Text(" · ".join(self.facts), style="dim"), table]
+        lines += [Text(remark, style="dim") for remark in self.remarks]
         if self.first_divergence is not None:
             lines.append(Text(self.first_divergence.explanation))
         return Group(*lines)
@@ -390,6 +393,12 @@ class Report:
         found = [f"{name} {version}" for name, version in (about.get("versions") or {}).items()]
         found += [f"{name.replace('_', ' ')} {about[name]}" for name in _FACTS if about.get(name) is not None]
         return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not predicted, and why."""
+        orders = [tally.worst for tally in self.cell("batch") if tally.name == "order"]
+        return [f"The order of the rows is {check.reason}." for check in orders if check is not None]
 
     @property
     def minidl_version(self) -> str:

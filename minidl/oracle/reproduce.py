@@ -1,20 +1,18 @@
-"""A divergence on its own: one step's model, state and batch, as a fit that can be repeated and as a script for Keras.
+"""A divergence on its own: a model, a state and a few steps' rows, as a fit that can be repeated and made smaller.
 
-A Case is trained by Keras's own fit, in one batch, from the state that the weights and the optimizer had before the
-step. It can be checked again, made smaller (see minimise.py), and written as a program that needs nothing but Keras.
+A Case is trained by Keras's own fit: one step, from the state that weights and optimizer had before it, or, where that
+does not diverge, several. It can be checked again, made smaller (see minimise.py), and written as a program that needs
+nothing but Keras (see scripts.py).
 """
 
 from __future__ import annotations
 
-import base64
 import copy
-import inspect
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,23 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import Array
-from minidl.oracle.checking import check, twin_of
+from minidl.oracle import scripts
+from minidl.oracle.checking import check, record, twin_of
 from minidl.oracle.recorder import CannotCheck, Recorder, installed_keras
 from minidl.oracle.report import Divergence, Report
-from minidl.oracle.steps import State
+from minidl.oracle.steps import State, Step
 from minidl.schedules import LearningRateSchedule
 
-PRINTED = 300  # numbers of an array that are written out; more are packed
-TIMEOUT = 180  # seconds for a script: Keras's import and one step
+TIMEOUT = 180  # seconds for a script: Keras's import and its steps
+NO_STEP = "the step alone, from its state, does not diverge: it takes what came before."
 
 
 @dataclass
 class Case:
-    """One step of a fit.
+    """A few steps of a fit: of the rows in order, batch_size at a time, all at once if None; steps: stop after so many.
 
     config: keras.saving.serialize_keras_object of the model, with compile_config. mode, dtype: as Report's about.
-    state: before the step. x, y, sample_weight: the batch, weights of classes included.
+    state: before the first step. x, y, sample_weight: the rows, weights of classes included.
     """
 
     config: dict[str, Any]
@@ -47,6 +46,9 @@ class Case:
     x: Array
     y: Array
     sample_weight: Array | None = None
+    batch_size: int | None = None
+    epochs: int = 1
+    steps: int | None = None
 
     @classmethod
     def of(cls, report: Report) -> Case:
@@ -54,17 +56,53 @@ class Case:
         first = report.first_divergence
         if first is None:
             raise ValueError("the report has no divergence.")
-        step, about = first.recorded, report.about
+        step = first.recorded
         if first.quantity == "batch":
             raise ValueError("the order of the rows is a matter of the whole fit, not of one step.")
         if step is None or step.x is None or step.y is None:
             raise ValueError("the step was not recorded.")
-        if "model" not in about:
-            raise ValueError("the model's configuration was not recorded.")
-        return cls(
-            copy.deepcopy(about["model"]), str(about.get("mode", "graph")), str(about.get("dtype", "float32")),
-            step.before, np.asarray(step.x), np.asarray(step.y), step.sample_weight,
-        )  # fmt: skip
+        return cls(*_model_of(report), step.before, np.asarray(step.x), np.asarray(step.y), step.sample_weight)
+
+    @classmethod
+    def up_to(cls, report: Report) -> Case:
+        """The fit from its start up to a report's first divergence, its rows as they stand. Errors: ValueError."""
+        first, fit = report.first_divergence, report.fit
+        if first is None or first.recorded is None or fit is None or fit.start is None:
+            raise ValueError("the fit was not recorded.")
+        x, y, weights = fit.data
+        assert x is not None and y is not None
+        step, size = first.recorded, int(report.about["batch_size"])
+        case = cls(*_model_of(report), fit.start, x, y, weights, size, step.epoch + 1)
+        return case.until(step.number)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a batch."""
+        return self.batch_size or len(self.x)
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self.x) // self.rows_at_once)
+
+    @property
+    def count(self) -> int:
+        """Steps in all."""
+        return self.steps or self.batches * self.epochs
+
+    @property
+    def stops(self) -> bool:
+        """Whether the fit is broken off in the midst of its last epoch."""
+        return self.count < self.batches * self.epochs
+
+    def until(self, step: int) -> Case:
+        """The case without what comes after a step, counted from 0."""
+        epoch = step // self.batches
+        if not epoch:
+            return replace(self.rows(slice(0, (step + 1) * self.rows_at_once)), epochs=1, steps=None,
+                           batch_size=self.rows_at_once)  # fmt: skip
+        ends = (step + 1) % self.batches == 0
+        return replace(self, epochs=epoch + 1, steps=None if ends else step + 1)
 
     def model(self) -> Any:
         """The Keras model, compiled, in the case's state. Errors: whatever Keras raises; CannotCheck."""
@@ -102,254 +140,46 @@ class Case:
         return found + [state.slots[name][""] for name in optimizer.scalars]
 
     def check(self) -> Report:
-        """What the oracle says of the step alone."""
+        """What the oracle says of the case alone."""
         return check(
-            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=len(self.x), shuffle=False,
-            drift=False,
+            self.model(), self.x, self.y, sample_weight=self.sample_weight, batch_size=self.rows_at_once,
+            epochs=self.epochs, steps=self.steps, shuffle=False, drift=False,
         )  # fmt: skip
+
+    def states(self, steps: list[int]) -> dict[int, State]:
+        """The states before some of the steps, as Keras trains the case."""
+        found: dict[int, State] = {}
+
+        def keep(step: Step) -> None:
+            if step.number in steps:
+                found[step.number] = step.before
+
+        record(
+            self.model(), self.x, self.y, keep, sample_weight=self.sample_weight, batch_size=self.rows_at_once,
+            epochs=self.epochs, steps=self.count, shuffle=False,
+        )  # fmt: skip
+        return found
 
     def rows(self, chosen: Any) -> Case:
         """The case with some of its rows."""
         weights = None if self.sample_weight is None else self.sample_weight[chosen]
         return replace(self, x=self.x[chosen], y=self.y[chosen], sample_weight=weights)
 
+    def of_each_batch(self, chosen: Array) -> Case:
+        """The case with the rows at these places of each batch; to its end, if it was broken off."""
+        starts = self.rows_at_once * np.arange(self.batches)
+        rows = (starts[:, None] + chosen).ravel()
+        return replace(self.rows(rows[rows < len(self.x)]), batch_size=len(chosen), steps=None)
 
-# ------------------------------------------------------------------------------------------------ the script
+    def of_batches(self, chosen: Array) -> Case:
+        """The case with some of the batches of each epoch; to its end, if it was broken off."""
+        rows = (self.rows_at_once * chosen[:, None] + np.arange(self.rows_at_once)).ravel()
+        return replace(self.rows(rows[rows < len(self.x)]), batch_size=self.rows_at_once, steps=None)
 
-
-def script(case: Case, first: Divergence) -> str:
-    """A program for Keras alone that trains the step and prints the element; exit status 1 where it diverges.
-
-    first: the divergence of the case itself, from case.check(). Errors: ValueError where it has no element to print.
-    """
-    if first.got is None or first.truth is None or first.bound is None:
-        raise ValueError(f"the {first.quantity} has no element to print: {first.reason}.")
-    keras = installed_keras()
-    twin = twin_of(keras, case.model())
-    backend = keras.backend.backend()
-    seeds = {layer.name: case.state.seeds[layer.name] for layer in twin.flat_layers() if layer.name in case.state.seeds}
-    tell, look = _looking(first, twin, backend)
-    optimizer = case.optimizer(twin)
-    batch = {"x": case.x, "y": case.y, "sample_weight": case.sample_weight}
-    given = {name: value for name, value in batch.items() if value is not None}
-    parts = [
-        _heading(keras.__version__, backend, case.mode, first),
-        "import os",
-        f'os.environ["KERAS_BACKEND"] = "{backend}"',
-        "\n".join(["import base64", "import zlib"] * _packs([*case.weights(twin), *optimizer, *given.values()])),
-        "import keras\nimport numpy as np",
-        f'keras.config.set_floatx("{case.dtype}")' if case.dtype != "float32" else "",
-        _model_text(keras, case),
-        f"model.run_eagerly, model.jit_compile = {case.mode == 'eager'}, {case.mode in ('xla', 'jit', 'compile')}",
-        "model.optimizer.build(model.trainable_variables)",
-        f"weights = {_list(case.weights(twin))}",
-        "for variable, value in zip(model.weights, weights):\n    variable.assign(value)",
-        f"state = {_list(optimizer)}  # {', '.join(variable.name for variable in case.model().optimizer.variables)}",
-        "for variable, value in zip(model.optimizer.variables, state):\n    variable.assign(value)",
-        *(f'model.get_layer("{name}").seed_generator.state.assign({list(map(int, seed))})'
-          for name, seed in seeds.items()),
-        *(f"{name} = {_array(value)}" for name, value in given.items()),
-        look,
-        f"history = model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0"
-        f"{', sample_weight=sample_weight' if 'sample_weight' in given else ''}).history",
-        f"got = float({tell})",
-        f"truth, bound = {first.truth!r}, {first.bound!r}  # in float64; no order of rounding leads further from it",
-        'print(f"got {got:.9g}, true value {truth:.9g}: off by {abs(got - truth):.3g}, bound {bound:.3g}")',
-        "raise SystemExit(abs(got - truth) > bound or got != got)",
-    ]  # fmt: skip
-    return "\n".join(part for part in parts if part) + "\n"
-
-
-def _heading(version: str, backend: str, mode: str, first: Divergence) -> str:
-    place = f" at {list(first.place)}" if first.place else ""
-    return (
-        f'"""Keras {version} on {backend}, {mode}: {first.quantity} {first.tensor}{place} is more than rounding.'
-        "\n\nOne step of Keras's own fit, from the state before it. Exit status 1: it diverges, 0: it does not."
-        '\nMade by minidl check.\n"""'
-    )
-
-
-def _looking(first: Divergence, twin: Any, backend: str) -> tuple[str, str]:
-    """The expression of the element, after the fit, and what has to be done before the fit to see it."""
-    at = f"[{', '.join(map(str, first.place))}]" if first.place else ""
-    to_numpy, quantity = "keras.ops.convert_to_numpy", first.quantity
-    names = [f"{layer.name}/{name}" for layer in twin.flat_layers() for name in (*layer.parameters, *layer.state)]
-    trained = [f"{segment.layer}/{segment.name}" for segment in twin.arena.segments]
-    if quantity == "weight":
-        return f"{to_numpy}(model.weights[{names.index(first.tensor)}]){at}", ""
-    if quantity == "metric":
-        return f'history["{first.name}"][-1]', ""
-    if quantity == "slot":
-        return f"{to_numpy}(model.optimizer.variables[{_slot_index(first, twin, trained)}]){at}", ""
-    if quantity == "penalty" and sum(len(layer.regularizers) + (layer.activity_regularizer is not None)
-                                     for layer in twin.flat_layers()) > 1:  # fmt: skip
-        raise ValueError("the model has several penalties: with --minimise one is left.")
-    if quantity == "mask":
-        raise ValueError("a mask is drawn, not computed: compare the seeds.")
-    if backend == "tensorflow":
-        look = (
-            "import tensorflow as tf\nseen = {}\n"
-            "def look(tensor):\n"
-            "    tf.numpy_function(lambda value: seen.update(it=np.array(value)), [tensor], [])"
-        )
-    elif backend == "jax":
-        look = (
-            "import jax\nseen = {}\n"
-            "def look(tensor):\n    jax.debug.callback(lambda value: seen.update(it=np.array(value)), tensor)"
-        )
-    else:
-        look = f"seen = {{}}\ndef look(tensor):\n    seen['it'] = {to_numpy}(tensor)"
-    owner, method, arguments, at_start, at_end = _watched(first, trained)
-    lines = [look, f"owner = {owner}", f"plain = owner.{method}", f"def watched({arguments}):"]
-    lines += [f"    {at_start}"] if at_start else []
-    lines += [f"    result = plain({arguments})"]
-    lines += [f"    {at_end}"] if at_end else []
-    lines += ["    return result", f'vars(owner)["{method}"] = watched']
-    return f'seen["it"]{at}', "\n".join(lines)
-
-
-def _watched(first: Divergence, trained: list[str]) -> tuple[str, str, str, str, str]:
-    """The object and its method in which the tensor passes; its arguments; what to do before and after its call."""
-    anything, layer = "*rest, **more", f'model.get_layer("{first.layer}")'
-    if first.quantity == "gradient":
-        at = trained.index(first.tensor)
-        look = f"gradients = list(gradients)\n    look(gradients[{at}])"
-        return "model.optimizer", "apply", f"gradients, {anything}", look, ""
-    if first.quantity == "activation":
-        return layer, "call", anything, "", "look(result)"
-    if first.quantity == "pre_activation":
-        return layer, "activation", "inputs", "look(inputs)", ""
-    if first.quantity == "penalty":
-        return "model", "compute_loss", anything, "", "look(sum(model.losses))"
-    if first.name == "loss":
-        return "model", "compute_loss", anything, "", "look(result)"
-    return "model._compile_loss", "call", anything, "", "look(result)"
-
-
-def _slot_index(first: Divergence, twin: Any, trained: list[str]) -> int:
-    """The place of a slot in model.optimizer.variables."""
-    optimizer = twin.optimizer
-    if first.name == "iterations":
-        return 0
-    if first.name == "learning_rate":
-        raise ValueError("a schedule's learning rate is no variable.")
-    start = 1 if isinstance(optimizer.learning_rate_argument, LearningRateSchedule) else 2
-    order = [(slot, name) for group in optimizer._all_groups for name in trained for slot in group]
-    if first.layer is None:
-        return start + len(order) + list(optimizer.scalars).index(first.name)
-    slot, _, name = first.name.partition("/")
-    return start + order.index((slot, f"{first.layer}/{name}"))
-
-
-# ---------------------------------------------------------------------------------- Python's text of things
-
-
-def _packs(values: list[Any]) -> bool:
-    return any(np.size(value) > PRINTED for value in values)
-
-
-def _list(values: list[Any]) -> str:
-    return "[\n" + "".join(f"    {_array(value)},\n" for value in values) + "]"
-
-
-def _array(value: Any) -> str:
-    """Text that gives the very bits back."""
-    array = np.asarray(value)
-    if array.ndim == 0 and isinstance(value, (int, float)):
-        return repr(value)
-    if array.size > PRINTED:
-        text = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
-        packed = f'zlib.decompress(base64.b64decode("{text}"))'
-        return f'np.frombuffer({packed}, "{array.dtype.str}").reshape({array.shape})'
-    if not array.any() and not np.signbit(array.astype(float)).any():
-        return f'np.zeros({array.shape}, "{array.dtype}")'
-    numbers = json.dumps(_nested(array)).replace('"', "")
-    return f'np.array({numbers}, "{array.dtype}")'
-
-
-def _nested(array: Array) -> Any:
-    if array.ndim:
-        return [_nested(part) for part in array]
-    value = array.item()
-    if array.dtype.kind != "f":
-        return value if array.dtype.kind != "b" else int(value)
-    if not np.isfinite(value):
-        return f"float({str(value)!r})"
-    short = float(str(array[()]))
-    return short if array.dtype.type(short) == array and np.signbit(short) == np.signbit(value) else value
-
-
-def _model_text(keras: Any, case: Case) -> str:
-    """The model as one would write it, where it is a Sequential of Keras's own; else from its configuration."""
-    config = case.config
-    try:
-        if config["class_name"] != "Sequential":
-            raise ValueError
-        layers = []
-        for layer in config["config"]["layers"]:
-            if layer["class_name"] == "InputLayer":
-                layers.append(f"keras.Input({tuple(layer['config']['batch_shape'][1:])})")
-            else:
-                layers.append(_expression(keras, layer, case.dtype))
-        if not layers[0].startswith("keras.Input"):
-            layers.insert(0, f"keras.Input({case.x.shape[1:]})")
-        stack = "".join(f"    {layer},\n" for layer in layers)
-        compiled = config["compile_config"]
-        arguments = [
-            f"{name}={_expression(keras, value, case.dtype)}"
-            for name, value in compiled.items()
-            if value and name in ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
-        ]
-        return f"model = keras.Sequential([\n{stack}])\nmodel.compile({', '.join(arguments)})"
-    except (KeyError, TypeError, ValueError):
-        return (
-            f"import json\nmodel = keras.saving.deserialize_keras_object(json.loads({json.dumps(config)!r}))\n"
-            f"model.build({(None, *case.x.shape[1:])})"
-        )
-
-
-_ATTRIBUTES = ("trainable", "dtype", "quantization_config", "build_config", "axis_is_list")
-
-
-def _expression(keras: Any, value: Any, dtype: str) -> str:
-    """A configuration as the expression that makes it, without what is a default. Errors: ValueError."""
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_expression(keras, one, dtype) for one in value) + "]"
-    if not isinstance(value, dict):
-        return repr(value)
-    if "class_name" not in value:
-        return "{" + ", ".join(f"{key!r}: {_expression(keras, one, dtype)}" for key, one in value.items()) + "}"
-    module, name, config = str(value.get("module")), value["class_name"], value.get("config")
-    if module == "builtins":
-        if name == "function":
-            return repr(config)
-        raise ValueError(name)
-    if not module.startswith("keras") or value.get("registered_name") or not isinstance(config, dict):
-        raise ValueError(module)
-    owner: Any = keras
-    for part in module.split(".")[1:]:
-        owner = getattr(owner, part)
-    defaults = {key: one.default for key, one in inspect.signature(getattr(owner, name).__init__).parameters.items()}
-    arguments = []
-    for key, one in config.items():
-        if key.endswith("_initializer") or key in _ATTRIBUTES:
-            continue
-        if key == "name" and not module.startswith("keras.layers"):
-            continue
-        if key in defaults and _same(one, defaults[key]):
-            continue
-        if key not in defaults and one in (None, False):
-            continue
-        arguments.append(f"{key}={_expression(keras, one, dtype)}")
-    return f"{module}.{name}({', '.join(arguments)})"
-
-
-def _same(value: Any, default: Any) -> bool:
-    if isinstance(value, float) and isinstance(default, float):
-        return np.float32(value) == np.float32(default)
-    if isinstance(value, dict):
-        return False
-    return bool(value == default) or (value == "linear" and default is None)
+    def in_one_epoch(self) -> Case:
+        """All epochs as one, rows repeated where a batch was a partial one."""
+        rows = np.arange(self.batches * self.rows_at_once) % len(self.x)
+        return replace(self.rows(np.tile(rows, self.epochs)), batch_size=self.rows_at_once, epochs=1, steps=None)
 
 
 # --------------------------------------------------------------------------------------------------- run it
@@ -374,24 +204,72 @@ def run(text: str, timeout: float = TIMEOUT) -> tuple[int | None, str]:
 def reproduce(report: Report, case: Case | None = None, *, timeout: float = TIMEOUT) -> str | None:
     """Give a report's first divergence its script, run; returns the script. None, with the reason, where there is none.
 
-    case: a smaller one of the same divergence; else the step itself.
+    case: a smaller one of the same divergence; else the step itself, or, where that does not diverge, the fit so far.
     """
     first = report.first_divergence
     if first is None:
         return None
+    first.script = None
     try:
-        case = case or Case.of(report)
-        own = case.check().first_divergence
-        if own is None or own.quantity != first.quantity:
-            raise ValueError("the step alone, from its state, does not diverge: it takes what came before.")
-        first.script = script(case, own)
+        for text in texts(report, case):
+            first.script = text
+            status, said = run(text, timeout)
+            if status == 1 and said.startswith("got "):
+                first.script_result = f"Run: {said}. It diverges in {report.trainer} alone."
+                break
+            first.script_result = (
+                f"Run in a process of its own it does not diverge ({said}): what is wrong lies in this process."
+                if status == 0
+                else f"Run in a process of its own it fails: {said}."
+            )
     except (ValueError, CannotCheck) as error:
-        first.script_result = f"There is no script: {error}"
-        return None
-    status, said = run(first.script, timeout)
-    first.script_result = (
-        f"Run: {said}. It diverges in Keras alone."
-        if status == 1 and said.startswith("got ")
-        else f"Run in a process of its own it does not diverge ({said}): what is wrong lies in this process."
-    )
+        if first.script is None:
+            first.script_result = f"There is no script: {error}"
     return first.script
+
+
+def texts(report: Report, case: Case | None = None) -> Iterator[str]:
+    """Scripts of the first divergence, the shortest first: the next where one does not diverge. Errors: ValueError."""
+    first = report.first_divergence
+    assert first is not None
+    if first.quantity == "batch":
+        yield scripts.rows_script(report, numbered=True)
+        if first.name != "count":
+            yield scripts.rows_script(report, numbered=False)
+    elif first.step < 0:
+        yield scripts.start_script(report)
+    elif case is None:
+        yield scripts.fit_script(*diverging(report))
+    else:
+        yield scripts.fit_script(case, diverges(case, first.quantity, NO_STEP))
+
+
+def diverging(report: Report) -> tuple[Case, Divergence]:
+    """The case of a report's first divergence, and its own: one step if that diverges, else the fit up to it.
+
+    Errors: ValueError.
+    """
+    first = report.first_divergence
+    assert first is not None
+    case = Case.of(report)
+    try:
+        return case, diverges(case, first.quantity, NO_STEP)
+    except ValueError:
+        case = Case.up_to(report)
+        own = diverges(case, first.quantity, "from its start, with its rows as they stand, the fit does not diverge.")
+        return case.until(own.step), own
+
+
+def diverges(case: Case, quantity: str, otherwise: str) -> Divergence:
+    """The first divergence of a case. Errors: ValueError(otherwise) if there is none, or one of another quantity."""
+    own = case.check().first_divergence
+    if own is None or own.quantity != quantity:
+        raise ValueError(otherwise)
+    return own
+
+
+def _model_of(report: Report) -> tuple[dict[str, Any], str, str]:
+    about = report.about
+    if "model" not in about:
+        raise ValueError("the model's configuration was not recorded.")
+    return copy.deepcopy(about["model"]), str(about.get("mode", "graph")), str(about.get("dtype", "float32"))

@@ -77,6 +77,8 @@ class Step:
     pre_activations: of each layer that ends in an activation; activations: the outputs of every layer.
     data_loss: without penalties; loss: with them. penalties: in the order of model.losses.
     gradients: "layer/name" of each trained weight -> dL/d(weight), as handed to the optimizer. logs: what is reported.
+    shuffle_state: on JAX and torch, the state of the generator, MT19937, from which the order of the epoch's rows was
+    drawn: 624 words and the position.
     """
 
     number: int
@@ -95,6 +97,21 @@ class Step:
     penalties: list[Any] | None = None
     gradients: dict[str, Array] | None = None
     logs: dict[str, float] | None = None
+    shuffle_state: Array | None = None
+
+
+@dataclass
+class Fit:
+    """A recorded fit, so that it can be begun anew.
+
+    arguments: Keras's fit's. data: x, y and the weights of the samples, those of the classes included. start: the state
+    before the first step. initializers: "layer/name" of a weight -> configuration, with its seed, and shape.
+    """
+
+    arguments: dict[str, Any]
+    data: tuple[Array | None, ...]
+    start: State | None = None
+    initializers: dict[str, tuple[Any, tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass

@@ -131,6 +131,8 @@ class TraceWriter:
                 self._write(f"{place}/{name}", array)
         for name, array in flat(step).items():
             self._write(f"{place}/{name}", array)
+        if step.shuffle_state is not None and step.batch == 0:
+            self._write(f"{place}/shuffle_state", step.shuffle_state)
         self.steps.append(
             {
                 "number": step.number,
@@ -263,6 +265,14 @@ class Trace:
                 for name in ("x", "y", "sample_weight")
             )
 
+    def positive(self, name: str) -> int | None:
+        """A count of about's, where it is known. Errors: TraceError for what is none."""
+        with self._reading():
+            found: int | None = _typed(self.about, name, int, None)
+            if found is not None and found < 1:
+                raise TraceError(f"its header's {name} is {found}, expected at least 1")
+        return found
+
     @property
     def count(self) -> int:
         """How many steps there are."""
@@ -302,7 +312,7 @@ class Trace:
         step = Step(**numbers, before=before, after=_state("after", arrays, header))
         if not (step.before.weights and step.after.weights):
             raise TraceError(f"step {step.number} lacks the weights before or after it")
-        for name in TENSORS:
+        for name in (*TENSORS, "shuffle_state"):
             setattr(step, name, arrays.get(name))
         observed = _typed(header, "observed", list, [])
         for name in TABLES:
@@ -388,7 +398,7 @@ def judging(trace: Trace) -> Iterator[Judge]:
         yield Judge(
             model,
             data=trace.data,
-            batch_size=about.get("batch_size"),
+            batch_size=trace.positive("batch_size"),
             shuffle=about.get("shuffle", True),
             seed=about.get("seed"),
         )
@@ -407,6 +417,8 @@ def check_trace(path: str | Path, progress: Any = None) -> Report:
                 report.add(judged(trace, judge, step), step)
                 if progress is not None:
                     progress(report.steps, trace.count)
+            if trace.about.get("whole"):
+                report.add(judge.end(trace.positive("epochs")))
         except KeyboardInterrupt:
             report.interrupted = True
         return report

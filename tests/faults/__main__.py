@@ -1,4 +1,7 @@
-"""make faults: plant every fault, make every rewrite, each in a process of its own, and say what the oracle said."""
+"""make faults: plant every fault, make every rewrite, each in a process of its own, and say what the oracle said.
+
+Then run the script of every fault, with it and without.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from faults import scripts
 from faults.catalogue import FAULTS
 from faults.rewrites import REWRITES, SETTINGS
 from faults.running import in_processes
@@ -56,7 +60,8 @@ def main() -> int:
         f"{killed} of {len(found)} faults killed, {localised} localised ({localised / len(found):.1%}); "
         f"{len(alarms)} false alarms in {len(rewrites)} rewrites."
     )
-    right = random_models(given.models, console) if given.models else True
+    right = in_keras_alone([fault.name for fault in FAULTS], console)
+    right &= random_models(given.models, console) if given.models else True
     if given.json:
         said = {"faults": [vars(one) for one in found], "rewrites": [vars(one) for one in rewrites]}
         given.json.write_text(json.dumps(said, indent=1) + "\n")
@@ -67,6 +72,17 @@ def sorted_as(found: list) -> list:
     """The results in the catalogue's order."""
     by_name = {one.name: one for one in found}
     return [by_name[fault.name] for fault in FAULTS]
+
+
+def in_keras_alone(names: list[str], console: Console) -> bool:
+    """Whether each fault's script shows it in Keras alone, and shows nothing where the fault is not planted."""
+    console.print(f"{len(names)} scripts …")
+    found = scripts.in_processes(names)
+    wrong = {name: one for name, one in found.items() if (one["planted"][0], one["plain"][0]) != (1, 0)}
+    for name, one in wrong.items():
+        console.print(f"script: {name}: with the fault {one['planted']}, without {one['plain']}")
+    console.print(f"{len(found) - len(wrong)} of {len(found)} faults shown in Keras alone.")
+    return not wrong
 
 
 def random_models(count: int, console: Console) -> bool:

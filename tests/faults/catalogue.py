@@ -1,11 +1,13 @@
-"""The faults: each a small patch of the installed Keras (TensorFlow backend), and what the oracle should name for it.
+"""The faults: each a small patch of the installed Keras, and what the oracle should name for it.
 
 A fault is planted by a function of (keras, tf, swap); swap(owner, name, make) puts make(plain) in the place of
-owner.name until the fault is taken out again. Faults are planted before the model is built.
+owner.name until the fault is taken out again. Faults are planted before the model is built, on the TensorFlow backend;
+on the others, where tf is None, those that do without it.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,9 +121,7 @@ def of_nn(name: str, make: Callable[[Any], Callable[[Any], Any]]) -> Callable[[A
 
 
 def _backend() -> Any:
-    import keras.src.backend.tensorflow as backend
-
-    return backend
+    return importlib.import_module(f"keras.src.backend.{importlib.import_module('keras').backend.backend()}")
 
 
 def activation(name: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], None]:
@@ -229,8 +229,6 @@ def method(owner: Callable[[Any], Any], name: str, make: Callable[[Any, Any], An
 
 
 def module(name: str) -> Callable[[Any], Any]:
-    import importlib
-
     return lambda k: importlib.import_module(f"keras.src.{name}")
 
 
@@ -302,6 +300,19 @@ def data(change: Callable[..., Any]) -> Callable[[Any, Any, Any], None]:
             return init
 
         swap(adapter.ArrayDataAdapter, "__init__", wrong)
+
+    return plant
+
+
+def batches(sized: Callable[[int], int], dataset: Callable[[Any], Any]) -> Callable[[Any, Any, Any], None]:
+    """So many batches of an epoch: sized(their number), dataset(the pass over them)."""
+
+    def plant(k: Any, tf: Any, swap: Any) -> None:
+        import keras.src.trainers.data_adapters.array_data_adapter as adapter
+
+        owner = adapter.ArrayDataAdapter
+        swap(owner, "num_batches", lambda plain: property(lambda self: sized(plain.fget(self))))
+        swap(owner, "get_tf_dataset", lambda plain: lambda self: dataset(plain(self)))
 
     return plant
 
@@ -498,6 +509,14 @@ FAULTS = [
         method(lambda k: __import__("tensorflow").random, "shuffle", lambda k, tf: lambda plain: lambda x, *a, **b: x),
         "batch",
     ),
+    Fault("the last partial batch dropped", batches(lambda n: n - 1, lambda d: d), "batch"),
+    Fault(
+        "the last partial batch dropped in the last epoch",
+        batches(lambda n: n - 1, lambda d: d),
+        "batch",
+        fit={"epochs": 1},
+    ),
+    Fault("a batch too many", batches(lambda n: n + 1, lambda d: d.concatenate(d.take(1))), "batch"),
     # -------------------------------------------------------------------------------------------- mask
     Fault("counter not advanced", next_seed(_frozen_counter), "mask", "dropout", DROPOUT),
     Fault("counter advanced twice", next_seed(_twice), "mask", "dropout", DROPOUT),
@@ -999,7 +1018,9 @@ FAULTS = [
     ),
     Fault(
         "penalty without a gradient",
-        method(lambda k: k.regularizers.L2, "__call__", lambda k, tf: after(lambda found, *a: tf.stop_gradient(found))),
+        method(
+            lambda k: k.regularizers.L2, "__call__", lambda k, tf: after(lambda found, *a: k.ops.stop_gradient(found))
+        ),
         "gradient",
         "dense_a",
         SQUARED,
@@ -1022,7 +1043,7 @@ FAULTS = [
         method(
             LOSSES,
             "mean_squared_error",
-            lambda k, tf: lambda plain: lambda t, p: 2 * plain(t, p) - tf.stop_gradient(plain(t, p)),
+            lambda k, tf: lambda plain: lambda t, p: 2 * plain(t, p) - k.ops.stop_gradient(plain(t, p)),
         ),
         "gradient",
         "dense_c",

@@ -59,7 +59,7 @@ def checked(keras: Any, fault: Fault) -> Any:
     model, y = build(keras, **fault.model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return oracle.check(model, X, y, seed=SEED, initial_weights=True, **FIT, **fault.fit)
+        return oracle.check(model, X, y, seed=SEED, initial_weights=True, **{**FIT, **fault.fit})
 
 
 def tried(keras: Any, tf: Any, fault: Fault) -> Result:
