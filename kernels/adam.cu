@@ -26,19 +26,16 @@ template <typename T>
 __device__ void adam_step(T* param, const T* grad, T* m, T* v, long long n, const T* alpha, double one_minus_beta_1,
                           double one_minus_beta_2, double epsilon, const long long* stops, const T* l1, const T* l2,
                           int segments) {
-    const T step_size = *alpha, c1 = static_cast<T>(one_minus_beta_1), c2 = static_cast<T>(one_minus_beta_2);
-    const T epsilon_hat = static_cast<T>(epsilon);
+    const T step_size = *alpha;
+    const AdamConstants<T> constants{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),
+                                     static_cast<T>(epsilon)};
     for (long long i = first_index(); i < n; i += grid_stride()) {
         T g = grad[i];
         if (segments > 0) {
             const int s = segment_of(i, stops, segments);
             if (l1[s] != T(0) || l2[s] != T(0)) g += penalty_gradient(param[i], l1[s], l2[s]);
         }
-        const T new_m = m[i] + (g - m[i]) * c1;
-        const T new_v = v[i] + (g * g - v[i]) * c2;
-        m[i] = new_m;
-        v[i] = new_v;
-        param[i] -= new_m * step_size / (sqrt(new_v) + epsilon_hat);
+        adam_update(param[i], g, m[i], v[i], step_size, constants);
     }
 }
 

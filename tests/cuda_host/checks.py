@@ -7,9 +7,12 @@ u is the unit roundoff and γₙ = n·u / (1 − n·u), as in oracle/bounds.py. 
 lies within its bound of the true value, so that they differ by at most twice the bound.
 """
 
+import contextlib
 import functools
+import math
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -19,7 +22,8 @@ if __name__ == "__main__":  # in a process of its own there is no pytest to set 
 from cuda_host import host
 from helpers import assert_close, assert_same
 
-from minidl import config, ops, random
+from minidl import activations, config, fused, keras, many, ops, random
+from minidl.oracle import notebook
 
 SUM_ITEMS = 4  # common.cuh
 ACTIVATIONS = ["linear", "relu", "sigmoid", "tanh"]
@@ -399,6 +403,184 @@ def check_metrics(dtype, sanitize=None):
                 run("binary_accuracy_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
                 assert_same(sums[0][0], total)
                 assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+
+
+# ------------------------------------------------------------------------------------------- whole training
+
+
+def exp_minus(x):
+    """Twin of common.cuh's exp_minus: e^(−x), x ≥ 0, of additions and multiplications alone, in their order."""
+    dtype = x.dtype.type
+    high, low, limit, terms = {
+        np.float32: (0.693359375, -2.12194440e-4, 104, 7),
+        np.float64: (6.93147180369123816490e-01, 1.90821492927058770002e-10, 746, 13),
+    }[dtype]
+    inside = np.where(x <= limit, x, dtype(0))
+    n = np.rint(inside * dtype(1.4426950408889634))
+    r = (n * dtype(high) - inside) + n * dtype(low)
+    total = np.full_like(x, dtype(1 / math.factorial(terms)))
+    for k in range(terms - 1, -1, -1):
+        total = total * r + dtype(1 / math.factorial(k))
+    with np.errstate(under="ignore"):
+        found = np.ldexp(total, -n.astype(np.int32))
+    return np.where(x <= limit, found, np.where(np.isnan(x), x, dtype(0)))
+
+
+def warp_total(terms):
+    """Twin of train_step.cu's warp_total: 32 sums of every 32nd term, then halved five times."""
+    terms = np.ravel(terms)
+    lanes = np.zeros(32, terms.dtype)
+    for start in range(0, terms.size, 32):
+        part = terms[start : start + 32]
+        lanes[: part.size] += part
+    for offset in (16, 8, 4, 2, 1):
+        lanes[:offset] += lanes[offset : 2 * offset]
+    return lanes[0]
+
+
+def in_the_kernels_order():
+    """Patch ops so that its sums are taken in train_step.cu's order and e^(−x) is made as there: nothing else."""
+
+    def dense(inputs, kernel, bias=None):
+        outputs = product_in_order(inputs, kernel)
+        return outputs if bias is None else outputs + bias
+
+    def dense_gradients(d_outputs, inputs, *, out_kernel, out_bias):
+        out_kernel[...] = product_in_order(inputs.T, d_outputs)
+        if out_bias is not None:
+            out_bias[...] = product_in_order(np.ones((1, len(d_outputs)), d_outputs.dtype), d_outputs)[0]
+
+    def sigmoid(inputs):
+        t = exp_minus(np.abs(inputs))
+        return np.where(inputs >= 0, inputs.dtype.type(1), t) / (1 + t)
+
+    def from_logits(y_true, logits):
+        return np.maximum(logits, 0) - logits * y_true + np.log1p(exp_minus(np.abs(logits)))
+
+    def from_logits_backward(y_true, logits):
+        t = exp_minus(np.abs(logits))
+        tail = t / (1 + t)
+        return np.where(logits >= 0, (1 - y_true) - tail, tail - y_true)
+
+    patched = {
+        "dense": dense,
+        "dense_gradients": dense_gradients,
+        "dense_backward": lambda d_outputs, kernel: product_in_order(d_outputs, kernel.T),
+        "binary_crossentropy_from_logits": from_logits,
+        "binary_crossentropy_from_logits_backward": from_logits_backward,
+        "l1_penalty": lambda weights, *, l1: weights.dtype.type(l1) * warp_total(np.abs(weights)),
+        "l2_penalty": lambda weights, *, l2: weights.dtype.type(l2) * warp_total(np.square(weights)),
+        "weighted_mean_over_batch": lambda losses: warp_total(losses) / losses.dtype.type(losses.size),
+    }
+    stack = contextlib.ExitStack()
+    for name, function in patched.items():
+        stack.enter_context(mock.patch(f"minidl.ops.{name}", function))
+    own = activations.sigmoid.forward  # of a frozen object, which layers hold
+    object.__setattr__(activations.sigmoid, "forward", sigmoid)
+    stack.callback(object.__setattr__, activations.sigmoid, "forward", own)
+    stack.enter_context(mock.patch.object(fused, "fits", lambda model: False))  # the readable step
+    return stack
+
+
+@contextlib.contextmanager
+def floatx(dtype):
+    before = config.floatx()
+    config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        config.set_floatx(before)
+
+
+def build_mixed():
+    """All that the kernel knows in one model: every kind of stage, penalties on kernels and biases, two outputs."""
+    layers, l1_l2 = keras.layers, keras.regularizers.l1_l2
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dropout(0.25, seed=5),
+            layers.Dense(9, "sigmoid", use_bias=False, kernel_regularizer=l1_l2(0.01, 0.02)),
+            layers.Dense(33, "relu", bias_regularizer="l2"),
+            layers.Dropout(0.0),
+            layers.Dropout(0.5),
+            layers.Dense(3, "linear", kernel_regularizer="l1"),
+            layers.Dropout(1.0),
+            layers.Dense(2, "sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01, beta_1=0.8), "mse")
+    return model
+
+
+def build_of_logits():
+    """A single layer, of logits, with a learning rate that changes, and XLA's masks on its inputs."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+    rate = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy(threshold=0.3)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=[accuracy], jit_compile=True)
+    return model
+
+
+TRAININGS = {
+    "L1 and L2": lambda: notebook.build_without_dropout(keras),
+    "L1, L2 and dropout": lambda: notebook.build_with_dropout(keras),
+    "mixed": build_mixed,
+    "of logits": build_of_logits,
+}
+
+
+def launcher(run, **launch):
+    """many.Launch by a Kernels: on copies of the arrays, whose addresses and ends are those of a GPU's."""
+
+    def start(kernel, grid, block, arguments, shared):
+        copies = [host.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        name = kernel.rpartition("_")[0]
+        assert name == "train_epochs"
+        run(name, *copies, grid=grid, block=block, shared=shared, **launch)
+        for given, copy in zip(arguments, copies, strict=True):
+            if isinstance(given, np.ndarray):
+                given[...] = copy
+
+    return start
+
+
+def check_train_step(dtype, sanitize=None):
+    """60 steps from two seeds: minidl's own readable training with its sums in the kernel's order leaves the same bits
+    in weights, m, v, seeds and accuracies, whatever the block's size and the order of its threads.
+
+    The losses of the history: ln(1 + t) is LOG1P·u off on either side; all else is the same arithmetic on numbers ≥ 0,
+    sums of at most samples + 5 terms and a dozen of roundings, each of which may then go another way.
+    """
+    run, seeds = Kernels("train_step", dtype, sanitize), (3, 812)
+    (x, y), validation = notebook.data()
+    rows = 40 if sanitize == "thread" else len(x)
+    epochs = 2 if sanitize == "thread" else 7
+    x, y = x[:rows].astype(dtype), y[:rows].astype(dtype)
+    for title, build in TRAININGS.items():
+        labels, held_out = (y, validation[1]) if title != "mixed" else (
+            np.stack([y, 1 - y], 1), np.stack([validation[1], 1 - validation[1]], 1),
+        )  # fmt: skip
+        settings = {"epochs": epochs, "batch_size": 32, "validation_data": (validation[0], held_out), "shuffle": True}
+        with floatx(dtype):
+            with in_the_kernels_order():
+                expected = many.fit_many(build, x, labels, seeds=seeds, device="cpu", **settings)
+            for launch in few([("forward", 128), ("reverse", 32), ("shuffled", 96)], sanitize):
+                order, block = launch if sanitize != "thread" else (launch[0], 64)
+                with mock.patch.object(many.Plan, "threads", lambda *_, block=block: block):
+                    found = many.fit_in_one_launch(
+                        build, x, labels, seeds=seeds, launch=launcher(run, order=order), check_finite=True, **settings
+                    )
+                for ours, other in zip(found.models, expected.models, strict=True):
+                    states = ours.get_state(), other.get_state()
+                    assert list(states[0]) == list(states[1])
+                    for name, value in states[1].items():
+                        assert_same(states[0][name], value)
+                assert list(found.history) == list(expected.history)
+                for name, values in expected.history.items():
+                    assert values.shape == (2, epochs)
+                    relative = 2 * (gamma(rows + 20, dtype) + LOG1P * unit(dtype)) if "loss" in name else 0.0
+                    assert_close(found.history[name], values, atol=0, rtol=relative, what=f"{title}: {name}")
 
 
 CHECKS = {name.removeprefix("check_"): f for name, f in list(globals().items()) if name.startswith("check_")}

@@ -1,0 +1,468 @@
+"""fit_many: one model trained from many seeds, on a GPU all at once.
+
+    def build():
+        model = minidl.Sequential([…])
+        model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+        return model
+
+    found = fit_many(build, x, y, seeds=range(100), epochs=300)
+    found.history["loss"]  # (100, 300)
+    found.models[7].predict(x)
+
+A seed's result is that of set_random_seed(seed), build() and fit. On the CPU it is just that, seed after seed. On a GPU
+kernels/train_step.cu trains each seed's model in a block of its own, all epochs in one launch. That is for models that
+fit the memory which a block has to itself, a few thousand parameters; Plan says what else they must be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl import activations, checks, config, cuda, losses, metrics, random, regularizers, training
+from minidl.backend import Array
+from minidl.batches import ArrayBatches
+from minidl.callbacks import History
+from minidl.fused import AdamUpdate
+from minidl.layers import Dense, Dropout
+from minidl.trainer import Trainer
+from minidl.utils import random_seed_within
+
+KERNEL = "train_epochs"
+DEVICES = ("auto", "cpu", "gpu")
+# As in kernels/train_step.cu and common.cuh.
+ACTIVATIONS = {activations.linear: 0, activations.relu: 1, activations.sigmoid: 2, activations.tanh: 3}
+DENSE, DROPOUT = 0, 1
+BINARY_CROSSENTROPY, SQUARED_ERROR = 0, 1
+MOST_STAGES = 16
+STATIC_SHARED = 3072  # bytes, at most, beside what Plan.shared_bytes counts
+MOST_THREADS = 256
+
+# launch(kernel, grid, block, arguments, shared): runs a kernel on NumPy arrays, in whose memory its results are then.
+Launch = Callable[[str, int, int, Sequence[Any], int], None]
+
+
+class DoesNotFitError(ValueError):
+    """A model that kernels/train_step.cu cannot train: what of it, and what would do."""
+
+
+@dataclass(frozen=True)
+class FittedMany:
+    """What fit_many returns. seeds: (S,); models: each seed's, trained; history: name -> (S, epochs), as fit's."""
+
+    seeds: tuple[int, ...]
+    models: list[Any]
+    history: dict[str, Array]
+
+    @property
+    def weights(self) -> Array:
+        """All weights of each model, flat, (S, parameters): a copy, in the order of get_weights()."""
+        return np.stack([model.arena.theta for model in self.models])
+
+
+def fit_many(
+    build: Callable[[], Any],
+    x: Any,
+    y: Any,
+    *,
+    seeds: Iterable[int],
+    epochs: int = 1,
+    batch_size: int | None = None,
+    validation_data: Any = None,
+    shuffle: bool | str = True,
+    device: str = "auto",
+    check_finite: bool = True,
+) -> FittedMany:
+    """Train a model from each of the seeds: what set_random_seed(seed), build() and its fit give, for all of them.
+
+    build: makes and compiles a new model; called once a seed. The other arguments: as fit's; validation_data is (x, y).
+    device: "gpu" trains all models at once in one launch of kernels/train_step.cu, "cpu" one after the other by fit,
+    "auto" on a GPU if one answers and the model is one that the kernel knows. The GPU's sums are taken in another order
+    than NumPy's, so that the two agree to rounding, as two runs of Keras on two machines do; each repeats its own bits.
+    The global seeds are afterwards as they were.
+
+    Errors: ValueError or TypeError for arguments and data that do not fit, as fit; with "gpu" DoesNotFitError, which
+    names what the kernel does not know or has no room for, and ImportError or cuda.DeviceError where there is no GPU;
+    FloatingPointError, naming the seed, if a loss becomes NaN or infinite.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"fit_many: device must be one of {', '.join(map(repr, DEVICES))}; got {device!r}.")
+    if not callable(build):
+        raise TypeError(f"fit_many: build must be a function that makes a compiled model; got {build!r}.")
+    chosen = _checked_seeds(seeds)
+    checks.non_negative_int("fit_many", "epochs", epochs)
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "validation_data": validation_data,
+        "shuffle": shuffle,
+        "check_finite": check_finite,
+    }
+    if device == "gpu" or (device == "auto" and cuda.unavailable() is None):
+        try:
+            return fit_in_one_launch(build, x, y, seeds=chosen, launch=launch_on_device, **settings)
+        except DoesNotFitError:
+            if device == "gpu":
+                raise
+    models = [_fit(build, x, y, seed, settings) for seed in chosen]
+    names = models[0].history.history
+    history = {name: np.array([model.history.history[name] for model in models]) for name in names}
+    return FittedMany(chosen, models, history)
+
+
+def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    try:
+        found = tuple(seeds)
+    except TypeError:
+        raise TypeError(f"fit_many: seeds must be integers, such as range(100); got {seeds!r}.") from None
+    if not found:
+        raise ValueError("fit_many: there must be at least one seed; got none.")
+    return tuple(checks.non_negative_int("fit_many", "each seed", seed) for seed in found)
+
+
+def _fit(build: Callable[[], Any], x: Any, y: Any, seed: int, settings: dict[str, Any]) -> Any:
+    with random_seed_within(seed):
+        model = _built(build)
+        try:
+            model.fit(x, y, verbose=0, **settings)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"seed {seed}: {error}") from None
+    return model
+
+
+def _built(build: Callable[[], Any]) -> Any:
+    model = build()
+    if not isinstance(model, Trainer) or not model.compiled:
+        raise TypeError(f"fit_many: build must return a compiled model of minidl; got {model!r}.")
+    return model
+
+
+# ------------------------------------------------------------------------------------- what the kernel is told
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model as kernels/train_step.cu has it: the arguments that are the same for every seed.
+
+    numbers, settings: a row for each stage, see the kernel's header. units: of the last one. drawing: which of the
+    model's seed states move on.
+    """
+
+    dtype: str
+    features: int
+    units: int
+    numbers: tuple[tuple[int, ...], ...]
+    settings: tuple[tuple[float, ...], ...]
+    drawing: tuple[bool, ...]
+    loss: int
+    prediction: int
+    accuracy: str | None
+    threshold: float
+    adam: tuple[float, ...]
+    xla: bool
+
+    @classmethod
+    def of(cls, model: Any) -> Plan:
+        """The plan of a compiled and built model. Errors: DoesNotFitError, which names what the kernel does not know."""
+        layers = [layer for layer in model.flat_layers() if not (type(layer) is Dropout and layer.rate == 0)]
+        for layer in layers:
+            _require_known(layer)
+        if not layers or type(layers[-1]) is not Dense:
+            raise _unknown(f"model {model.name!r}", "must end in a Dense layer")
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise _unknown(f"model {model.name!r}", "has a layer twice")
+        if len(layers) > MOST_STAGES:
+            raise _unknown(f"model {model.name!r}", f"has {len(layers)} layers, more than {MOST_STAGES}")
+        if len(model.input_shape) != 2:
+            raise _unknown(f"model {model.name!r}", f"has inputs of shape {model.input_shape}, not (None, features)")
+        if model.dtype not in ("float32", "float64") or model.dtype != config.floatx():
+            raise _unknown(f"model {model.name!r}", f"is of {model.dtype}, not of floatx(), {config.floatx()}")
+        if not config.random_stream().startswith("tensorflow"):
+            raise _unknown(f"the random stream {config.random_stream()!r}", "is not TensorFlow's")
+        loss, prediction = _loss_of(model, layers[-1])
+        accuracy, threshold = _accuracy_of(model)
+        if not AdamUpdate.fits(model.optimizer):
+            raise _unknown(
+                f"the optimizer {model.optimizer.name!r}", "is not plain Adam (without decay, clipping, averages, …)"
+            )
+        if training.runs_own_code(model):
+            raise _unknown(f"model {model.name!r}", "runs Python code of its own in a step")
+        numbers, settings = zip(*map(_stage, layers), strict=True)
+        inner = loss == BINARY_CROSSENTROPY
+        last = (DENSE, layers[-1].units, 0 if inner else numbers[-1][2], numbers[-1][3])
+        units = [model.input_shape[-1]]
+        for kind, width, *_ in numbers:
+            units.append(width if kind == DENSE else units[-1])
+        numbers = tuple((kind, width, *rest) for (kind, _, *rest), width in zip((*numbers[:-1], last), units[1:], strict=True))
+        optimizer = model.optimizer
+        return cls(
+            dtype=model.dtype,
+            features=units[0],
+            units=units[-1],
+            numbers=numbers,
+            settings=settings,
+            drawing=tuple(layer.rate < 1 for layer in layers if type(layer) is Dropout),
+            loss=loss,
+            prediction=prediction,
+            accuracy=accuracy,
+            threshold=threshold,
+            adam=(1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon),
+            xla=model.jit_compile or config.random_stream() == "tensorflow-xla",
+        )
+
+    def shared_bytes(self, batch_size: int) -> int:
+        """What a block's own memory must hold: of each Dense layer θ, m and v, and a batch on its way through."""
+        inputs, elements = self.features, batch_size * (self.features + 2 * self.units)
+        for kind, units, _, bias in self.numbers:
+            elements += 2 * batch_size * units
+            if kind == DENSE:
+                elements += (inputs + bias) * ((units | 1) + 2 * units)
+            inputs = units
+        return elements * np.dtype(self.dtype).itemsize
+
+    def threads(self, batch_size: int, parameters: int) -> int:
+        """Of a block: one for each number of the widest step, in whole warps."""
+        widest = max(parameters, batch_size * max(units for _, units, *_ in self.numbers))
+        return min(MOST_THREADS, -(-widest // 32) * 32)
+
+
+def _unknown(what: str, problem: str) -> DoesNotFitError:
+    return DoesNotFitError(
+        f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam on "
+        f"binary_crossentropy or mse; device='cpu' trains any model."
+    )
+
+
+def _require_known(layer: Any) -> None:
+    what = f"layer {layer.name!r}"
+    if type(layer) not in (Dense, Dropout):
+        raise _unknown(what, f"is a {type(layer).__name__}")
+    if not layer.trainable:
+        raise _unknown(what, "is frozen")
+    if layer.activity_regularizer is not None:
+        raise _unknown(what, "has an activity_regularizer")
+    if layer.constraints:
+        raise _unknown(what, f"has a constraint on its {', '.join(layer.constraints)}")
+    if not vars(layer).keys().isdisjoint(("forward", "backward")):
+        raise _unknown(what, "has a forward or backward of its own")
+    if type(layer) is Dropout and layer.noise_shape is not None:
+        raise _unknown(what, "has a noise_shape")
+    if type(layer) is Dense and layer.activation not in ACTIVATIONS:
+        known = ", ".join(activation.name for activation in ACTIVATIONS)
+        raise _unknown(what, f"has the activation {layer.activation.name}, not one of {known}")
+    for name, regularizer in layer.regularizers.items():
+        if type(regularizer) not in (regularizers.L1, regularizers.L2, regularizers.L1L2):
+            raise _unknown(what, f"has the {name}_regularizer {type(regularizer).__name__}, not L1, L2 or L1L2")
+
+
+def _stage(layer: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """A row of numbers and of settings."""
+    if type(layer) is Dropout:
+        return (DROPOUT, 0, 0, 0), (layer.rate, 0.0, 0.0, 0.0)
+    factors = []
+    for name in ("kernel", "bias"):
+        regularizer = layer.regularizers.get(name)
+        # as regularizers.py rounds them
+        factors += [float(np.float32(getattr(regularizer, factor, 0.0))) for factor in ("l1", "l2")]
+    return (DENSE, layer.units, ACTIVATIONS[layer.activation], int(layer.use_bias)), tuple(factors)
+
+
+def _loss_of(model: Any, last: Any) -> tuple[int, int]:
+    """The kernel's loss, and the activation that makes predictions of the last stage's outputs."""
+    loss, sigmoid = model.loss, last.activation is activations.sigmoid
+    plain = loss.reduction in ("sum_over_batch_size", "mean") and loss.dtype == model.dtype
+    if not plain or model.loss_weight is not None:
+        raise _unknown(f"the loss {loss.name!r}", "has a reduction, a dtype or a weight of its own")
+    if type(loss) is losses.MeanSquaredError:
+        return SQUARED_ERROR, ACTIVATIONS[activations.linear]
+    if type(loss) is not losses.BinaryCrossentropy:
+        raise _unknown(f"the loss {loss.name!r}", "is not binary_crossentropy or mse")
+    if loss.label_smoothing or loss.axis != -1:
+        raise _unknown(f"the loss {loss.name!r}", "smooths labels or has an axis")
+    linear = last.activation is activations.linear
+    if not (sigmoid and not loss.from_logits) and not (linear and loss.from_logits):
+        raise _unknown(
+            f"the loss {loss.name!r}",
+            f"with from_logits={loss.from_logits} is not computed from logits on top of {last.activation.name}",
+        )
+    return BINARY_CROSSENTROPY, ACTIVATIONS[last.activation]
+
+
+def _accuracy_of(model: Any) -> tuple[str | None, float]:
+    """The name and the threshold of the one metric that the kernel knows."""
+    found = model.compiled_metrics
+    if not found:
+        return None, 0.5
+    if len(found) > 1 or type(found[0]) is not metrics.BinaryAccuracy or model.weighted_count:
+        raise _unknown(
+            f"the metrics {', '.join(repr(metric.name) for metric in found)}", "are not one binary accuracy, unweighted"
+        )
+    return found[0].name, found[0].threshold
+
+
+# ------------------------------------------------------------------------------------------- the launch
+
+
+def fit_in_one_launch(
+    build: Callable[[], Any],
+    x: Any,
+    y: Any,
+    *,
+    seeds: tuple[int, ...],
+    epochs: int,
+    batch_size: int | None,
+    validation_data: Any,
+    shuffle: bool | str,
+    check_finite: bool,
+    launch: Launch,
+) -> FittedMany:
+    """fit_many by kernels/train_step.cu, wherever launch runs it. Errors: as fit_many's."""
+    models, orders, data, validation, plan = [], [], None, None, None
+    for seed in seeds:
+        with random_seed_within(seed):
+            model = _built(build)
+            # checks the data, builds the model
+            data = model._batches("fit", x, y, None, None, batch_size, None, shuffle, check_finite)
+            if not isinstance(data, ArrayBatches) or data.later is not None:
+                raise DoesNotFitError("fit_many on the GPU: x must be an array, not what yields batches.")
+            if validation_data is not None:
+                validation = model._validation(validation_data, batch_size, None, check_finite)
+            if (validation is not None and validation.sample_weight is not None) or data.sample_weight is not None:
+                raise DoesNotFitError("fit_many on the GPU: samples have no weights there; device='cpu' knows them.")
+            found = Plan.of(model)
+            if plan not in (None, found):
+                raise ValueError("fit_many: build must make models that differ in their random numbers alone.")
+            plan = found
+            # TensorFlow's order, which is the same in every epoch
+            orders.append(random.epoch_order(data.samples, data.batch_size, shuffle))
+            models.append(model)
+    assert plan is not None and data is not None
+    history, stopped = train(plan, models, data, validation, np.array(orders), epochs, launch, check_finite)
+    names = {"loss": history[:, :, 0]}
+    if plan.accuracy is not None:
+        names[plan.accuracy] = history[:, :, 1]
+    if validation is not None:
+        names |= {f"val_{name}": history[:, :, 2 + i] for i, name in enumerate(names)}
+    for i in np.flatnonzero(stopped):
+        models[i].optimizer.iterations = int(stopped[i]) - 1
+        raise FloatingPointError(f"seed {seeds[i]}: {training.diverged(models[i], float(_last(history[i, :, 0])))}")
+    names = dict(sorted(names.items()))
+    for i, model in enumerate(models):
+        record = History()
+        record.set_model(model)
+        record.on_train_begin()
+        for epoch in range(epochs):
+            record.on_epoch_end(epoch, {name: float(values[i, epoch]) for name, values in names.items()})
+        model.history, model.has_run = record, True
+    return FittedMany(seeds, models, {name: values.astype(np.float64) for name, values in names.items()})
+
+
+def _last(losses_of_epochs: Array) -> Any:
+    """The first that is not finite: the epoch in which training stopped."""
+    return losses_of_epochs[np.argmin(np.isfinite(losses_of_epochs))]
+
+
+def train(
+    plan: Plan,
+    models: Sequence[Any],
+    data: Any,
+    validation: Any,
+    orders: Array,
+    epochs: int,
+    launch: Launch,
+    check_finite: bool,
+    threads: int | None = None,
+) -> tuple[Array, Array]:
+    """Train the models, alike but for their numbers, in one launch, from the states that they are in.
+
+    orders: (models, samples). threads: of a block, chosen if None. Returns history and stopped, as the kernel leaves
+    them; the models are then in the states that it leaves. Errors: those of launch; then nothing is changed.
+    """
+    states = [model.get_state() for model in models]
+    theta, m, v = (np.stack([state[name] for state in states]) for name in ("theta", "m", "v"))
+    seeds = np.array([[state[name] for name in state if name.startswith("seed/")] for state in states], np.int64)
+    steps = epochs * math.ceil(data.samples / data.batch_size)
+    dtype, optimizer = np.dtype(plan.dtype), models[0].optimizer
+    history, stopped = np.zeros((len(models), epochs, 4), dtype), np.zeros(len(models), np.int32)
+    if steps == 0:
+        return history, stopped
+    size = min(data.batch_size, data.samples)
+    validation_size = 0 if validation is None else min(validation.batch_size, validation.samples)
+    shared = plan.shared_bytes(max(size, validation_size))
+    launch(
+        f"{KERNEL}_{plan.dtype}",
+        len(models),
+        threads or plan.threads(size, theta.shape[1]),
+        (
+            *(np.ascontiguousarray(array) for array in (data.x, data.y)),
+            *(None if validation is None else np.ascontiguousarray(a) for a in _arrays(validation)),
+            orders.astype(np.int32),
+            np.array(plan.numbers, np.int32),
+            np.array(plan.settings, np.float64),
+            optimizer.alphas(steps, dtype),
+            theta,
+            m,
+            v,
+            seeds if seeds.size else None,
+            history,
+            stopped,
+            data.samples,
+            0 if validation is None else validation.samples,
+            plan.features,
+            len(plan.numbers),
+            len(plan.drawing),
+            theta.shape[1],
+            size,
+            validation_size,
+            epochs,
+            1,
+            plan.loss,
+            plan.prediction,
+            plan.threshold,
+            *plan.adam,
+            int(plan.xla),
+            int(check_finite),
+        ),
+        shared,
+    )
+    for i, (model, state) in enumerate(zip(models, states, strict=True)):
+        done = int(stopped[i]) - 1 if stopped[i] else steps
+        state |= {"theta": theta[i], "m": m[i], "v": v[i]}
+        state["iterations"] = np.asarray(int(state["iterations"]) + done, np.int64)
+        for k, moved in enumerate(plan.drawing):
+            if moved:
+                state[f"seed/{k}"] = seeds[i, k]
+        model.set_state(state)
+    return history, stopped
+
+
+def _arrays(validation: Any) -> tuple[Any, Any]:
+    return (None, None) if validation is None else (validation.x, validation.y)
+
+
+def launch_on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any], shared: int) -> None:
+    """Launch: on the current GPU. Errors: those of cuda.launch; DoesNotFitError if its blocks have too little memory."""
+    cupy = cuda.ready_cupy()
+    runtime = cupy.cuda.runtime
+    most = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, runtime.getDevice())
+    require_room(shared, most)
+    with cuda.clear_memory_errors("copying the data of fit_many"):
+        there = [cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    cuda.launch(kernel, grid, block, *there, shared=shared)
+    for parameter, here, device in zip(cuda.kernels()[kernel].parameters, arguments, there, strict=True):
+        if parameter.pointer and not parameter.const and here is not None:
+            here[...] = device.get()
+
+
+def require_room(shared: int, most: int) -> None:
+    """Raise DoesNotFitError unless a block that has `most` bytes to itself can hold so many and what it has besides."""
+    if shared + STATIC_SHARED > most:
+        raise DoesNotFitError(
+            f"fit_many on the GPU: the model and a batch need {(shared + STATIC_SHARED) / 1024:.1f} KiB of a block's own "
+            f"memory; this GPU has {most / 1024:.1f} KiB. A smaller batch_size, narrower layers or float32 need less; "
+            f"device='cpu' trains any model."
+        )
