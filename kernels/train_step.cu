@@ -305,8 +305,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_validation, cons
         weight = theta[i];
         first = m[i];
         second = v[i];
-    });
-    __syncthreads();
+    });  // gather's barrier comes before anyone reads them
 
     int step = 0, stopped_at = 0;
     for (int epoch = 0; epoch < epochs && stopped_at == 0; ++epoch) {

@@ -91,7 +91,7 @@ def fit_many(
     """
     if device not in DEVICES:
         raise ValueError(f"fit_many: device must be one of {', '.join(map(repr, DEVICES))}; got {device!r}.")
-    if not callable(build):
+    if not callable(build) or isinstance(build, Trainer):
         raise TypeError(f"fit_many: build must be a function that makes a compiled model; got {build!r}.")
     chosen = _checked_seeds(seeds)
     checks.non_negative_int("fit_many", "epochs", epochs)
@@ -108,7 +108,9 @@ def fit_many(
         except DoesNotFitError:
             if device == "gpu":
                 raise
-    models = [_fit(build, x, y, seed, settings) for seed in chosen]
+    models: list[Any] = []
+    for seed in chosen:
+        models.append(_fit(build, x, y, seed, settings, models))
     names = models[0].history.history
     history = {name: np.array([model.history.history[name] for model in models]) for name in names}
     return FittedMany(chosen, models, history)
@@ -124,9 +126,9 @@ def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     return tuple(checks.non_negative_int("fit_many", "each seed", seed) for seed in found)
 
 
-def _fit(build: Callable[[], Any], x: Any, y: Any, seed: int, settings: dict[str, Any]) -> Any:
+def _fit(build: Callable[[], Any], x: Any, y: Any, seed: int, settings: dict[str, Any], earlier: Sequence[Any]) -> Any:
     with random_seed_within(seed):
-        model = _built(build)
+        model = _built(build, earlier)
         try:
             model.fit(x, y, verbose=0, **settings)
         except FloatingPointError as error:
@@ -134,8 +136,10 @@ def _fit(build: Callable[[], Any], x: Any, y: Any, seed: int, settings: dict[str
     return model
 
 
-def _built(build: Callable[[], Any]) -> Any:
+def _built(build: Callable[[], Any], earlier: Sequence[Any]) -> Any:
     model = build()
+    if any(model is other for other in earlier):
+        raise ValueError("fit_many: build must make a new model each time it is called; it returned one twice.")
     if not isinstance(model, Trainer) or not model.compiled:
         raise TypeError(f"fit_many: build must return a compiled model of minidl; got {model!r}.")
     return model
@@ -149,7 +153,7 @@ class Plan:
     """A model as kernels/train_step.cu has it: the arguments that are the same for every seed.
 
     numbers, settings: a row for each stage, see the kernel's header. units: of the last one. drawing: which of the
-    model's seed states move on.
+    model's seed states move on. rate: what the learning rates are made of, in words.
     """
 
     dtype: str
@@ -163,12 +167,14 @@ class Plan:
     accuracy: str | None
     threshold: float
     adam: tuple[float, ...]
+    rate: str
     xla: bool
 
     @classmethod
     def of(cls, model: Any) -> Plan:
-        """The plan of a compiled and built model. Errors: DoesNotFitError, which names what the kernel does not know."""
-        layers = [layer for layer in model.flat_layers() if not (type(layer) is Dropout and layer.rate == 0)]
+        """The plan of a compiled and built model. Errors: DoesNotFitError, naming what the kernel does not know."""
+        dropouts = _dropouts(model)
+        layers = [layer for layer in model.flat_layers() if type(layer) is not Dropout or layer in dropouts]
         for layer in layers:
             _require_known(layer)
         if not layers or type(layers[-1]) is not Dense:
@@ -191,26 +197,24 @@ class Plan:
             )
         if training.runs_own_code(model):
             raise _unknown(f"model {model.name!r}", "runs Python code of its own in a step")
-        numbers, settings = zip(*map(_stage, layers), strict=True)
-        inner = loss == BINARY_CROSSENTROPY
-        last = (DENSE, layers[-1].units, 0 if inner else numbers[-1][2], numbers[-1][3])
-        units = [model.input_shape[-1]]
-        for kind, width, *_ in numbers:
-            units.append(width if kind == DENSE else units[-1])
-        numbers = tuple((kind, width, *rest) for (kind, _, *rest), width in zip((*numbers[:-1], last), units[1:], strict=True))
+        rows: list[tuple[int, ...]] = []
+        for layer in layers:
+            below = rows[-1][1] if rows else model.input_shape[-1]
+            rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss == BINARY_CROSSENTROPY))
         optimizer = model.optimizer
         return cls(
             dtype=model.dtype,
-            features=units[0],
-            units=units[-1],
-            numbers=numbers,
-            settings=settings,
-            drawing=tuple(layer.rate < 1 for layer in layers if type(layer) is Dropout),
+            features=model.input_shape[-1],
+            units=layers[-1].units,
+            numbers=tuple(rows),
+            settings=tuple(map(_settings, layers)),
+            drawing=tuple(layer.rate < 1 for layer in dropouts),
             loss=loss,
             prediction=prediction,
             accuracy=accuracy,
             threshold=threshold,
             adam=(1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon),
+            rate=f"{optimizer.get_config()['learning_rate']} from step {optimizer.iterations} on",
             xla=model.jit_compile or config.random_stream() == "tensorflow-xla",
         )
 
@@ -228,6 +232,11 @@ class Plan:
         """Of a block: one for each number of the widest step, in whole warps."""
         widest = max(parameters, batch_size * max(units for _, units, *_ in self.numbers))
         return min(MOST_THREADS, -(-widest // 32) * 32)
+
+
+def _dropouts(model: Any) -> list[Any]:
+    """The Dropout layers that drop something."""
+    return [layer for layer in model.flat_layers() if type(layer) is Dropout and layer.rate > 0]
 
 
 def _unknown(what: str, problem: str) -> DoesNotFitError:
@@ -259,16 +268,20 @@ def _require_known(layer: Any) -> None:
             raise _unknown(what, f"has the {name}_regularizer {type(regularizer).__name__}, not L1, L2 or L1L2")
 
 
-def _stage(layer: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """A row of numbers and of settings."""
+def _numbers(layer: Any, below: int, *, logits: bool) -> tuple[int, ...]:
+    """A stage's row of numbers, on that many units. logits: its activation is left to the loss."""
     if type(layer) is Dropout:
-        return (DROPOUT, 0, 0, 0), (layer.rate, 0.0, 0.0, 0.0)
-    factors = []
-    for name in ("kernel", "bias"):
-        regularizer = layer.regularizers.get(name)
-        # as regularizers.py rounds them
-        factors += [float(np.float32(getattr(regularizer, factor, 0.0))) for factor in ("l1", "l2")]
-    return (DENSE, layer.units, ACTIVATIONS[layer.activation], int(layer.use_bias)), tuple(factors)
+        return DROPOUT, below, 0, 0
+    activation = activations.linear if logits else layer.activation
+    return DENSE, layer.units, ACTIVATIONS[activation], int(layer.use_bias)
+
+
+def _settings(layer: Any) -> tuple[float, ...]:
+    """A stage's row of settings: the factors as regularizers.py rounds them."""
+    if type(layer) is Dropout:
+        return layer.rate, 0.0, 0.0, 0.0
+    penalties = [layer.regularizers.get(name) for name in ("kernel", "bias")]
+    return tuple(float(np.float32(getattr(of, name, 0.0))) for of in penalties for name in ("l1", "l2"))
 
 
 def _loss_of(model: Any, last: Any) -> tuple[int, int]:
@@ -321,10 +334,14 @@ def fit_in_one_launch(
     launch: Launch,
 ) -> FittedMany:
     """fit_many by kernels/train_step.cu, wherever launch runs it. Errors: as fit_many's."""
-    models, orders, data, validation, plan = [], [], None, None, None
+    models: list[Any] = []
+    orders: list[Array] = []
+    data: Any = None
+    validation: Any = None
+    plan: Plan | None = None
     for seed in seeds:
         with random_seed_within(seed):
-            model = _built(build)
+            model = _built(build, models)
             # checks the data, builds the model
             data = model._batches("fit", x, y, None, None, batch_size, None, shuffle, check_finite)
             if not isinstance(data, ArrayBatches) or data.later is not None:
@@ -347,9 +364,10 @@ def fit_in_one_launch(
         names[plan.accuracy] = history[:, :, 1]
     if validation is not None:
         names |= {f"val_{name}": history[:, :, 2 + i] for i, name in enumerate(names)}
-    for i in np.flatnonzero(stopped):
-        models[i].optimizer.iterations = int(stopped[i]) - 1
-        raise FloatingPointError(f"seed {seeds[i]}: {training.diverged(models[i], float(_last(history[i, :, 0])))}")
+    for i in np.flatnonzero(stopped).tolist():
+        of_epochs = history[i, :, 0]
+        loss = float(of_epochs[np.argmin(np.isfinite(of_epochs))])  # of the epoch in which it stopped
+        raise FloatingPointError(f"seed {seeds[i]}: {training.diverged(models[i], loss)}")
     names = dict(sorted(names.items()))
     for i, model in enumerate(models):
         record = History()
@@ -359,11 +377,6 @@ def fit_in_one_launch(
             record.on_epoch_end(epoch, {name: float(values[i, epoch]) for name, values in names.items()})
         model.history, model.has_run = record, True
     return FittedMany(seeds, models, {name: values.astype(np.float64) for name, values in names.items()})
-
-
-def _last(losses_of_epochs: Array) -> Any:
-    """The first that is not finite: the epoch in which training stopped."""
-    return losses_of_epochs[np.argmin(np.isfinite(losses_of_epochs))]
 
 
 def train(
@@ -382,9 +395,12 @@ def train(
     orders: (models, samples). threads: of a block, chosen if None. Returns history and stopped, as the kernel leaves
     them; the models are then in the states that it leaves. Errors: those of launch; then nothing is changed.
     """
-    states = [model.get_state() for model in models]
-    theta, m, v = (np.stack([state[name] for state in states]) for name in ("theta", "m", "v"))
-    seeds = np.array([[state[name] for name in state if name.startswith("seed/")] for state in states], np.int64)
+    for model in models:
+        model.optimizer.build(model.arena)
+    theta = np.stack([model.arena.theta for model in models])
+    m, v = (np.stack([getattr(model.optimizer, slot) for model in models]) for slot in ("m", "v"))
+    generators = [[layer.seed_generator for layer in _dropouts(model)] for model in models]
+    seeds = np.array([[generator.state for generator in of_model] for of_model in generators], np.int64)
     steps = epochs * math.ceil(data.samples / data.batch_size)
     dtype, optimizer = np.dtype(plan.dtype), models[0].optimizer
     history, stopped = np.zeros((len(models), epochs, 4), dtype), np.zeros(len(models), np.int32)
@@ -429,14 +445,12 @@ def train(
         ),
         shared,
     )
-    for i, (model, state) in enumerate(zip(models, states, strict=True)):
-        done = int(stopped[i]) - 1 if stopped[i] else steps
-        state |= {"theta": theta[i], "m": m[i], "v": v[i]}
-        state["iterations"] = np.asarray(int(state["iterations"]) + done, np.int64)
-        for k, moved in enumerate(plan.drawing):
+    for i, model in enumerate(models):
+        model.arena.theta[...], model.optimizer.m[...], model.optimizer.v[...] = theta[i], m[i], v[i]
+        model.optimizer.iterations = int(model.optimizer.iterations) + (int(stopped[i]) - 1 if stopped[i] else steps)
+        for generator, state, moved in zip(generators[i], seeds[i], plan.drawing, strict=True):
             if moved:
-                state[f"seed/{k}"] = seeds[i, k]
-        model.set_state(state)
+                generator.state[...] = state
     return history, stopped
 
 
@@ -445,7 +459,7 @@ def _arrays(validation: Any) -> tuple[Any, Any]:
 
 
 def launch_on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any], shared: int) -> None:
-    """Launch: on the current GPU. Errors: those of cuda.launch; DoesNotFitError if its blocks have too little memory."""
+    """Launch: on the current GPU. Errors: those of cuda.launch; DoesNotFitError if a block has too little memory."""
     cupy = cuda.ready_cupy()
     runtime = cupy.cuda.runtime
     most = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, runtime.getDevice())
@@ -461,8 +475,9 @@ def launch_on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any
 def require_room(shared: int, most: int) -> None:
     """Raise DoesNotFitError unless a block that has `most` bytes to itself can hold so many and what it has besides."""
     if shared + STATIC_SHARED > most:
+        needed = shared + STATIC_SHARED
         raise DoesNotFitError(
-            f"fit_many on the GPU: the model and a batch need {(shared + STATIC_SHARED) / 1024:.1f} KiB of a block's own "
-            f"memory; this GPU has {most / 1024:.1f} KiB. A smaller batch_size, narrower layers or float32 need less; "
+            f"fit_many on the GPU: the model and a batch need {needed / 1024:.1f} KiB of a block's own memory; this "
+            f"GPU has {most / 1024:.1f} KiB. A smaller batch_size, narrower layers or float32 need less; "
             f"device='cpu' trains any model."
         )

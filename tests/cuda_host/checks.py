@@ -2,6 +2,7 @@
 
     python checks.py address|thread              every check
     python checks.py address|thread KERNEL …     kernels of faults.cu
+    python checks.py address|thread CHECK DIR    one check, of the kernels in another directory
 
 u is the unit roundoff and γₙ = n·u / (1 − n·u), as in oracle/bounds.py. Where kernel and ops.py round differently, each
 lies within its bound of the true value, so that they differ by at most twice the bound.
@@ -45,8 +46,10 @@ def gamma(n, dtype):
 class Kernels:
     """The kernels of one file, in one dtype, built for one sanitizer."""
 
+    directory = host.KERNELS
+
     def __init__(self, stem, dtype, sanitize):
-        self.library, self.dtype = host.build(host.KERNELS / f"{stem}.cu", sanitize), dtype
+        self.library, self.dtype = host.build(self.directory / f"{stem}.cu", sanitize), dtype
 
     def __call__(self, kernel, *arguments, **launch):
         self.library.launch(f"{kernel}_{self.dtype}", arguments, **launch)
@@ -618,10 +621,14 @@ def run_fault(kernel, sanitize=None, order="forward"):
 
 
 def main(sanitize, *kernels):
+    checked = CHECKS
+    if kernels and kernels[0] in CHECKS:
+        name, Kernels.directory = kernels[0], Path(kernels[1])
+        checked, kernels = {name: CHECKS[name]}, ()
     for kernel in kernels:
         run_fault(kernel, sanitize)
     if not kernels:
-        for name, check in CHECKS.items():
+        for name, check in checked.items():
             for dtype in DTYPES[: 1 if sanitize == "thread" else 2]:
                 print(name, dtype, flush=True)
                 check(dtype, sanitize)
