@@ -5,10 +5,12 @@ cuda_host/checks.py. Here it is compared with fit as it is.
 """
 
 import sys
+import types
 
 import numpy as np
 import pytest
 from cuda_host import checks, host
+from gpu import test_many as on_gpu
 from helpers import assert_same
 
 from minidl import batches, config, cuda, datasets, keras, many, random, utils
@@ -174,6 +176,76 @@ def test_nothing_to_do():
     (x, y), _ = notebook.data()
     found = many.fit_many(BUILD["L1 and L2"], x, y, seeds=[1], epochs=0, device="cpu")
     assert found.history == {} and found.weights.shape == (1, 45)
+
+
+class OnDevice:
+    """An array of the device's stand-in."""
+
+    def __init__(self, array):
+        self.array = host.array(array)
+
+    def get(self):
+        return self.array.copy()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """CuPy and a device with blocks of 99 KiB, and cuda.launch onto the host's build."""
+    runtime = types.SimpleNamespace(
+        getDevice=lambda: 0,
+        cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
+        deviceGetAttribute=lambda attribute, device: {(97, 0): 99 * 1024}[attribute, device],
+    )
+    cupy = types.SimpleNamespace(asarray=OnDevice, cuda=types.SimpleNamespace(runtime=runtime))
+
+    def launch(kernel, grid, block, *arguments, shared):
+        given = [a.array if isinstance(a, OnDevice) else a for a in arguments]
+        assert not any(isinstance(a, np.ndarray) for a in arguments), "a host array given to a device kernel"
+        host.build(cuda.kernels()[kernel].path).launch(kernel, given, grid=grid, block=block, shared=shared)
+
+    monkeypatch.setattr(cuda, "ready_cupy", lambda: cupy)
+    monkeypatch.setattr(cuda, "unavailable", lambda: None)
+    monkeypatch.setattr(cuda, "launch", launch)
+
+
+@needs_compiler
+@pytest.mark.parametrize("device", ["gpu", "auto"])
+def test_on_a_device(stand_in, device):
+    (x, y), validation = notebook.data()
+    settings = {"seeds": range(4), "epochs": 2, "validation_data": validation}
+    build = BUILD["L1, L2 and dropout"]
+    found, expected = many.fit_many(build, x, y, device=device, **settings), on_host(build, x, y, **settings)
+    assert_same(found.weights, expected.weights)
+    for key, values in expected.history.items():
+        assert_same(found.history[key], values)
+
+
+@needs_compiler
+def test_auto_takes_the_cpu_for_what_the_kernel_does_not_know(stand_in):
+    (x, y), _ = notebook.data()
+    build = model_of(dense(), optimizer="sgd")
+    found = many.fit_many(build, x, y, seeds=[1])
+    assert_same(found.weights, many.fit_many(build, x, y, seeds=[1], device="cpu").weights)
+    wide = model_of(dense(100, "relu"), dense(100, "relu"), dense())
+    for broken, message in ((build, "the optimizer 'sgd"), (wide, r"need \d+\.\d KiB .*this GPU has 99\.0 KiB")):
+        with pytest.raises(many.DoesNotFitError, match=message):
+            many.fit_many(broken, x, y, seeds=[1], device="gpu")
+
+
+@needs_compiler
+def test_the_tests_for_a_gpu_pass_on_its_stand_in(stand_in, monkeypatch):
+    """So that a mistake in them does not wait for a GPU."""
+    on_gpu.use_the_device(monkeypatch, checks.Kernels)
+    for name in notebook.MODELS:
+        on_gpu.test_the_kernel_trains_as_fit(name)
+        config.set_floatx("float32")
+        on_gpu.test_each_step_is_within_the_bounds_of_any_order_of_summation(name)
+    on_gpu.test_a_hundred_seeds_are_a_hundred_fits()
+    for shuffle in (False, "batch"):
+        on_gpu.test_other_orders_of_the_rows(shuffle)
+    on_gpu.test_a_loss_that_is_not_finite_stops_its_model_and_is_named()
+    on_gpu.test_a_thousand_steps_repeat_their_bits(2)
+    on_gpu.test_a_model_that_does_not_fit_is_refused_and_leaves_the_device_usable()
 
 
 # ---------------------------------------------------------------------------------------------- bad input
