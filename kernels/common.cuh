@@ -2,7 +2,7 @@
 // binary cross-entropy, penalties, Adam.
 //
 // The same text is compiled by NVRTC for a GPU and by a C++17 compiler for a CPU (tests/cuda_host), so it includes no
-// header and uses no intrinsic beyond __syncthreads and __shfl_down_sync. Arithmetic is in T = float | double, in the
+// header and uses no intrinsic beyond __syncthreads, __syncwarp and shuffles. Arithmetic is in T = float | double, in the
 // order of minidl/ops.py; compile with --fmad=false (nvrtc) or -ffp-contract=off (g++) to round as NumPy does.
 #pragma once
 
@@ -30,6 +30,32 @@ template <typename T>
 __device__ inline T warp_sum(T value) {
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xFFFFFFFFu, value, offset);
     return value;
+}
+
+// Σ term(i) over i < count by one warp, right in lane 0: lane l adds the terms l, l + 32, …, then warp_sum. So the order
+// depends neither on the block's size nor on which warp it is.
+template <typename T, typename Term>
+__device__ inline T warp_total(int count, Term term) {
+    T sum = T(0);
+    for (int i = threadIdx.x % 32; i < count; i += 32) sum += term(i);
+    return warp_sum(sum);
+}
+
+// The lane 0 of a warp to all of its lanes. All 32 must call it.
+template <typename T>
+__device__ inline T from_lane_0(T value) {
+    return __shfl_sync(0xFFFFFFFFu, value, 0);
+}
+
+// max term(i) over i < count, 0 < count, by one warp, right in all lanes; NaN if one is. All 32 must call it.
+template <typename T, typename Term>
+__device__ inline T warp_max(int count, Term term) {
+    const auto larger = [](T a, T b) { return a > b || a != a ? a : b; };
+    T most = term(0);
+    for (int i = threadIdx.x % 32; i < count; i += 32) most = larger(term(i), most);
+    for (int offset = 16; offset > 0; offset /= 2) most = larger(__shfl_down_sync(0xFFFFFFFFu, most, offset), most);
+    __syncwarp();  // all have read term(0): its lane may write there
+    return from_lane_0(most);
 }
 
 // Σ value over a one-dimensional block, right in thread 0. All threads must call it; blockDim.x a multiple of 32.

@@ -31,15 +31,6 @@ struct Batch {
     int rows;
 };
 
-// Σ term(i) over i < count by one warp, right in lane 0: lane l adds the terms l, l + 32, …, then warp_sum. So the order
-// depends neither on the block's size nor on which warp it is.
-template <typename T, typename Term>
-__device__ inline T warp_total(int count, Term term) {
-    T sum = T(0);
-    for (int i = threadIdx.x % 32; i < count; i += 32) sum += term(i);
-    return warp_sum(sum);
-}
-
 // Lays out the stages of the tables and what they need in shared memory, from `memory` on. One thread.
 template <typename T>
 __device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, T* memory, const int* numbers,

@@ -180,6 +180,79 @@ def check_adam(dtype, sanitize=None):
         assert iterations[0] == steps
 
 
+def check_amsgrad(dtype, sanitize=None):
+    """Bit-equal over 20 steps, with decay before each, as AdamW(amsgrad=True) takes them."""
+    run, rng, size = Kernels("adam", dtype, sanitize), np.random.default_rng(6), 301
+    settings = {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    stops, l1, l2 = segments_of(dtype)
+    segments = (host.array(l1), host.array(l2), 3)
+    decays = np.float32([10.1, 0.0, 4.3]).astype(dtype)
+    param, grad = normal(rng, size, dtype), normal(rng, size, dtype)
+    m, v, v_hat = (np.zeros(size, dtype) for _ in range(3))
+    device = [host.array(a) for a in (param, grad, m, v, v_hat)]
+    iterations, alpha, ends = host.array([0], np.int64), host.empty(1, dtype), host.array(stops, np.int64)
+    for step in range(1, 4 if sanitize == "thread" else 21):
+        grad[:] = device[1][:] = normal(rng, size, dtype, scale=10.0 ** (-step % 7 - 5))  # v̂ stays above v
+        for part, decay in zip(np.split(param, stops[:-1]), (10.1, None, 4.3), strict=True):
+            if decay is not None:
+                ops.weight_decay_step(part, weight_decay=decay, learning_rate=0.01)
+        run("weight_decay", device[0], size, 0.01, ends, host.array(decays), 3, **LAUNCHES[(step + 1) % 3])
+        assert_same(device[0], param)
+        penalties = step % 2 == 0
+        total = grad + penalty_gradients(param, dtype) if penalties else grad
+        ops.amsgrad_step(param, total, m, v, v_hat, step=step, **settings)
+        run("adam_alpha", iterations, alpha, 0.01, 0.9, 0.999, grid=1, block=32)
+        rest = (alpha, 1 - 0.9, 1 - 0.999, 1e-7, *((ends, *segments) if penalties else (None, None, None, 0)))
+        run("amsgrad_step", *device, size, *rest, **LAUNCHES[step % 3])
+        for got, wanted in zip(device, (param, grad, m, v, v_hat), strict=True):
+            assert_same(got, wanted)
+    assert sanitize == "thread" or (v_hat > v).all()  # after so many steps; equal after the first
+
+
+# ------------------------------------------------------------------------------------------------------- clip
+
+
+def check_clip(dtype, sanitize=None):
+    """Norms: Σ g², n squares in any order, and a root: γₙ₊₁ / 2 + u. By the kernel's own norm all else is bit-equal."""
+    run, rng, size = Kernels("clip", dtype, sanitize), np.random.default_rng(7), 1001
+    stops = [3, 900, size]
+    for scale in few([1.0, 1e-4, 100.0], sanitize):
+        grads = normal(rng, size, dtype, scale)
+        for ends in (stops, [size]):
+            parts = np.split(grads, ends[:-1])
+            results = []
+            for launch in few(SUM_LAUNCHES, sanitize):
+                count = tiles(max(map(len, parts)), launch["block"])
+                partials, norms = host.empty((len(ends), count), dtype), host.empty(len(ends), dtype)
+                device, given = host.array(grads), host.array(ends, np.int64)
+                run("sum_of_squares", device, partials, given, len(ends), count, **launch)
+                run("norms", partials, norms, len(ends), count, grid=2, block=32, order=launch["order"])
+                for part, norm in zip(parts, norms, strict=True):
+                    truth = np.linalg.norm(part.astype(np.float64))
+                    assert_close(np.float64(norm), truth, atol=(gamma(size + 1, dtype) + 2 * unit(dtype)) * truth)
+                results.append(norms.tobytes())
+                if len(ends) == 1:
+                    run("clip_by_global_norm", device, size, norms, 0.7, **launch)
+                    clipped = [ops.clip_by_global_norm(grads, global_clipnorm=0.7)]
+                else:
+                    run("clip_by_norm", device, size, norms, 0.7, given, len(ends), **launch)
+                    clipped = [ops.clip_by_norm(part, clipnorm=0.7) for part in parts]
+                # either norm γₙ₊₁ / 2 + u off, and four roundings on each side
+                relative = 2 * (gamma(size + 1, dtype) + gamma(6, dtype))
+                assert_close(device, np.concatenate(clipped), atol=0, rtol=relative, what="clipped")
+            assert len(set(results)) == 1, "a norm depends on the grid or on the order of the threads"
+        device = host.array(grads)
+        run("clip_by_value", device, size, 0.5, **LAUNCHES[0])
+        assert_same(device, ops.clip_by_value(grads, clipvalue=0.5))
+    for value in (0.0, np.inf, np.nan):  # of a norm: scaled by 1; all NaN, as ops.py has it
+        device = host.array(grads)
+        run("clip_by_global_norm", device, size, host.array([value], dtype), 0.7, **LAUNCHES[1])
+        assert_same(device, grads) if value == 0 else np.testing.assert_array_equal(device, np.nan)
+    device = host.array([np.nan, np.inf, -np.inf, -0.0], dtype)
+    run("clip_by_value", device, 4, 0.5, **LAUNCHES[0])
+    np.testing.assert_array_equal(device, np.array([np.nan, 0.5, -0.5, -0.0], dtype))
+
+
 # -------------------------------------------------------------------------------------------------- penalties
 
 
@@ -343,6 +416,92 @@ def check_dense_not_a_number(dtype, sanitize=None):
         with np.errstate(invalid="ignore"):
             backward = getattr(ops, f"{name}_backward")(ones, expected)
         assert np.array_equal(d_z, backward, equal_nan=True), f"gradient of {name}: {d_z}, expected {backward}"
+
+
+def check_softmax(dtype, sanitize=None):
+    """e: EXP·u off, and what the difference to the maximum was rounded by, u of it; their sum γ_C more; a quotient."""
+    run, rng, u = Kernels("dense", dtype, sanitize), np.random.default_rng(8), unit(dtype)
+    for rows, units in few([(7, 33), (1, 1), (32, 4), (50, 3), (5, 100)], sanitize):
+        products, bias = normal(rng, (rows, units), dtype, 5), normal(rng, units, dtype)
+        products[0, -1] = 1e4  # no exponential overflows
+        for b in (None, bias):
+            z = products if b is None else products + b
+            expected = ops.softmax(z)
+            distance = np.max(z, axis=-1, keepdims=True).astype(np.float64) - z
+            relative = 2 * (EXP * u + u * np.minimum(distance, 800)) + gamma(units + 2, dtype)
+            results = []
+            for launch in few(LAUNCHES, sanitize):
+                given = (host.array(products), None if b is None else host.array(b))
+                pre, outputs = host.empty(z.shape, dtype), host.empty(z.shape, dtype)
+                run("dense_softmax", *given, pre, outputs, rows, units, **launch)
+                assert_same(pre, z)
+                tiny = float(np.finfo(dtype).tiny)
+                assert_close(outputs, expected, atol=2 * relative * np.abs(expected) + tiny, what="softmax")
+                run("dense_softmax", *given, None, given[0], rows, units, **launch)  # in place
+                assert_same(given[0], outputs)
+                results.append(outputs.tobytes())
+            assert len(set(results)) == 1, "softmax depends on the launch"
+        d = normal(rng, z.shape, dtype)
+        d_z = ops.softmax_backward(d, expected)
+        terms = np.abs(d.astype(np.float64) * expected)
+        budget = gamma(units + 3, dtype) * expected * (np.abs(d) + terms.sum(axis=-1, keepdims=True))
+        for launch in few(LAUNCHES, sanitize):
+            got, given = host.empty(z.shape, dtype), host.array(d)
+            run("softmax_backward", given, host.array(expected), got, rows, units, **launch)
+            tiny = float(np.finfo(dtype).tiny)
+            assert_close(got, d_z, atol=2 * budget + tiny, what="gradient of softmax")
+            run("softmax_backward", given, host.array(expected), given, rows, units, **launch)  # in place
+            assert_same(given, got)
+
+
+# ---------------------------------------------------------------------------------- categorical cross-entropy
+
+
+def check_categorical_from_logits(dtype, sanitize=None):
+    """T = Σ of the other exponentials: ρ = EXP·u, u of each difference to the maximum, γ_C of it off; the rest is
+    derived where it is used. y sums to 1."""
+    run, mean = Kernels("categorical", dtype, sanitize), Kernels("bce", dtype, sanitize)
+    u, tiny = unit(dtype), float(np.finfo(dtype).tiny)
+    for samples, classes in few([(37, 3), (1, 2), (100, 40), (5, 1)], sanitize):
+        rng = np.random.default_rng(9)
+        y = np.eye(classes, dtype=dtype)[rng.integers(0, classes, samples)]
+        y[0] = 1 / classes
+        z = normal(rng, (samples, classes), dtype, 4)
+        z[-1] = z[-1, 0]  # of equal logits the first is the maximum
+        z64 = z.astype(np.float64)
+        distance = z64.max(axis=-1, keepdims=True) - z64
+        tail = np.exp(-distance).sum(axis=-1, keepdims=True) - 1
+        rho = EXP * u + u * np.minimum(distance, 800).max(axis=-1, keepdims=True) + gamma(classes, dtype)
+        for w in (None, rng.uniform(0.5, 2, samples).astype(dtype)):
+            weight = np.ones(samples) if w is None else w.astype(np.float64)
+            losses = ops.categorical_crossentropy_from_logits(y, z)
+            loss = ops.weighted_mean_over_batch(losses, w)
+            gradient = ops.categorical_crossentropy_from_logits_backward(y, z) * np.dtype(dtype).type(1 / samples)
+            if w is not None:
+                gradient *= w[:, None]
+            # ln(1 + T): ρ T / (1 + T), LOG1P·u of it; times y, and a sum of C terms |ln(1 + T)| + |z − max z|
+            log_sum = np.log1p(tail)
+            of_loss = (y * (rho * tail / (1 + tail) + LOG1P * u * log_sum)).sum(axis=-1)
+            of_loss += gamma(classes + 4, dtype) * (y * (log_sum + distance)).sum(axis=-1)
+            of_mean = (of_loss * weight).mean() + gamma(samples + 2, dtype) * float((losses * weight).mean())
+            # a ratio of T or an exponential to 1 + T, at most 1 and twice ρ off, a quotient; 1 − y, a difference, two
+            # products
+            ratio = np.exp(-distance) / (1 + tail)
+            ratio = np.where(distance == 0, tail / (1 + tail), ratio)
+            budget = (2 * rho * ratio + gamma(6, dtype) * (ratio + np.maximum(y, 1 - y))) * weight[:, None] / samples
+            results = []
+            for launch in few(LAUNCHES, sanitize):
+                d, each, total = host.empty(z.shape, dtype), host.empty(samples, dtype), host.empty(1, dtype)
+                given = [host.array(y), host.array(z), None if w is None else host.array(w)]
+                run("categorical_from_logits", *given, d, each, samples, classes, **launch)
+                mean("bce_mean", each, total, samples, samples, grid=1, block=64)
+                assert_close(d, gradient, atol=2 * budget + tiny, what="gradient")
+                assert_close(total[0], loss, atol=2 * of_mean + tiny, what="loss")
+                again = host.empty(samples, dtype)
+                run("categorical_from_logits", *given, None, again, samples, classes, **launch)  # the loss alone
+                assert_same(again, each)
+                results.append((d.tobytes(), each.tobytes()))
+            assert len(set(results)) == 1, "loss or gradient depends on the launch"
 
 
 # -------------------------------------------------------------------------------------------------- products
