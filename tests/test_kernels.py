@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_host import checks, host
+from cuda_host import checks, host, walk
 from helpers import assert_same
 
 HERE = Path(__file__).parent
@@ -309,6 +309,19 @@ def test_the_same_kernels_without_the_fault_pass(sanitize):
     assert {f"{name}_control" for of in SEEN_BY.values() for name in of} <= set(controls)
     result = run_sanitized(sanitize, *controls)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize(("name", "launches"), [("L1 and L2", 18), ("L1, L2 and dropout", 22)])
+def test_a_step_of_separate_launches_has_the_bits_of_whole_training(name, launches, dtype):
+    with checks.floatx(dtype):
+        separate, model = walk.both_ways(name, dtype, 8)
+    assert separate.launches == 8 * launches  # as kernels/README.md says
+    for got, expected in (
+        (model.arena.theta, separate.theta), (model.optimizer.m, separate.m), (model.optimizer.v, separate.v),
+    ):  # fmt: skip
+        assert_same(got, expected)
 
 
 # ----------------------------------------------------------------------------- planted faults in train_step.cu
