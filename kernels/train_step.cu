@@ -235,16 +235,18 @@ __device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, 
     __syncthreads();
 }
 
-// The running means of an epoch: metrics.Mean of the loss, penalties included, and of the accuracy.
+// The running means of an epoch: metrics.Mean of the loss, penalties included, of the loss without them, and of the
+// accuracy.
 template <typename T>
 struct Means {
-    T loss = T(0), right = T(0), count = T(0);
+    T loss = T(0), plain = T(0), right = T(0), count = T(0);
 
     // A batch's sums, from `totals`. Returns the batch's loss: training.total_loss.
     __device__ T add(const T* totals, int penalties, int rows, int units) {
         T total = totals[0];
         for (int i = 0; i < penalties; ++i) total += totals[2 + i];
         loss += total * static_cast<T>(rows);
+        plain += totals[0] * static_cast<T>(rows);
         right += totals[1] / static_cast<T>(units);
         count += static_cast<T>(rows);
         return total;
@@ -254,34 +256,37 @@ struct Means {
 // train_epochs: twin of trainer.Trainer.fit with loops.fit and training.train_step, for Dense layers of plain
 // activations and Dropout, Adam, and binary cross-entropy from logits or the squared error. Block i trains model i of
 // gridDim.x, all of one kind.
-//   x, y: in, (samples, features), (samples, U); x_validation, y_validation: in, the same of validation_samples, or
-//     null. order: in, (models, orders, samples), rows of x as they are taken; epoch e takes order e % orders.
+//   x, y: in, (samples, features), (samples, U). order: in, (models, orders, samples), rows of x as they are taken;
+//     epoch e takes order e % orders.
+//   x_held_out, y_held_out: in, as x and y, of `sets` sets of data to evaluate on after each epoch, one set behind the
+//     other; set_sizes: in, (sets,), how many samples each has. All null if sets = 0.
 //   stage_numbers: in, (stages, 4): enum StageKind, units, enum Activation, 1 with a bias. The last stage is Dense; of
 //     the binary cross-entropy its activation is LINEAR, so that its outputs are logits.
 //   stage_settings: in, (stages, 4): Dense: l1, l2 of the kernel, l1, l2 of the bias; Dropout: the rate in (0, 1].
 //   alphas: in, (epochs · steps,): ops.adam_alphas. theta, m, v: in/out, (models, parameters), arenas.
 //   seed_states: in/out, (models, Dropout layers, 2), the states of their SeedGenerators, or null.
-//   history: out, (models, epochs, 4): loss, accuracy and the same on the validation data. stopped: out, (models,): 0,
-//     or with check_finite the number, from 1, of the step whose loss was not finite: the weights are those before it.
+//   history: out, (models, epochs, 2 + 3 · sets): loss and accuracy in training; of each set at inference loss,
+//     accuracy and loss without penalties.
+//   stopped: out, (models,): 0, or with check_finite the number, from 1, of the step whose loss was not finite: the
+//     weights are those before it.
 //   prediction: the activation that makes predictions of the last stage's outputs; threshold: that of the accuracy.
 // Shared memory: B · (features + 2 Σ units + 2U) numbers, and for a Dense layer (I + bias) · (U | 1) + 2 (I + bias) U.
 // blockDim.x a multiple of 32. Deterministic: each sum is of one thread, in order, or of one warp (warp_total), so the
 // result depends on neither the block's size nor the number of models.
 template <typename T>
-__device__ void train_epochs(const T* x, const T* y, const T* x_validation, const T* y_validation, const int* order,
-                             const int* stage_numbers, const double* stage_settings, const T* alphas, T* theta, T* m,
-                             T* v, long long* seed_states, T* history, int* stopped, int samples,
-                             int validation_samples, int features, int count, int dropouts, int parameters,
-                             int batch_size, int validation_batch_size, int epochs, int orders, int loss,
-                             int prediction, double threshold, const AdamConstants<T>& adam, bool xla,
-                             bool check_finite) {
+__device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes,
+                             const int* order, const int* stage_numbers, const double* stage_settings, const T* alphas,
+                             T* theta, T* m, T* v, long long* seed_states, T* history, int* stopped, int samples,
+                             int sets, int features, int count, int dropouts, int parameters, int batch_size,
+                             int held_out_batch_size, int epochs, int orders, int loss, int prediction,
+                             double threshold, const AdamConstants<T>& adam, bool xla, bool check_finite) {
     SHARED_ARRAY(stages, Stage<T>[MOST_STAGES]);
     SHARED_ARRAY(shared_batch, Batch<T>[1]);
     SHARED_ARRAY(totals, T[2 + 2 * MOST_STAGES]);
     DYNAMIC_SHARED(T, memory);
     if (threadIdx.x == 0)
         lay_out(stages, count, &shared_batch[0], memory, stage_numbers, stage_settings, features,
-                batch_size > validation_batch_size ? batch_size : validation_batch_size);
+                batch_size > held_out_batch_size ? batch_size : held_out_batch_size);
     __syncthreads();
     Batch<T> batch = shared_batch[0];
     const Stage<T>& last = stages[count - 1];
@@ -290,7 +295,8 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_validation, cons
     m += model * parameters;
     v += model * parameters;
     order += model * orders * samples;
-    history += model * epochs * 4;
+    const int columns = 2 + 3 * sets;
+    history += model * epochs * columns;
     if (seed_states) seed_states += model * dropouts * 2;
     visit_parameters<T>(stages, parameters, [&](int i, T& weight, T& first, T& second, int, int, int) {
         weight = theta[i];
@@ -301,7 +307,8 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_validation, cons
     int step = 0, stopped_at = 0;
     for (int epoch = 0; epoch < epochs && stopped_at == 0; ++epoch) {
         const int* rows = order + static_cast<long long>(epoch % orders) * samples;
-        Means<T> trained, validated;
+        Means<T> trained;
+        T* row = history + static_cast<long long>(epoch) * columns;
         for (int start = 0; start < samples; start += batch_size, ++step) {
             batch.rows = samples - start < batch_size ? samples - start : batch_size;
             gather(batch, x, y, rows + start, 0, features, last.units);
@@ -316,21 +323,26 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_validation, cons
             backward(stages, count, batch, seed_states, step, xla);
             update(stages, parameters, batch, alphas[step], adam);
         }
-        for (int start = 0; stopped_at == 0 && start < validation_samples; start += validation_batch_size) {
-            const int left = validation_samples - start;
-            batch.rows = left < validation_batch_size ? left : validation_batch_size;
-            gather(batch, x_validation, y_validation, nullptr, start, features, last.units);
-            forward(stages, count, batch, seed_states, 0, false, xla);
-            losses(last, batch, loss);
-            const int penalties = sums(stages, count, batch, totals, prediction, threshold);
-            validated.add(totals, penalties, batch.rows, last.units);
-        }
         if (threadIdx.x == 0) {
-            history[epoch * 4] = trained.loss / trained.count;
-            history[epoch * 4 + 1] = trained.right / trained.count;
-            if (validation_samples > 0) {
-                history[epoch * 4 + 2] = validated.loss / validated.count;
-                history[epoch * 4 + 3] = validated.right / validated.count;
+            row[0] = trained.loss / trained.count;
+            row[1] = trained.right / trained.count;
+        }
+        int first = 0;
+        for (int set = 0; stopped_at == 0 && set < sets; first += set_sizes[set++]) {
+            Means<T> found;
+            for (int start = 0; start < set_sizes[set]; start += held_out_batch_size) {
+                const int left = set_sizes[set] - start;
+                batch.rows = left < held_out_batch_size ? left : held_out_batch_size;
+                gather(batch, x_held_out, y_held_out, nullptr, first + start, features, last.units);
+                forward(stages, count, batch, seed_states, 0, false, xla);
+                losses(last, batch, loss);
+                const int penalties = sums(stages, count, batch, totals, prediction, threshold);
+                found.add(totals, penalties, batch.rows, last.units);
+            }
+            if (threadIdx.x == 0) {
+                row[2 + 3 * set] = found.loss / found.count;
+                row[3 + 3 * set] = found.right / found.count;
+                row[4 + 3 * set] = found.plain / found.count;
             }
         }
     }
@@ -347,18 +359,18 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_validation, cons
 
 #define INSTANTIATE(T, suffix)                                                                                        \
     extern "C" __global__ void train_epochs_##suffix(                                                                 \
-        const T* x, const T* y, const T* x_validation, const T* y_validation, const int* order,                       \
+        const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes, const int* order,     \
         const int* stage_numbers, const double* stage_settings, const T* alphas, T* theta, T* m, T* v,                \
-        long long* seed_states, T* history, int* stopped, int samples, int validation_samples, int features,          \
-        int stages, int dropouts, int parameters, int batch_size, int validation_batch_size, int epochs, int orders,  \
+        long long* seed_states, T* history, int* stopped, int samples, int sets, int features, int stages,            \
+        int dropouts, int parameters, int batch_size, int held_out_batch_size, int epochs, int orders,                \
         int loss, int prediction, double threshold, double one_minus_beta_1, double one_minus_beta_2, double epsilon, \
         int xla, int check_finite) {                                                                                  \
         const AdamConstants<T> adam{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),               \
                                     static_cast<T>(epsilon)};                                                         \
-        train_epochs<T>(x, y, x_validation, y_validation, order, stage_numbers, stage_settings, alphas, theta, m, v,  \
-                        seed_states, history, stopped, samples, validation_samples, features, stages, dropouts,       \
-                        parameters, batch_size, validation_batch_size, epochs, orders, loss, prediction, threshold,   \
-                        adam, xla != 0, check_finite != 0);                                                           \
+        train_epochs<T>(x, y, x_held_out, y_held_out, set_sizes, order, stage_numbers, stage_settings, alphas, theta, \
+                        m, v, seed_states, history, stopped, samples, sets, features, stages, dropouts, parameters,   \
+                        batch_size, held_out_batch_size, epochs, orders, loss, prediction, threshold, adam, xla != 0, \
+                        check_finite != 0);                                                                           \
     }
 
 INSTANTIATE(float, float32)

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl import activations, checks, config, cuda, losses, metrics, random, regularizers, training
+from minidl import activations, checks, config, cuda, losses, metrics, ops, random, regularizers, training
 from minidl.backend import Array
 from minidl.batches import ArrayBatches
-from minidl.callbacks import History
+from minidl.callbacks import Callback, History
 from minidl.fused import AdamUpdate
 from minidl.layers import Dense, Dropout
 from minidl.trainer import Trainer
@@ -74,12 +74,15 @@ def fit_many(
     batch_size: int | None = None,
     validation_data: Any = None,
     shuffle: bool | str = True,
+    watch: dict[str, tuple[Any, Any]] | None = None,
     device: str = "auto",
     check_finite: bool = True,
 ) -> FittedMany:
     """Train a model from each of the seeds: what set_random_seed(seed), build() and its fit give, for all of them.
 
     build: makes and compiles a new model; called once a seed. The other arguments: as fit's; validation_data is (x, y).
+    watch: data to look at after each epoch, name -> (x, y): the history has the loss of this data at inference without
+    penalties as name_loss and, of binary cross-entropy, as name_accuracy the share of outputs on the right side of 0.5.
     device: "gpu" trains all models at once in one launch of kernels/train_step.cu, "cpu" one after the other by fit,
     "auto" on a GPU if one answers and the model is one that the kernel knows. The GPU's sums are taken in another order
     than NumPy's, so that the two agree to rounding, as two runs of Keras on two machines do; each repeats its own bits.
@@ -95,6 +98,7 @@ def fit_many(
         raise TypeError(f"fit_many: build must be a function that makes a compiled model; got {build!r}.")
     chosen = _checked_seeds(seeds)
     checks.non_negative_int("fit_many", "epochs", epochs)
+    _check_watch(watch)
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -104,16 +108,51 @@ def fit_many(
     }
     if device == "gpu" or (device == "auto" and cuda.unavailable() is None):
         try:
-            return fit_in_one_launch(build, x, y, seeds=chosen, launch=launch_on_device, **settings)
+            return fit_in_one_launch(build, x, y, seeds=chosen, launch=launch_on_device, watch=watch, **settings)
         except DoesNotFitError:
             if device == "gpu":
                 raise
     models: list[Any] = []
+    watched = []
     for seed in chosen:
-        models.append(_fit(build, x, y, seed, settings, models))
-    names = models[0].history.history
-    history = {name: np.array([model.history.history[name] for model in models]) for name in names}
-    return FittedMany(chosen, models, history)
+        watched.append(_Watch(watch or {}, batch_size, check_finite))
+        models.append(_fit(build, x, y, seed, settings | {"callbacks": [watched[-1]]}, models))
+    records = [model.history.history | seen.history for model, seen in zip(models, watched, strict=True)]
+    return FittedMany(chosen, models, {name: np.array([record[name] for record in records]) for name in records[0]})
+
+
+class _Watch(Callback):
+    """The losses and accuracies of fit_many's watch."""
+
+    def __init__(self, watch: dict[str, tuple[Any, Any]], batch_size: int | None, check_finite: bool) -> None:
+        super().__init__()
+        self._watch, self._settings = watch, (batch_size, check_finite)
+        self.history: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        model = self.model
+        for name, (x, y) in self._watch.items():
+            data = _watched(model, x, y, *self._settings)
+            outputs = training.forward(model, data.x, training=False)
+            found = {f"{name}_loss": float(training.data_loss(model, data.y, outputs, None))}
+            if type(model.loss) is losses.BinaryCrossentropy:
+                found[f"{name}_accuracy"] = float(ops.binary_accuracy(data.y, outputs).mean())
+            for key, value in found.items():
+                self.history.setdefault(key, []).append(value)
+
+
+def _watched(model: Any, x: Any, y: Any, batch_size: int | None, check_finite: bool) -> Any:
+    """Data to watch, checked. Errors: as fit's."""
+    return model._batches("fit", x, y, None, None, batch_size, None, None, check_finite)
+
+
+def _check_watch(watch: Any) -> None:
+    for name, pair in ({} if watch is None else dict(watch)).items():
+        if not isinstance(name, str) or name in ("", "val") or not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(
+                f"fit_many: watch must map names to (x, y), as {{'train': (x, y)}}, and none is 'val', which is "
+                f"validation_data's; got {name!r}: {type(pair).__name__}."
+            )
 
 
 def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
@@ -332,12 +371,13 @@ def fit_in_one_launch(
     shuffle: bool | str,
     check_finite: bool,
     launch: Launch,
+    watch: dict[str, tuple[Any, Any]] | None = None,
 ) -> FittedMany:
     """fit_many by kernels/train_step.cu, wherever launch runs it. Errors: as fit_many's."""
     models: list[Any] = []
     orders: list[Array] = []
     data: Any = None
-    validation: Any = None
+    held_out: list[Any] = []
     plan: Plan | None = None
     for seed in seeds:
         with random_seed_within(seed):
@@ -346,54 +386,62 @@ def fit_in_one_launch(
             data = model._batches("fit", x, y, None, None, batch_size, None, shuffle, check_finite)
             if not isinstance(data, ArrayBatches) or data.later is not None:
                 raise DoesNotFitError("fit_many on the GPU: x must be an array, not what yields batches.")
-            if validation_data is not None:
-                validation = model._validation(validation_data, batch_size, None, check_finite)
-            if (validation is not None and validation.sample_weight is not None) or data.sample_weight is not None:
+            held_out = (
+                [] if validation_data is None else [model._validation(validation_data, batch_size, None, check_finite)]
+            )
+            held_out += [_watched(model, *pair, batch_size, check_finite) for pair in (watch or {}).values()]
+            if any(of.sample_weight is not None for of in (data, *held_out)):
                 raise DoesNotFitError("fit_many on the GPU: samples have no weights there; device='cpu' knows them.")
             found = Plan.of(model)
             if plan not in (None, found):
                 raise ValueError("fit_many: build must make models that differ in their random numbers alone.")
+            if watch and found.threshold != 0.5:
+                raise DoesNotFitError("fit_many on the GPU: with watch, accuracies are counted at a threshold of 0.5.")
             plan = found
             # TensorFlow's order, which is the same in every epoch
             orders.append(random.epoch_order(data.samples, data.batch_size, shuffle))
             models.append(model)
     assert plan is not None and data is not None
-    history, stopped = train(plan, models, data, validation, np.array(orders), epochs, launch, check_finite)
-    names = {"loss": history[:, :, 0]}
-    if plan.accuracy is not None:
-        names[plan.accuracy] = history[:, :, 1]
-    if validation is not None:
-        names |= {f"val_{name}": history[:, :, 2 + i] for i, name in enumerate(names)}
+    history, stopped = train(plan, models, data, held_out, np.array(orders), epochs, launch, check_finite)
+    names = ["loss", plan.accuracy]
+    columns = {name: history[:, :, i] for i, name in enumerate(names) if name}
+    if validation_data is not None:
+        columns |= {f"val_{name}": history[:, :, 2 + i] for i, name in enumerate(names) if name}
     for i in np.flatnonzero(stopped).tolist():
         of_epochs = history[i, :, 0]
         loss = float(of_epochs[np.argmin(np.isfinite(of_epochs))])  # of the epoch in which it stopped
         raise FloatingPointError(f"seed {seeds[i]}: {training.diverged(models[i], loss)}")
-    names = dict(sorted(names.items()))
+    columns = dict(sorted(columns.items()))
     for i, model in enumerate(models):
         record = History()
         record.set_model(model)
         record.on_train_begin()
         for epoch in range(epochs):
-            record.on_epoch_end(epoch, {name: float(values[i, epoch]) for name, values in names.items()})
+            record.on_epoch_end(epoch, {name: float(values[i, epoch]) for name, values in columns.items()})
         model.history, model.has_run = record, True
-    return FittedMany(seeds, models, {name: values.astype(np.float64) for name, values in names.items()})
+    first = 2 if validation_data is None else 5
+    for k, name in enumerate(watch or {}):
+        columns[f"{name}_loss"] = history[:, :, first + 3 * k + 2]
+        if plan.loss == BINARY_CROSSENTROPY:
+            columns[f"{name}_accuracy"] = history[:, :, first + 3 * k + 1]
+    return FittedMany(seeds, models, {name: values.astype(np.float64) for name, values in columns.items()})
 
 
 def train(
     plan: Plan,
     models: Sequence[Any],
     data: Any,
-    validation: Any,
+    held_out: Sequence[Any],
     orders: Array,
     epochs: int,
     launch: Launch,
     check_finite: bool,
-    threads: int | None = None,
 ) -> tuple[Array, Array]:
     """Train the models, alike but for their numbers, in one launch, from the states that they are in.
 
-    orders: (models, samples). threads: of a block, chosen if None. Returns history and stopped, as the kernel leaves
-    them; the models are then in the states that it leaves. Errors: those of launch; then nothing is changed.
+    data, held_out: ArrayBatches, to train and to evaluate on. orders: (models, samples). Returns history and stopped,
+    as the kernel leaves them; the models are then in the states that it leaves. Errors: those of launch; then nothing
+    is changed.
     """
     for model in models:
         model.optimizer.build(model.arena)
@@ -403,19 +451,21 @@ def train(
     seeds = np.array([[generator.state for generator in of_model] for of_model in generators], np.int64)
     steps = epochs * math.ceil(data.samples / data.batch_size)
     dtype, optimizer = np.dtype(plan.dtype), models[0].optimizer
-    history, stopped = np.zeros((len(models), epochs, 4), dtype), np.zeros(len(models), np.int32)
+    history, stopped = np.zeros((len(models), epochs, 2 + 3 * len(held_out)), dtype), np.zeros(len(models), np.int32)
     if steps == 0:
         return history, stopped
     size = min(data.batch_size, data.samples)
-    validation_size = 0 if validation is None else min(validation.batch_size, validation.samples)
-    shared = plan.shared_bytes(max(size, validation_size))
+    held_out_size = max((min(of.batch_size, of.samples) for of in held_out), default=0)
+    shared = plan.shared_bytes(max(size, held_out_size))
     launch(
         f"{KERNEL}_{plan.dtype}",
         len(models),
-        threads or plan.threads(size, theta.shape[1]),
+        plan.threads(size, theta.shape[1]),
         (
             *(np.ascontiguousarray(array) for array in (data.x, data.y)),
-            *(None if validation is None else np.ascontiguousarray(a) for a in _arrays(validation)),
+            np.concatenate([of.x for of in held_out]) if held_out else None,
+            np.concatenate([of.y for of in held_out]) if held_out else None,
+            np.array([of.samples for of in held_out], np.int32) if held_out else None,
             orders.astype(np.int32),
             np.array(plan.numbers, np.int32),
             np.array(plan.settings, np.float64),
@@ -427,13 +477,13 @@ def train(
             history,
             stopped,
             data.samples,
-            0 if validation is None else validation.samples,
+            len(held_out),
             plan.features,
             len(plan.numbers),
             len(plan.drawing),
             theta.shape[1],
             size,
-            validation_size,
+            held_out_size,
             epochs,
             1,
             plan.loss,
@@ -452,10 +502,6 @@ def train(
             if moved:
                 generator.state[...] = state
     return history, stopped
-
-
-def _arrays(validation: Any) -> tuple[Any, Any]:
-    return (None, None) if validation is None else (validation.x, validation.y)
 
 
 def launch_on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any], shared: int) -> None:

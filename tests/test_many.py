@@ -22,12 +22,14 @@ needs_compiler = pytest.mark.skipif(
 BUILD = {name: lambda build=build: build(keras) for name, build in notebook.MODELS.items()}
 
 
-def on_host(build, x, y, *, seeds, epochs=1, batch_size=None, validation_data=None, shuffle=True, check_finite=True):
+def on_host(
+    build, x, y, *, seeds, epochs=1, batch_size=None, validation_data=None, shuffle=True, check_finite=True, watch=None
+):
     """fit_many(device="gpu"), on this machine's CPU."""
     launch = checks.launcher(checks.Kernels("train_step", config.floatx(), None))
     return many.fit_in_one_launch(
         build, x, y, seeds=tuple(seeds), epochs=epochs, batch_size=batch_size, validation_data=validation_data,
-        shuffle=shuffle, check_finite=check_finite, launch=launch,
+        shuffle=shuffle, check_finite=check_finite, launch=launch, watch=watch,
     )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_each_step_is_within_the_bounds_of_any_order_of_summation(name):
             v=views(before["v"]), step=step + 1, masks=masks,
         )  # fmt: skip
         batch = batches.ArrayBatches((data.x[rows], data.y[rows], None), len(rows), False)
-        _, stopped = many.train(plan, [model], batch, None, np.arange(len(rows))[None], 1, launch, True)
+        _, stopped = many.train(plan, [model], batch, [], np.arange(len(rows))[None], 1, launch, True)
         assert not stopped.any()
         for balls, found in (
             (truth.m, views(model.optimizer.m)),
@@ -143,12 +145,24 @@ def test_the_net_of_the_overfitting_study_fits():
     from minidl import study
 
     split = study.load_split()
-    arguments = (split.x_train, split.y_train)
-    plain = {"seeds": [4], "epochs": 3, "batch_size": study.BATCH_SIZE}
+    watch = {"train": (split.x_train, split.y_train), "held out": (split.x_validation, split.y_validation)}
+    settings = {"seeds": [4], "epochs": 3, "batch_size": study.BATCH_SIZE, "watch": watch}
     for name in ("l2", "dropout"):
-        found = on_host(lambda name=name: study.build(study.VARIANTS[name]), *arguments, **plain)
-        expected = many.fit_many(lambda name=name: study.build(study.VARIANTS[name]), *arguments, device="cpu", **plain)
-        np.testing.assert_allclose(found.weights, expected.weights, rtol=0, atol=1e-6)
+        config.set_floatx("float64")  # to 1e-11, as above
+
+        def build(name=name):
+            return study.build(study.VARIANTS[name])
+
+        expected = many.fit_many(build, split.x_train, split.y_train, device="cpu", **settings)
+        found = on_host(build, split.x_train, split.y_train, **settings)
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=0, atol=1e-11)
+        assert list(found.history) == list(expected.history) == [
+            "loss", "train_loss", "train_accuracy", "held out_loss", "held out_accuracy",
+        ]  # fmt: skip
+        for key, values in expected.history.items():
+            np.testing.assert_allclose(found.history[key], values, rtol=0, atol=1e-11)
+        config.set_floatx("float32")
+        found = on_host(build, split.x_train, split.y_train, **settings)
     plan = many.Plan.of(found.models[0])
     needed = plan.shared_bytes(study.BATCH_SIZE)
     many.require_room(needed, 163 * 1024)  # of an A100; an H100 has 227 KiB
@@ -309,6 +323,8 @@ def test_bad_arguments():
         ({"seeds": [-1]}, ValueError, "each seed must be"),
         ({"seeds": [0.5]}, ValueError, "each seed must be"),
         ({"epochs": -1}, ValueError, "epochs must be"),
+        ({"watch": {"val": (x, y)}}, ValueError, "watch must map names to .* none is 'val'"),
+        ({"watch": {"few": x}}, ValueError, r"watch must map names to \(x, y\)"),
         ({"build": build()}, TypeError, "build must be a function that makes a compiled model"),
         ({"build": lambda: 3}, TypeError, "build must return a compiled model of minidl; got 3"),
         ({"build": lambda: keras.Sequential([keras.layers.Dense(1)])}, TypeError, "must return a compiled model"),
@@ -330,6 +346,9 @@ def test_bad_arguments_of_the_kernel():
         on_host(build, x, y, seeds=[1], validation_data=(*validation, np.ones(66)))
     with pytest.raises(many.DoesNotFitError, match="x must be an array"):
         on_host(build, ((x[:5], y[:5]) for _ in range(3)), None, seeds=[1], shuffle=False)
+    coarse = model_of(dense(), metrics=[keras.metrics.BinaryAccuracy(threshold=0.3)])
+    with pytest.raises(many.DoesNotFitError, match=r"with watch, accuracies are counted at a threshold of 0\.5"):
+        on_host(coarse, x, y, seeds=[1], watch={"few": (x[:3], y[:3])})
     rates = iter([0.1, 0.2, 0.3, 0.4])
     with pytest.raises(ValueError, match="differ in their random numbers alone"):
         on_host(lambda: model_of(lambda: keras.layers.Dropout(next(rates)), dense())(), x, y, seeds=[1, 2])

@@ -72,6 +72,6 @@ def test_the_kernels_masks_are_keras_s(keras, dtype):
     plan, batch = many.Plan.of(model), batches.ArrayBatches((ones, label, None), 1, False)
     for step in range(40):
         model.optimizer.m[...] = 0
-        many.train(plan, [model], batch, None, np.zeros((1, 1)), 1, launch, True)
+        many.train(plan, [model], batch, [], np.zeros((1, 1)), 1, launch, True)
         expected = theirs(keras.ops.convert_to_tensor(ones), training=True).numpy()[0] != 0
         np.testing.assert_array_equal(model.optimizer.m[:units] != 0, expected, err_msg=f"step {step}")

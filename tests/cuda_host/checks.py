@@ -723,7 +723,9 @@ def check_train_step(dtype, sanitize=None):
         labels, held_out = (y, validation[1]) if title != "mixed" else (
             np.stack([y, 1 - y], 1), np.stack([validation[1], 1 - validation[1]], 1),
         )  # fmt: skip
+        watch = {"few": (x[:5], labels[:5]), "many": (x[:37], labels[:37])}
         settings = {"epochs": epochs, "batch_size": 32, "validation_data": (validation[0], held_out), "shuffle": True}
+        settings |= {} if title == "of logits" else {"watch": watch}
         with floatx(dtype):
             with in_the_kernels_order():
                 expected = many.fit_many(build, x, labels, seeds=seeds, device="cpu", **settings)

@@ -120,7 +120,7 @@ def both_ways(name, dtype, steps):
         separate.step(host.array(x[rows]), host.array(y[rows]))
     data = batches.ArrayBatches((x[order], y[order], None), 32, False)
     launch = checks.launcher(checks.Kernels("train_step", dtype, None))
-    many.train(many.Plan.of(model), [model], data, None, np.arange(len(order))[None], 1, launch, True)
+    many.train(many.Plan.of(model), [model], data, [], np.arange(len(order))[None], 1, launch, True)
     return separate, model
 
 
@@ -185,7 +185,7 @@ def stages():
         count = separate.launches
 
         def train(data, epochs, model=model, plan=plan, launch=launch):
-            many.train(plan, [model], data, None, np.arange(data.samples)[None], epochs, launch, True)
+            many.train(plan, [model], data, [], np.arange(data.samples)[None], epochs, launch, True)
 
         step = partial(separate.step, *batch)
         found += [
