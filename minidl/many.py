@@ -5,7 +5,7 @@
         model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
         return model
 
-    found = fit_many(build, x, y, seeds=range(100), epochs=300)
+    found = many.fit_many(build, x, y, seeds=range(100), epochs=300)
     found.history["loss"]  # (100, 300)
     found.models[7].predict(x)
 

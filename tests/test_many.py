@@ -4,8 +4,10 @@ That the kernel is the readable training bit for bit, once the order of sums is 
 cuda_host/checks.py. Here it is compared with fit as it is.
 """
 
+import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from minidl.oracle import notebook, reference
 needs_compiler = pytest.mark.skipif(
     host.compiler() is None or sys.platform == "win32", reason="executing the kernels needs g++ on a POSIX system"
 )
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BUILD = {name: lambda build=build: build(keras) for name, build in notebook.MODELS.items()}
 
 
@@ -260,6 +263,28 @@ def test_the_tests_for_a_gpu_pass_on_its_stand_in(stand_in, monkeypatch):
     on_gpu.test_a_loss_that_is_not_finite_stops_its_model_and_is_named()
     on_gpu.test_a_thousand_steps_repeat_their_bits(2)
     on_gpu.test_a_model_that_does_not_fit_is_refused_and_leaves_the_device_usable()
+
+
+@needs_compiler
+def test_the_benchmark_of_whole_training_measures_and_checks(monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("whole_training", BENCHMARKS / "whole_training.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    launch = checks.launcher(checks.Kernels("train_step", "float32", None))
+    found = bench.rows(bench.by_clock(launch), models=(1, 2), short=1, long=3)
+    assert [(name, n) for name, n, _ in found] == [(name, n) for name in notebook.MODELS for n in (1, 2)]
+    assert all(0 < seconds < 1 for *_, seconds in found)
+    assert bench.table([("one", 1000, 5e-6)]).endswith("| one | 1,000 | 5.00 | 0.005 |")
+
+    def wrong(kernel, grid, block, arguments, shared):
+        launch(kernel, grid, block, arguments, shared)
+        names = [parameter.name for parameter in cuda.kernels()[kernel].parameters]
+        arguments[names.index("theta")][...] += 1e-5
+
+    with pytest.raises(AssertionError, match="the kernel's weights after an epoch are not those of fit"):
+        bench.step_seconds("L1 and L2", 1, bench.by_clock(wrong), short=1, long=2)
+    monkeypatch.setattr(cuda, "unavailable", lambda: "no driver")
+    assert bench.main() == 1 and capsys.readouterr().out == "There is no GPU to measure on: no driver\n"
 
 
 # ---------------------------------------------------------------------------------------------- bad input
