@@ -17,26 +17,26 @@ struct Stage {
     // Dense: a bias is a further row of the kernel, of inputs that are all 1. A row is padded to an odd length, so that
     // the 32 threads that read a column of it find it in 32 different banks of shared memory.
     int bias, row, first;            // the row's length; where in the arena the parameters begin
-    T *weights, *m, *v;              // (I + bias, row), (I + bias, U), (I + bias, U)
+    InShared<T> weights, m, v;       // (I + bias, row), (I + bias, U), (I + bias, U)
     T l1[2], l2[2];                  // of the kernel, of the bias
     double rate;                     // Dropout
     int draws;                       // the number of its seed state
-    T *outputs, *d_outputs;          // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
+    InShared<T> outputs, d_outputs;  // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
 };
 
 // What a block works on besides its stages.
 template <typename T>
 struct Batch {
-    T *x, *y, *losses;  // (B, I), (B, U), (B, U)
+    InShared<T> x, y, losses;  // (B, I), (B, U), (B, U)
     int rows;
 };
 
 // Lays out the stages of the tables and what they need in shared memory, from `memory` on. One thread.
 template <typename T>
-__device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, T* memory, const int* numbers,
+__device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, InShared<T> memory, const int* numbers,
                         const double* settings, int features, int batch_size) {
     batch->x = memory;
-    memory += batch_size * features;
+    memory = memory + batch_size * features;
     int inputs = features, first = 0, draws = 0;
     for (int k = 0; k < count; ++k, numbers += STAGE_NUMBERS, settings += STAGE_SETTINGS) {
         Stage<T>& stage = stages[k];
@@ -103,9 +103,9 @@ __device__ void gather(const Batch<T>& batch, const T* x, const T* y, const int*
 template <typename T>
 __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, const long long* seed_states,
                         long long counter, bool training, bool xla) {
-    const T* inputs = batch.x;
     for (int k = 0; k < count; ++k) {
         const Stage<T>& stage = stages[k];
+        const InShared<T> inputs = k > 0 ? stages[k - 1].outputs : batch.x;
         const int size = batch.rows * stage.units;
         if (stage.kind == DENSE) {
             for (int e = threadIdx.x; e < size; e += blockDim.x) {
@@ -124,7 +124,6 @@ __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, cons
             for (int e = threadIdx.x; e < size; e += blockDim.x) stage.outputs[e] = inputs[e];
         }
         __syncthreads();
-        inputs = stage.outputs;
     }
 }
 
@@ -173,7 +172,7 @@ __device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* total
             const T l1 = stage.l1[part], l2 = stage.l2[part];
             if (l1 == T(0) && l2 == T(0)) continue;
             if (warp == (2 + penalties) % warps) {
-                const T* weights = stage.weights + (part ? stage.inputs * stage.row : 0);
+                const InShared<T> weights = stage.weights + (part ? stage.inputs * stage.row : 0);
                 const int elements = part ? stage.units : stage.inputs * stage.units;
                 const auto weight = [&](int i) { return weights[i / stage.units * stage.row + i % stage.units]; };
                 const T absolute = warp_total<T>(elements, [&](int i) { return fabs(weight(i)); });
@@ -222,7 +221,7 @@ __device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, 
     visit_parameters<T>(stages, parameters, [&](int, T& weight, T& m, T& v, int row, int unit, int k) {
         const Stage<T>& stage = stages[k];
         const bool is_bias = row == stage.inputs;
-        const T* inputs = k > 0 ? stages[k - 1].outputs : batch.x;
+        const InShared<T> inputs = k > 0 ? stages[k - 1].outputs : batch.x;
         T gradient = T(0);
         for (int b = 0; b < batch.rows; ++b) {
             const T d = stage.d_outputs[b * stage.units + unit];
@@ -285,7 +284,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
     SHARED_ARRAY(totals, T[2 + 2 * MOST_STAGES]);
     DYNAMIC_SHARED(T, memory);
     if (threadIdx.x == 0)
-        lay_out(stages, count, &shared_batch[0], memory, stage_numbers, stage_settings, features,
+        lay_out(stages, count, &shared_batch[0], {memory}, stage_numbers, stage_settings, features,
                 batch_size > held_out_batch_size ? batch_size : held_out_batch_size);
     __syncthreads();
     Batch<T> batch = shared_batch[0];
