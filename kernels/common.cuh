@@ -227,7 +227,7 @@ __device__ inline T exp_minus(T x) {
 
 // --------------------------------------------------------------------------------------------------- activations
 
-enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3 };
+enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3, SOFTMAX = 4 };  // the last of a row, not an element
 
 // 1 / (1 + e^(−x)) from t = e^(−|x|) ≤ 1, which cannot overflow.
 template <typename T>

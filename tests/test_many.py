@@ -171,11 +171,21 @@ def trainings(draw):
                 ("sigmoid", "binary_crossentropy"),
                 ("linear", None),
                 ("relu", "mse"),
+                ("softmax", "categorical_crossentropy"),
+                ("softmax", "sparse_categorical_crossentropy"),
                 ("sigmoid", "mse"),
             ]
         )
     )
-    accuracy = ["binary_accuracy"] if draw(st.booleans()) else []
+    accuracy = ["accuracy" if end == "softmax" else "binary_accuracy"] if draw(st.booleans()) else []
+    units += end == "softmax"
+
+    def labels(samples):
+        if end != "softmax":
+            return rng.integers(0, 2, (samples, units))
+        numbers = rng.integers(0, units, samples)
+        return numbers if loss.startswith("sparse") else np.eye(units)[numbers]
+
     jit = draw(st.booleans())
 
     def build():
@@ -189,11 +199,11 @@ def trainings(draw):
         return model
 
     rng, samples = np.random.default_rng(draw(st.integers(0, 99))), draw(st.integers(1, 40))
-    x, y = rng.normal(size=(samples, features)), rng.integers(0, 2, (samples, units))
+    x, y = rng.normal(size=(samples, features)), labels(samples)
     settings = {"batch_size": draw(st.integers(1, 20)), "epochs": draw(st.integers(1, 3)), "seeds": [1, 2]}
     if draw(st.booleans()):
         held_out = draw(st.integers(1, 30))
-        settings["validation_data"] = rng.normal(size=(held_out, features)), rng.integers(0, 2, (held_out, units))
+        settings["validation_data"] = rng.normal(size=(held_out, features)), labels(held_out)
     return build, (x, y), settings
 
 
@@ -422,11 +432,15 @@ UNKNOWN = {
     "has a noise_shape": model_of(lambda: keras.layers.Dropout(0.5, noise_shape=(None, 1)), dense()),
     "must end in a Dense layer": model_of(dense(), lambda: keras.layers.Dropout(0.5)),
     "has 17 layers, more than 16": model_of(*[dense()] * 17),
-    "the loss 'huber_loss' is not": model_of(dense(), loss="huber"),
+    "the loss 'huber_loss' on sigmoid is not a cross-entropy or mse": model_of(dense(), loss="huber"),
     "the loss 'binary_crossentropy' smooths": model_of(dense(), loss=keras.losses.BinaryCrossentropy(False, 0.1)),
     "has a reduction": model_of(dense(), loss=keras.losses.MeanSquaredError(reduction="sum")),
     "is not computed from logits on top of relu": model_of(dense(activation="relu")),
-    "the metrics 'auc' are not one binary accuracy": model_of(dense(), metrics=[keras.metrics.AUC()]),
+    "the loss 'mean_squared_error' on softmax is not": model_of(dense(3, "softmax"), loss="mse"),
+    "the metrics 'binary_accuracy' are not one CategoricalAccuracy": model_of(
+        dense(3, "softmax"), loss="categorical_crossentropy", metrics=["binary_accuracy"]
+    ),
+    "the metrics 'auc' are not one BinaryAccuracy": model_of(dense(), metrics=[keras.metrics.AUC()]),
     "the optimizer 'sgd' is not plain Adam": model_of(dense(), optimizer="sgd"),
     "the optimizer 'adam' is not plain Adam": model_of(dense(), optimizer=lambda: keras.optimizers.Adam(clipnorm=1.0)),
 }
@@ -439,9 +453,10 @@ def test_what_the_kernel_does_not_know_is_named(message):
     def never(*_):
         raise AssertionError("launched")
 
+    labels = np.eye(3)[y] if "softmax" in message or "Categorical" in message else y
     with pytest.raises(many.DoesNotFitError, match=message) as caught:
         many.fit_in_one_launch(
-            UNKNOWN[message], x, y, seeds=(1,), epochs=1, batch_size=None, validation_data=None, shuffle=True,
+            UNKNOWN[message], x, labels, seeds=(1,), epochs=1, batch_size=None, validation_data=None, shuffle=True,
             check_finite=True, launch=never,
         )  # fmt: skip
     assert "fit_many on the GPU" in str(caught.value) and "device='cpu'" in str(caught.value)
