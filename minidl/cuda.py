@@ -306,10 +306,27 @@ def clear_memory_errors(doing: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def clear_errors(doing: str) -> Iterator[None]:
+    """clear_memory_errors, and CUDA's other errors as a DeviceError. Often they are those of an earlier launch."""
+    with clear_memory_errors(doing):
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_cupy(error) or _is_device_memory_error(error):
+                raise
+            raise DeviceError(
+                f"the device failed while {doing}: {error}. CUDA_LAUNCH_BLOCKING=1 shows where."
+            ) from error
+
+
+def _is_of_cupy(error: Exception) -> bool:
+    return type(error).__module__.split(".")[0] in ("cupy", "cupy_backends")
+
+
 def _is_device_memory_error(error: Exception) -> bool:
-    of_cupy = type(error).__module__.split(".")[0] in ("cupy", "cupy_backends")
     codes = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
-    return of_cupy and (isinstance(error, MemoryError) or str(error).startswith(codes))
+    return _is_of_cupy(error) and (isinstance(error, MemoryError) or str(error).startswith(codes))
 
 
 # --------------------------------------------------------------------------------------------- compilation
@@ -423,6 +440,11 @@ def _module(path: Path, device: int) -> Any:
 @functools.cache
 def _function(name: str, device: int) -> Any:
     return _module(kernels()[name].path, device).get_function(name)
+
+
+def load(kernel_name: str) -> None:
+    """Compile and load a kernel for the current device, which the first launch does else. Errors: as launch's."""
+    _function(_kernel(kernel_name).name, ready_cupy().cuda.runtime.getDevice())
 
 
 # -------------------------------------------------------------------------------------------------- launch

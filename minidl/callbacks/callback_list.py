@@ -92,6 +92,12 @@ class CallbackList(Callback):
         followers = self._listeners["on_train_batch_begin"] + self._listeners["on_train_batch_end"]
         return any(not isinstance(callback, ProgbarLogger) for callback in followers)
 
+    @property
+    def step_followers(self) -> list[Callback]:
+        """The callbacks other than progress bars that follow the steps of fit, evaluate or predict."""
+        followers = [callback for listeners in self._listeners.values() for callback in listeners]
+        return [callback for callback in dict.fromkeys(followers) if not isinstance(callback, ProgbarLogger)]
+
     def _begin(self, hook: str, logs: Logs | None) -> None:
         self._open += 1
         self._pass_on(hook, logs)
