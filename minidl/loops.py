@@ -47,7 +47,7 @@ def fit(
     hooks = callback_list(model, callbacks, verbose, epochs=epochs, steps=steps.num_batches, add_history=True)
     check_finite = check_finite and not hooks.accepts_non_finite_loss
     evaluation = None if validation is None else Epochs(validation, validation_steps, model.steps_per_execution)
-    step = step_on(model, data, check_finite)
+    step = None if device is not None else step_on(model, data, check_finite)
     model.stop_training = False
     model.resumes_at_epoch = None
     logs: Logs = {}
@@ -63,10 +63,10 @@ def fit(
         for epoch in range(model.resumes_at_epoch or initial_epoch, epochs):
             model.reset_metrics()
             hooks.on_epoch_begin(epoch)
-            if there is None:
-                _train_epoch(model, steps, step, hooks)
-            else:
+            if there is not None:
                 there.train_epoch(epoch, hooks)
+            elif step is not None:
+                _train_epoch(model, steps, step, hooks)
             logs = by_name(metric_results(model))
             validates = evaluation is not None and is_due(epoch, validation_freq)
             if evaluation is not None and validates:

@@ -275,9 +275,8 @@ class OnDevice:
         self._drawing = [layer for layer in model.flat_layers() if isinstance(layer, Dropout) and layer.rate > 0]
         self._generators: list[Any] = [layer.seed_generator for layer in self._drawing]
         self.counters = Counters(device, 2 * len(self._drawing) if training else 0)
-        self._segments = [
-            (id(layer), name) for layer in model.flat_layers() for name in layer.parameters
-        ]  # in the arena's order
+        # in the arena's order
+        self._segments = [(id(layer), name) for layer in model.flat_layers() for name in layer.parameters]
         self.penalties = self._penalties()
         self.send()
 
@@ -299,15 +298,14 @@ class OnDevice:
 
     def fetch(self) -> None:
         """Copy the state from the device to the model: weights, moments, step and seeds."""
-        model, optimizer = self.model, self.model.optimizer
         assert self.iterations is not None
+        optimizer: Any = self.model.optimizer
         host = self.device.host
         state, iterations, counters = host(self._state), host(self.iterations), self.counters.read()
-        theta, optimizer.m[...], optimizer.v[...] = np.split(state, 3)  # type: ignore[attr-defined]
-        model.arena.theta[...] = theta
-        optimizer.iterations = int(iterations[0])  # type: ignore[assignment]
-        for layer, pair in zip(self._drawing, counters[3:].reshape(-1, 2), strict=True):
-            layer.seed_generator.state[...] = pair
+        self.model.arena.theta[...], optimizer.m[...], optimizer.v[...] = np.split(state, 3)
+        optimizer.iterations = int(iterations[0])
+        for generator, pair in zip(self._generators, counters[3:].reshape(-1, 2), strict=True):
+            generator.state[...] = pair
 
     def _penalties(self) -> tuple[Array, Array, Array] | None:
         """Of each segment of the arena where it ends, λ of L1 and λ of L2; None if there are no penalties."""
@@ -546,20 +544,18 @@ class Training:
         self._model, self._device, self._epochs, self._check_finite = model, device, epochs, check_finite
         self._batch_size, self._finished = data.batch_size, "before the fit"
         self._looked_at = any(type(callback) not in (History, ProgbarLogger) for callback in hooks.callbacks)
-        rows = min(data.samples, data.batch_size * (epochs.num_batches or 0))
-        self._on = OnDevice(model, device, training=True)
-        self._data, self._order = Data.of(device, data), device.empty(rows, np.int64)
-        self._scores = Scores(self._on)
-        rest = data.samples % data.batch_size
-        whole = [data.batch_size] if data.samples >= data.batch_size else []
-        self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
         self._replays: dict[int, Callable[[], None]] = {}
         self._captured_for: tuple[float, ...] = ()
-        self.evaluation = None
-        if validation is not None:
-            assert isinstance(validation.batches, ArrayBatches)
-            self.evaluation = Evaluation(self._on, validation)
-        self._capture()
+        rest = data.samples % data.batch_size
+        whole = [data.batch_size] if data.samples >= data.batch_size else []
+        with self._saying_which_weights():
+            self._on = OnDevice(model, device, training=True)
+            rows = min(data.samples, data.batch_size * (epochs.num_batches or 0))
+            self._data, self._order = Data.of(device, data), device.empty(rows, np.int64)
+            self._scores = Scores(self._on)
+            self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
+            self.evaluation = None if validation is None else Evaluation(self._on, validation)
+            self._capture()
 
     def _step(self, rows: int) -> tuple[list[Operation], list[Operation]]:
         """train_step of a batch of so many rows: what comes before the update, and after it."""

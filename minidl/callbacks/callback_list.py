@@ -95,8 +95,8 @@ class CallbackList(Callback):
     @property
     def step_followers(self) -> list[Callback]:
         """The callbacks other than progress bars that follow the steps of fit, evaluate or predict."""
-        followers = [callback for listeners in self._listeners.values() for callback in listeners]
-        return [callback for callback in dict.fromkeys(followers) if not isinstance(callback, ProgbarLogger)]
+        followers = dict.fromkeys(callback for listeners in self._listeners.values() for callback in listeners)
+        return [one for one in followers if not (isinstance(one, ProgbarLogger) or one.rests_in_epochs)]
 
     def _begin(self, hook: str, logs: Logs | None) -> None:
         self._open += 1
