@@ -190,6 +190,17 @@ class Library:
             names = ", ".join(p.name for p in parameters)
             raise TypeError(f"{name}: expected {len(parameters)} arguments ({names}); got {len(arguments)}.")
         values = [_converted(name, p, a) for p, a in zip(parameters, arguments, strict=True)]
+        self._launch(name, values, grid, block, shared, order, seed)
+
+    def launch_addresses(self, name, values, *, grid, block, shared=0):
+        """launch, with addresses in the place of arrays and NumPy's numbers, as a driver takes them."""
+        converted = []
+        for parameter, value in zip(self.kernels[name], values, strict=True):
+            c_type = ctypes.c_void_p if parameter.pointer else _SCALARS[parameter.type][0]
+            converted.append(c_type(value.item()))
+        self._launch(name, converted, grid, block, shared, "forward", 0)
+
+    def _launch(self, name, values, grid, block, shared, order, seed):
         addresses = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
         message = ctypes.create_string_buffer(2000)
         wrong = self._library.host_launch(
