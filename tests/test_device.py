@@ -7,12 +7,14 @@ tested where CuPy is installed.
 import ctypes
 import importlib.util
 import sys
+import types
 
 import device_cases
 import numpy as np
 import pytest
 from cuda_host import host, standin
 from device_cases import notebook, penguins
+from gpu import test_training as on_gpu
 from helpers import assert_same
 from test_cuda import install, run_python
 
@@ -255,6 +257,22 @@ def test_a_host_array_is_refused_by_the_launch(driver):
     with pytest.raises(TypeError, match="host array given to a device kernel: penalty_total_float32: partials"):
         devices.gpu().capture([operation])
     assert devices.gpu()._stream.capturing is None
+
+
+def test_the_tests_for_a_gpu_pass_on_what_stands_in(driver, rng, monkeypatch):
+    """gpu/test_training.py itself, but for what needs a real GPU, so that a mistake in it does not wait for one."""
+    device = devices.gpu()
+    for dropout, weighted in ((False, True), (True, False)):
+        on_gpu.test_every_step_within_the_bounds_of_any_order(device, dropout, weighted)
+        on_gpu.test_resumes_to_the_bit(device, dropout)
+    monkeypatch.setattr(on_gpu, "cp", types.SimpleNamespace(asarray=to_the_device))
+    on_gpu.test_arrays_of_the_device_are_used_where_they_are(device)
+    for case in device_cases.CASES:
+        on_gpu.test_every_case_trains_and_scores_as_the_cpu_does(device, case)
+    on_gpu.test_a_learning_rate_that_changes_is_captured_anew(device)
+    for dtype in ("float32", "float64"):
+        on_gpu.test_products(device, dtype, (3, 5, 7), rng)
+        on_gpu.test_products(device, dtype, (64, 70, 64), rng)
 
 
 # ------------------------------------------------------------------------------------------------------- cuBLAS
