@@ -595,20 +595,23 @@ class Training:
                 self._on.send()
             self._capture()
             chunks = list(self._epochs.together(max(1, self._order.size)))
-            order = np.concatenate([rows for _, rows in chunks])
-            self._device.write(self._order[: order.size], order)
-            self._on.start()
-            self._scores.reset()
-            self._run([rows.size for _, rows in chunks])
+            self.begin(np.concatenate([rows for _, rows in chunks]))
+            self.run([rows.size for _, rows in chunks])
             diverged = int(self._on.counters.read()[2])
             if diverged >= 0 and self._check_finite:
                 raise self._diverged(diverged)
             self._scores.fetch()
-            self._on.fetch()
+            self.fetch()
         self._finished = f"at the end of epoch {epoch + 1}"
         hooks.on_train_batch_end(chunks[-1][0], lambda: metric_results(self._model))  # progress bars
 
-    def _run(self, chunks: Sequence[int]) -> None:
+    def begin(self, order: Array) -> None:
+        """Send the rows of the coming batches, and begin with the first; the sums anew."""
+        self._device.write(self._order[: order.size], order)
+        self._on.start()
+        self._scores.reset()
+
+    def run(self, chunks: Sequence[int]) -> None:
         """Replay the steps of chunks of so many rows, each of whole batches or of a smaller one."""
         try:
             with uncut() as whole:
@@ -621,8 +624,12 @@ class Training:
         except (cuda.DeviceError, cuda.DeviceMemoryError):
             raise
         except BaseException:  # Ctrl-C, between two steps
-            self._on.fetch()
+            self.fetch()
             raise
+
+    def fetch(self) -> None:
+        """Put the device's weights, moments, step and seeds into the model."""
+        self._on.fetch()
 
     @contextlib.contextmanager
     def _saying_which_weights(self) -> Iterator[None]:
