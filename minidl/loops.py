@@ -64,7 +64,7 @@ def fit(
             model.reset_metrics()
             hooks.on_epoch_begin(epoch)
             if there is not None:
-                there.train_epoch(epoch, hooks)
+                there.train_epoch(epoch)
             elif step is not None:
                 _train_epoch(model, steps, step, hooks)
             logs = by_name(metric_results(model))

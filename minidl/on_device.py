@@ -30,7 +30,6 @@ from minidl.metrics import BinaryAccuracy
 from minidl.optimizers import Adam
 from minidl.regularizers import L1, L1L2, L2
 from minidl.schedules import LearningRateSchedule
-from minidl.training import metric_results
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
@@ -55,6 +54,8 @@ def problem(
 
     data: the batches to train on, to validate on. callbacks: as fit takes them.
     """
+    if training and not model.optimizer.built:
+        model.gather_if_frozen_or_thawed()
     found = [_of_layers(model)]
     found += [_of_loss(model), _of_metrics(model)] if scored and found[0] is None else []
     found += [_of_optimizer(model)] if training else []
@@ -77,6 +78,8 @@ def _of_layers(model: Trainer) -> str | None:
         return f"the random stream {random!r} of the layer {drops[0].name!r}"
     if not any(isinstance(layer, Dense) for layer in layers):
         return "a model without a Dense layer"
+    if sum(len(layer.parameters) for layer in layers) != len(model.arena.segments):
+        return "a model of which layers were frozen or thawed since compile"
     return None
 
 
@@ -550,8 +553,7 @@ class Training:
         whole = [data.batch_size] if data.samples >= data.batch_size else []
         with self._saying_which_weights():
             self._on = OnDevice(model, device, training=True)
-            rows = min(data.samples, data.batch_size * (epochs.num_batches or 0))
-            self._data, self._order = Data.of(device, data), device.empty(rows, np.int64)
+            self._data, self._order = Data.of(device, data), device.empty(data.samples, np.int64)
             self._scores = Scores(self._on)
             self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
             self.evaluation = None if validation is None else Evaluation(self._on, validation)
@@ -580,7 +582,7 @@ class Training:
                 self._replays[size] = self._device.capture([*before, *update, *after])
             self._captured_for = settings
 
-    def train_epoch(self, epoch: int, hooks: CallbackList) -> None:
+    def train_epoch(self, epoch: int) -> None:
         """One epoch: the model's metrics and state are then those of its end.
 
         Errors: FloatingPointError if a loss was not finite, cuda.DeviceError, cuda.DeviceMemoryError: the model is
@@ -594,16 +596,16 @@ class Training:
             if self._looked_at:
                 self._on.send()
             self._capture()
-            chunks = list(self._epochs.together(max(1, self._order.size)))
-            self.begin(np.concatenate([rows for _, rows in chunks]))
-            self.run([rows.size for _, rows in chunks])
+            with self._epochs.until_data_end():
+                chunks = [rows for *_, iterator in self._epochs for rows in self._epochs.next_batches(iterator)]
+            self.begin(np.concatenate(chunks))
+            self.run([rows.size for rows in chunks])
             diverged = int(self._on.counters.read()[2])
             if diverged >= 0 and self._check_finite:
                 raise self._diverged(diverged)
             self._scores.fetch()
             self.fetch()
         self._finished = f"at the end of epoch {epoch + 1}"
-        hooks.on_train_batch_end(chunks[-1][0], lambda: metric_results(self._model))  # progress bars
 
     def begin(self, order: Array) -> None:
         """Send the rows of the coming batches, and begin with the first; the sums anew."""

@@ -79,6 +79,11 @@ CASES = {
     "order within batches": lambda: (notebook(True), penguins(70), {"shuffle": "batch"}),
     "steps": lambda: (notebook(True), penguins(70), {"steps_per_epoch": 2, "validation_data": penguins(50),
                                                       "validation_steps": 1, "validation_batch_size": 20}),
+    "several steps an execution": lambda: (
+        notebook(True, steps_per_execution=2),
+        penguins(70),
+        {"steps_per_epoch": 3, "batch_size": 10, "validation_split": 0.1},
+    ),
     "masks of XLA": lambda: (notebook(True, jit_compile=True), penguins(70), {}),
     "validation now and then": lambda: (
         notebook(False),

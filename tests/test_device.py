@@ -203,6 +203,8 @@ def test_what_others_issued_is_waited_for(driver):
     notebook(False).fit(x, y, verbose=0, device="gpu")
     assert devices.gpu()._stream.waits_for == [("event", driver.default)]
     assert driver.log[-1] == "wait"
+    notebook(False).weights_on_device()
+    assert driver.log[-1] == "wait"  # written before somebody else reads them
 
 
 def test_a_kernel_is_loaded_before_the_capture(driver, monkeypatch):

@@ -526,6 +526,19 @@ def test_what_only_the_cpu_does_is_refused_by_its_name(device, monkeypatch, what
     assert device.replays == 0 and model.optimizer.iterations > 0
 
 
+def test_layers_that_are_thawed_without_compiling(device):
+    """As in Keras they are trained when the model is compiled again: until then they are not in the arena."""
+    x, y = penguins(40)
+    model = model_of(Dense(3, "relu", trainable=False), Dense(1, "sigmoid"))
+    model.fit(x, y, verbose=0)
+    model.layers[0].trainable = True
+    for call in (lambda: model.fit(x, y, verbose=0, device=device), lambda: model.predict(x, verbose=0, device=device)):
+        with pytest.raises(NotImplementedError, match="a model of which layers were frozen or thawed since compile"):
+            call()
+    model.compile("adam", "binary_crossentropy")
+    model.fit(x, y, verbose=0, device=device)
+
+
 def test_data_and_callbacks_that_only_the_cpu_does(device, monkeypatch, tmp_path):
     x, y = penguins(64)
     monkeypatch.setattr(devices, "gpu", lambda: device)
