@@ -13,16 +13,12 @@ whatever the kernel declares, None a fault, and a strided or host array is read 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
-import hashlib
 import importlib
-import importlib.metadata
 import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -396,6 +392,8 @@ def cubin(path: Path, architecture: int) -> bytes:
     is noticed and made again, and begins as the cubin that NVIDIA's tools read. A cache that cannot be read or written
     is done without.
     """
+    import hashlib
+
     text = source_text(path)
     parts = (text, *FLAGS, f"sm_{architecture}", "nvrtc", *map(str, _nvrtc().getVersion()))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -415,6 +413,8 @@ def cubin(path: Path, architecture: int) -> bytes:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file that is complete when it appears, whoever else writes it too."""
+    import tempfile
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem[:20], delete=False) as scratch:
         try:
@@ -495,6 +495,8 @@ def launch(kernel_name: str, grid: Extent, block: Extent, *args: Any, shared: in
 def _kernel(name: str) -> Kernel:
     found = kernels().get(name)
     if found is None:
+        import difflib
+
         nearest = difflib.get_close_matches(str(name), kernels(), n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         raise ValueError(f"Unknown kernel: {name!r}.{hint} Known: {', '.join(sorted(kernels()))}.")
