@@ -215,7 +215,9 @@ def _expand(text: str, macros: dict[str, tuple[list[str], str]]) -> str:
 
 def installed_builds(paths: Sequence[str] | None = None) -> list[str]:
     """The names of all installed CuPy distributions (cupy-cuda12x, …), in sys.path or in paths, sorted."""
-    found = importlib.metadata.distributions(path=list(sys.path if paths is None else paths))
+    from importlib import metadata  # slow to import, as difflib, hashlib and tempfile below
+
+    found = metadata.distributions(path=list(sys.path if paths is None else paths))
     names = {re.sub(r"[-_.]+", "-", str(d.metadata["Name"])).lower() for d in found if d.metadata["Name"]}
     return sorted(n for n in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?|amd-cupy", n))
 
