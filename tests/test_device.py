@@ -138,6 +138,19 @@ def test_errors_of_cupy_become_clear_ones():
         assert raised.value is other
 
 
+@needs_cupy
+def test_cupy_has_what_the_stand_in_stands_for():
+    cupy = cuda.import_cupy()
+    stream, graph = cupy.cuda.Stream, importlib.import_module("cupy.cuda.graph").Graph
+    of_stream = [name for name in vars(standin.Stream) if not name.startswith("_") and name != "device_id"]
+    assert [name for name in of_stream if not hasattr(stream.null, name)] == []
+    assert "stream" in graph.launch.__doc__.splitlines()[0]
+    for name in ("set", "get"):
+        assert "stream=None" in getattr(cupy.ndarray, name).__doc__.splitlines()[0]
+    places = {cupy: ("empty", "isfinite", "from_dlpack"), cupy.cuda: ("get_current_stream", "Device")}
+    assert [name for place, names in places.items() for name in names if not hasattr(place, name)] == []
+
+
 # ------------------------------------------------------------------------------- CudaDevice, on what stands in for CuPy
 
 

@@ -252,6 +252,25 @@ def test_callbacks_see_the_weights_of_each_epoch(device, tmp_path):
             assert_same(c, b)
 
 
+def test_an_interrupted_training_resumes_from_its_backup(device, tmp_path):
+    pytest.importorskip("h5py")
+    x, y = penguins(70)
+    whole = notebook(True)
+    whole.fit(x, y, epochs=4, verbose=0, device=device)
+
+    def stop(epoch, logs):
+        if epoch == 2:
+            raise RuntimeError("the power failed")
+
+    settings = {"epochs": 4, "verbose": 0, "device": device}
+    with pytest.raises(RuntimeError, match="the power failed"):
+        breaks = [callbacks.BackupAndRestore(tmp_path), callbacks.LambdaCallback(on_epoch_begin=stop)]
+        notebook(True).fit(x, y, callbacks=breaks, **settings)
+    resumed = notebook(True)
+    resumed.fit(x, y, callbacks=[callbacks.BackupAndRestore(tmp_path)], **settings)
+    device_cases.assert_same_state(resumed, whole)
+
+
 def test_a_callback_that_makes_the_model_one_for_the_cpu_alone(device):
     def freeze(epoch, logs):
         model.layers[0].trainable = False
