@@ -16,29 +16,64 @@ __device__ void adam_alpha(long long* iterations, T* alpha, double learning_rate
     *alpha = static_cast<T>(learning_rate) * root / (T(1) - power_1);
 }
 
+// The gradient of parameter i, its penalty's included, as training.add_penalty_gradients adds it.
+template <typename T>
+__device__ inline T penalized(const T* grad, const T* param, long long i, const long long* stops, const T* l1,
+                              const T* l2, int segments) {
+    T g = grad[i];
+    if (segments > 0) {
+        const int s = segment_of(i, stops, segments);
+        if (l1[s] != T(0) || l2[s] != T(0)) g += penalty_gradient(param[i], l1[s], l2[s]);
+    }
+    return g;
+}
+
 // adam_step: twin of the NumPy function of that name; the formula lives there. With segments, grad is first increased
-// by l1 · sign(param) + 2 · l2 · param of the element's segment, as training.add_penalty_gradients does.
+// by l1 · sign(param) + 2 · l2 · param of the element's segment.
 // param, m, v: in/out; grad: in. n elements, C-contiguous, T = float | double. alpha: in, 1 element, of adam_alpha.
 // one_minus_beta_1, one_minus_beta_2, epsilon: computed in double, rounded to T here.
 // stops, l1, l2: in, (segments,): segment s ends before element stops[s]; segments = 0: no penalties, all three null.
 // Grid-stride, one element an iteration; no atomics, so the result does not depend on the launch.
 template <typename T>
-__device__ void adam_step(T* param, const T* grad, T* m, T* v, long long n, const T* alpha, double one_minus_beta_1,
-                          double one_minus_beta_2, double epsilon, const long long* stops, const T* l1, const T* l2,
+__device__ void adam_step(T* param, const T* grad, T* m, T* v, long long n, const T* alpha,
+                          const AdamConstants<T>& constants, const long long* stops, const T* l1, const T* l2,
                           int segments) {
-    const T step_size = *alpha, c1 = static_cast<T>(one_minus_beta_1), c2 = static_cast<T>(one_minus_beta_2);
-    const T epsilon_hat = static_cast<T>(epsilon);
+    const T step_size = *alpha;
     for (long long i = first_index(); i < n; i += grid_stride()) {
-        T g = grad[i];
-        if (segments > 0) {
-            const int s = segment_of(i, stops, segments);
-            if (l1[s] != T(0) || l2[s] != T(0)) g += penalty_gradient(param[i], l1[s], l2[s]);
-        }
-        const T new_m = m[i] + (g - m[i]) * c1;
-        const T new_v = v[i] + (g * g - v[i]) * c2;
+        const T g = penalized(grad, param, i, stops, l1, l2, segments);
+        adam_update(param[i], g, m[i], v[i], step_size, constants);
+    }
+}
+
+// amsgrad_step: twin of the NumPy function of that name. v_hat: in/out, n elements; the others as adam_step's.
+template <typename T>
+__device__ void amsgrad_step(T* param, const T* grad, T* m, T* v, T* v_hat, long long n, const T* alpha,
+                             const AdamConstants<T>& constants, const long long* stops, const T* l1, const T* l2,
+                             int segments) {
+    const T step_size = *alpha;
+    for (long long i = first_index(); i < n; i += grid_stride()) {
+        const T g = penalized(grad, param, i, stops, l1, l2, segments);
+        const T new_m = m[i] + (g - m[i]) * constants.one_minus_beta_1;
+        const T new_v = v[i] + (g * g - v[i]) * constants.one_minus_beta_2;
+        const T most = v_hat[i] > new_v || v_hat[i] != v_hat[i] ? v_hat[i] : new_v;
         m[i] = new_m;
         v[i] = new_v;
-        param[i] -= new_m * step_size / (sqrt(new_v) + epsilon_hat);
+        v_hat[i] = most;
+        param[i] -= new_m * step_size / (sqrt(most) + constants.epsilon);
+    }
+}
+
+// weight_decay: twin of ops.weight_decay_step, before adam_step or amsgrad_step: AdamW.
+// param: in/out, n elements. decays: in, (segments,), segments ≥ 1: λ of each segment, rounded to float before T, or 0
+// where a parameter does not decay; stops: as adam_step's. learning_rate: rounded to T here.
+// Grid-stride, one element an iteration; the result does not depend on the launch.
+template <typename T>
+__device__ void weight_decay(T* param, long long n, double learning_rate, const long long* stops, const T* decays,
+                             int segments) {
+    const T rate = static_cast<T>(learning_rate);
+    for (long long i = first_index(); i < n; i += grid_stride()) {
+        const T decay = decays[segment_of(i, stops, segments)];
+        if (decay != T(0)) param[i] -= param[i] * decay * rate;
     }
 }
 
@@ -50,8 +85,21 @@ __device__ void adam_step(T* param, const T* grad, T* m, T* v, long long n, cons
     extern "C" __global__ void adam_step_##suffix(T* param, const T* grad, T* m, T* v, long long n, const T* alpha,   \
                                                   double one_minus_beta_1, double one_minus_beta_2, double epsilon,   \
                                                   const long long* stops, const T* l1, const T* l2, int segments) {   \
-        adam_step<T>(param, grad, m, v, n, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, stops, l1, l2,         \
-                     segments);                                                                                       \
+        const AdamConstants<T> constants{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),          \
+                                         static_cast<T>(epsilon)};                                                    \
+        adam_step<T>(param, grad, m, v, n, alpha, constants, stops, l1, l2, segments);                                \
+    }                                                                                                                 \
+    extern "C" __global__ void amsgrad_step_##suffix(T* param, const T* grad, T* m, T* v, T* v_hat, long long n,      \
+                                                     const T* alpha, double one_minus_beta_1,                         \
+                                                     double one_minus_beta_2, double epsilon, const long long* stops, \
+                                                     const T* l1, const T* l2, int segments) {                        \
+        const AdamConstants<T> constants{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),          \
+                                         static_cast<T>(epsilon)};                                                    \
+        amsgrad_step<T>(param, grad, m, v, v_hat, n, alpha, constants, stops, l1, l2, segments);                      \
+    }                                                                                                                 \
+    extern "C" __global__ void weight_decay_##suffix(T* param, long long n, double learning_rate,                     \
+                                                     const long long* stops, const T* decays, int segments) {         \
+        weight_decay<T>(param, n, learning_rate, stops, decays, segments);                                            \
     }
 
 INSTANTIATE(float, float32)

@@ -3,22 +3,6 @@
 // L = 1/(B·U) Σ_b w_b Σ_u ℓ(y_bu, p_bu), so dL/dp_bu = ℓ′(y_bu, p_bu) · 1/(B·U) · w_b: losses.BinaryCrossentropy.
 #include "common.cuh"
 
-// One element's loss ℓ and derivative ℓ′.
-template <typename T>
-struct LossAndGradient {
-    T loss, gradient;
-};
-
-// Twin of ops.binary_crossentropy_from_logits and its backward; the formulas live there.
-template <typename T>
-struct FromLogits {
-    __device__ LossAndGradient<T> operator()(T y, T z) const {
-        const T t = exp(-fabs(z)), tail = t / (T(1) + t);
-        const T loss = (z > T(0) || z != z ? z : T(0)) - z * y + log1p(t);
-        return {loss, z >= T(0) ? (T(1) - y) - tail : tail - y};
-    }
-};
-
 // Twin of ops.binary_crossentropy and its backward; low = T(ε), high = T(1 − ε).
 template <typename T>
 struct FromProbabilities {

@@ -1,7 +1,8 @@
-// common.cuh: what the kernels share: positions in the grid, sums over a block, Philox, activations, penalties.
+// common.cuh: what the kernels share: positions in the grid, sums over a block, Philox and dropout, activations, the
+// binary cross-entropy, penalties, Adam.
 //
 // The same text is compiled by NVRTC for a GPU and by a C++17 compiler for a CPU (tests/cuda_host), so it includes no
-// header and uses no intrinsic beyond __syncthreads and __shfl_down_sync. Arithmetic is in T = float | double, in the
+// header and uses no intrinsic beyond __syncthreads, __syncwarp and shuffles. Arithmetic is in T = float | double, in the
 // order of minidl/ops.py; compile with --fmad=false (nvrtc) or -ffp-contract=off (g++) to round as NumPy does.
 #pragma once
 
@@ -29,6 +30,32 @@ template <typename T>
 __device__ inline T warp_sum(T value) {
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xFFFFFFFFu, value, offset);
     return value;
+}
+
+// Σ term(i) over i < count by one warp, right in lane 0: lane l adds the terms l, l + 32, …, then warp_sum. So the order
+// depends neither on the block's size nor on which warp it is.
+template <typename T, typename Term>
+__device__ inline T warp_total(int count, Term term) {
+    T sum = T(0);
+    for (int i = threadIdx.x % 32; i < count; i += 32) sum += term(i);
+    return warp_sum(sum);
+}
+
+// The lane 0 of a warp to all of its lanes. All 32 must call it.
+template <typename T>
+__device__ inline T from_lane_0(T value) {
+    return __shfl_sync(0xFFFFFFFFu, value, 0);
+}
+
+// max term(i) over i < count, 0 < count, by one warp, right in all lanes; NaN if one is. All 32 must call it.
+template <typename T, typename Term>
+__device__ inline T warp_max(int count, Term term) {
+    const auto larger = [](T a, T b) { return a > b || a != a ? a : b; };
+    T most = term(0);
+    for (int i = threadIdx.x % 32; i < count; i += 32) most = larger(term(i), most);
+    for (int offset = 16; offset > 0; offset /= 2) most = larger(__shfl_down_sync(0xFFFFFFFFu, most, offset), most);
+    __syncwarp();  // all have read term(0): its lane may write there
+    return from_lane_0(most);
 }
 
 // Σ value over a one-dimensional block, right in thread 0. All threads must call it; blockDim.x a multiple of 32.
@@ -123,6 +150,66 @@ __device__ inline unsigned long long keep_threshold(double rate) {
     return static_cast<unsigned long long>(ceil(rounded * static_cast<double>(1ull << Uniform<T>::BITS)));
 }
 
+// What a kept element is multiplied by: 1 / (1 − rate).
+template <typename T>
+__device__ inline T dropout_scale(double rate) {
+    return rate < 1.0 ? static_cast<T>(1.0 / (1.0 - rate)) : T(0);
+}
+
+// visit(i, kept) for the elements i < size of the groups first, first + stride, …: the flags that Keras's Dropout draws
+// from (seed, counter). Twin of random.dropout_mask.
+template <typename T, typename Visit>
+__device__ inline void visit_flags(long long size, long long seed, long long counter, double rate, bool xla,
+                                   long long first, long long stride, Visit visit) {
+    using U = Uniform<T>;
+    const Words stream = tensorflow_stream(seed, counter);
+    const unsigned long long threshold = keep_threshold<T>(rate);
+    const long long groups = (size + U::GROUP - 1) / U::GROUP;
+    for (long long group = first; group < groups; group += stride) {
+        const Words words = stream_words(stream, group);
+        for (int j = 0; j < U::GROUP; ++j) {
+            const long long i = group * U::GROUP + j;
+            if (i < size) visit(i, U::fraction(words, j, xla) >= threshold);
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------- exponential
+
+// ln 2 in two parts, of which n · HIGH is exact for all n that occur; above LIMIT e^(−x) is 0; TERMS of Taylor's series
+// for |r| ≤ ½ ln 2 leave out less than a tenth of the unit roundoff.
+template <typename T>
+struct ExpConstants;
+
+template <>
+struct ExpConstants<float> {
+    static constexpr float HIGH = 0.693359375f, LOW = -2.12194440e-4f, LIMIT = 104.0f;
+    static constexpr int TERMS = 7;
+};
+
+template <>
+struct ExpConstants<double> {
+    static constexpr double HIGH = 6.93147180369123816490e-01, LOW = 1.90821492927058770002e-10, LIMIT = 746.0;
+    static constexpr int TERMS = 13;
+};
+
+// e^(−x) for x ≥ 0: 2^(−n) e^r with n = x / ln 2, rounded, and r = n ln 2 − x. Made of additions and multiplications,
+// so that it has the same bits on every GPU, on a CPU and in NumPy, as no library's exp has. At most 5 units of
+// roundoff off (tests/cuda_host/checks.py), below the smallest normal number half the smallest subnormal one.
+template <typename T>
+__device__ inline T exp_minus(T x) {
+    using C = ExpConstants<T>;
+    if (!(x <= C::LIMIT)) return x != x ? x : T(0);
+    constexpr double inverse_factorials[] = {
+        1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    const T n = rint(x * T(1.4426950408889634));
+    const T r = (n * C::HIGH - x) + n * C::LOW;
+    T sum = static_cast<T>(inverse_factorials[C::TERMS]);
+    for (int k = C::TERMS - 1; k >= 0; --k) sum = sum * r + static_cast<T>(inverse_factorials[k]);
+    return ldexp(sum, -static_cast<int>(n));
+}
+
 // --------------------------------------------------------------------------------------------------- activations
 
 enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3 };
@@ -130,7 +217,7 @@ enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3 };
 // 1 / (1 + e^(−x)) from t = e^(−|x|) ≤ 1, which cannot overflow.
 template <typename T>
 __device__ inline T sigmoid(T x) {
-    const T t = exp(-fabs(x));
+    const T t = exp_minus(fabs(x));
     return (x >= T(0) ? T(1) : t) / (T(1) + t);
 }
 
@@ -152,6 +239,24 @@ __device__ inline T activate_backward(T d, T y, int activation) {
     return d;
 }
 
+// ------------------------------------------------------------------------------------------ binary cross-entropy
+
+// One element's loss ℓ and derivative ℓ′.
+template <typename T>
+struct LossAndGradient {
+    T loss, gradient;
+};
+
+// Twin of ops.binary_crossentropy_from_logits and its backward; the formulas live there.
+template <typename T>
+struct FromLogits {
+    __device__ LossAndGradient<T> operator()(T y, T z) const {
+        const T t = exp_minus(fabs(z)), tail = t / (T(1) + t);
+        const T loss = (z > T(0) || z != z ? z : T(0)) - z * y + log1p(t);
+        return {loss, z >= T(0) ? (T(1) - y) - tail : tail - y};
+    }
+};
+
 // ----------------------------------------------------------------------------------------------------- penalties
 
 // The segment that holds element i of the arena: segment s ends before stops[s]; stops ascend, the last is the size.
@@ -170,4 +275,22 @@ template <typename T>
 __device__ inline T penalty_gradient(T w, T l1, T l2) {
     const T sign = w > T(0) ? T(1) : w < T(0) ? T(-1) : w == T(0) ? T(0) : w;
     return l1 * sign + T(2) * l2 * w;
+}
+
+// ---------------------------------------------------------------------------------------------------------- Adam
+
+// The part of Adam's arguments that is the same for all elements, rounded to T.
+template <typename T>
+struct AdamConstants {
+    T one_minus_beta_1, one_minus_beta_2, epsilon;
+};
+
+// One parameter's update by its gradient. Twin of ops.adam_step; the formula lives there.
+template <typename T>
+__device__ inline void adam_update(T& param, T gradient, T& m, T& v, T alpha, const AdamConstants<T>& of) {
+    const T new_m = m + (gradient - m) * of.one_minus_beta_1;
+    const T new_v = v + (gradient * gradient - v) * of.one_minus_beta_2;
+    m = new_m;
+    v = new_v;
+    param -= new_m * alpha / (sqrt(new_v) + of.epsilon);
 }

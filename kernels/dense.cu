@@ -48,6 +48,39 @@ __device__ void dense_backward(const T* d_outputs, const T* outputs, T* d_z, T* 
     }
 }
 
+// dense_softmax: dense_forward with ops.softmax, whose outputs depend on the whole row: z = products + bias, then
+// outputs = e^(z − max z) / Σ e^(z − max z). Arguments as dense_forward's, of rows · units elements; pre_activations may
+// be products, and outputs either, or null: only z.
+// A warp a row, grid-stride; blockDim.x a multiple of 32. A sum is in the order of warp_total, so the result does not
+// depend on the launch.
+template <typename T>
+__device__ void dense_softmax(const T* products, const T* bias, T* pre_activations, T* outputs, long long rows,
+                              int units) {
+    for (long long row = first_index() / 32; row < rows; row += grid_stride() / 32) {
+        const T* z = products + row * units;
+        const auto logit = [&](int u) { return bias ? z[u] + bias[u] : z[u]; };
+        const T most = warp_max<T>(units, logit);
+        const T sum = from_lane_0(warp_total<T>(units, [&](int u) { return exp_minus(most - logit(u)); }));
+        for (int u = threadIdx.x % 32; u < units; u += 32) {
+            const T of_unit = logit(u);
+            if (pre_activations) pre_activations[row * units + u] = of_unit;
+            if (outputs) outputs[row * units + u] = exp_minus(most - of_unit) / sum;
+        }
+    }
+}
+
+// softmax_backward: twin of the NumPy function of that name: d_z = outputs · (d_outputs − Σ_u d_outputs · outputs).
+// d_outputs, outputs: in, (rows, units); d_z: out, may be d_outputs. d_bias is dense_backward's of d_z, LINEAR.
+// A warp a row, as dense_softmax.
+template <typename T>
+__device__ void softmax_backward(const T* d_outputs, const T* outputs, T* d_z, long long rows, int units) {
+    for (long long row = first_index() / 32; row < rows; row += grid_stride() / 32) {
+        const T *d = d_outputs + row * units, *y = outputs + row * units;
+        const T mean_gradient = from_lane_0(warp_total<T>(units, [&](int u) { return d[u] * y[u]; }));
+        for (int u = threadIdx.x % 32; u < units; u += 32) d_z[row * units + u] = y[u] * (d[u] - mean_gradient);
+    }
+}
+
 #define INSTANTIATE(T, suffix)                                                                                     \
     extern "C" __global__ void dense_forward_##suffix(const T* products, const T* bias, T* pre_activations,        \
                                                       T* outputs, long long size, long long units,                 \
@@ -57,6 +90,14 @@ __device__ void dense_backward(const T* d_outputs, const T* outputs, T* d_z, T* 
     extern "C" __global__ void dense_backward_##suffix(const T* d_outputs, const T* outputs, T* d_z, T* d_bias,    \
                                                        long long rows, long long units, int activation) {          \
         dense_backward<T>(d_outputs, outputs, d_z, d_bias, rows, units, activation);                               \
+    }                                                                                                              \
+    extern "C" __global__ void dense_softmax_##suffix(const T* products, const T* bias, T* pre_activations,        \
+                                                      T* outputs, long long rows, int units) {                     \
+        dense_softmax<T>(products, bias, pre_activations, outputs, rows, units);                                   \
+    }                                                                                                              \
+    extern "C" __global__ void softmax_backward_##suffix(const T* d_outputs, const T* outputs, T* d_z,             \
+                                                         long long rows, int units) {                              \
+        softmax_backward<T>(d_outputs, outputs, d_z, rows, units);                                                 \
     }
 
 INSTANTIATE(float, float32)

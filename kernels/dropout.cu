@@ -13,18 +13,9 @@
 template <typename T>
 __device__ void dropout(const T* inputs, T* outputs, long long size, const long long* seed_state, double rate,
                         int xla) {
-    using U = Uniform<T>;
-    const Words stream = tensorflow_stream(seed_state[0], seed_state[1]);
-    const unsigned long long threshold = keep_threshold<T>(rate);
-    const T scale = rate < 1.0 ? static_cast<T>(1.0 / (1.0 - rate)) : T(0);
-    const long long groups = (size + U::GROUP - 1) / U::GROUP;
-    for (long long group = first_index(); group < groups; group += grid_stride()) {
-        const Words words = stream_words(stream, group);
-        for (int j = 0; j < U::GROUP; ++j) {
-            const long long i = group * U::GROUP + j;
-            if (i < size) outputs[i] = U::fraction(words, j, xla != 0) >= threshold ? inputs[i] * scale : T(0);
-        }
-    }
+    const T scale = dropout_scale<T>(rate);
+    visit_flags<T>(size, seed_state[0], seed_state[1], rate, xla != 0, first_index(), grid_stride(),
+                   [&](long long i, bool kept) { outputs[i] = kept ? inputs[i] * scale : T(0); });
 }
 
 #define INSTANTIATE(T, suffix)                                                                                    \

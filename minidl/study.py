@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import callbacks, datasets, keras, losses, metrics
+from minidl import callbacks, datasets, keras, losses, many, metrics
 from minidl.backend import Array
 from minidl.utils import set_random_seed
 
@@ -149,25 +149,66 @@ def train(variant: Variant, split: Split, *, seed: int, epochs: int) -> tuple[ke
     return model, curves
 
 
-def run(seeds: Sequence[int], *, epochs: int = EPOCHS, progress: Callable[[], None] = lambda: None) -> Study:
-    """Every variant with every seed; progress is called after each run. Sets the global seeds."""
+def run(
+    seeds: Sequence[int],
+    *,
+    epochs: int = EPOCHS,
+    progress: Callable[[], None] = lambda: None,
+    device: str = "cpu",
+) -> Study:
+    """Every variant with every seed; progress is called for each run, after it. On the CPU sets the global seeds.
+
+    device: "gpu" trains all seeds of a variant in one launch, "auto" where there is a GPU: see many.fit_many. Losses
+    are then taken from the logits, and agree to rounding. Errors: those of fit_many.
+    """
     split = load_split()
     study: Study = {}
     for name, variant in VARIANTS.items():
-        curves, kernels = [], []
-        for seed in seeds:
-            model, curve = train(variant, split, seed=seed, epochs=epochs)
-            curves.append(curve)
-            kernels.append(kernel_weights(model))
-            progress()
-        study[name] = Runs(
-            title=variant.title,
-            train_loss=np.array([c.train_loss for c in curves]),
-            validation_loss=np.array([c.validation_loss for c in curves]),
-            validation_accuracy=np.array([c.validation_accuracy for c in curves]),
-            kernels=np.array(kernels),
-        )
+        if device == "cpu":
+            study[name] = _one_by_one(variant, split, seeds, epochs, progress)
+        else:
+            study[name] = _at_once(variant, split, seeds, epochs, device)
+            for _ in seeds:
+                progress()
     return study
+
+
+def _one_by_one(
+    variant: Variant, split: Split, seeds: Sequence[int], epochs: int, progress: Callable[[], None]
+) -> Runs:
+    curves, kernels = [], []
+    for seed in seeds:
+        model, curve = train(variant, split, seed=seed, epochs=epochs)
+        curves.append(curve)
+        kernels.append(kernel_weights(model))
+        progress()
+    return Runs(
+        title=variant.title,
+        train_loss=np.array([c.train_loss for c in curves]),
+        validation_loss=np.array([c.validation_loss for c in curves]),
+        validation_accuracy=np.array([c.validation_accuracy for c in curves]),
+        kernels=np.array(kernels),
+    )
+
+
+def _at_once(variant: Variant, split: Split, seeds: Sequence[int], epochs: int, device: str) -> Runs:
+    found = many.fit_many(
+        lambda: build(variant),
+        split.x_train,
+        split.y_train,
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        watch={"train": (split.x_train, split.y_train), "validation": (split.x_validation, split.y_validation)},
+        device=device,
+    )
+    return Runs(
+        title=variant.title,
+        train_loss=found.history["train_loss"],
+        validation_loss=found.history["validation_loss"],
+        validation_accuracy=found.history["validation_accuracy"],
+        kernels=np.array([kernel_weights(model) for model in found.models]),
+    )
 
 
 def kernel_weights(model: keras.Sequential) -> Array:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_host import checks, host
+from cuda_host import checks, host, walk
 from helpers import assert_same
 
 HERE = Path(__file__).parent
@@ -69,6 +69,29 @@ def test_philox_known_answers(counter, key, words):
     given = (host.array(counter, np.uint32), host.array(key, np.uint32))
     features().launch("philox_once", (*given, out), grid=1, block=1)
     assert_same(out, np.array(words, np.uint32))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_the_exponential(dtype, rng):
+    """Bit-equal to its twin in NumPy, and at most 5u from the truth.
+
+    r is u·½ ln 2 off and the reduction's own error less; the last product and the last sum round once each, what comes
+    before them is multiplied by |r| < 0.35 again and again: (0.35 + 0.35·(1 + 0.35 + …)·2 + 1)·u in all, over a sum of
+    at least 0.7, and what TERMS leave out.
+    """
+    top = {"float32": 110.0, "float64": 760.0}[dtype]
+    special = [0.0, 1e-30, 0.34657359, 0.3465736, 87.3, 103.9, 104.0, 104.1, 745.1, 746.0, 1e30, np.inf, np.nan]
+    x = np.concatenate([special, rng.uniform(0, 1, 20_000), rng.uniform(0, top, 100_000)]).astype(dtype)
+    out, given = host.empty(x.size, dtype), host.array(x)
+    features().launch(f"exp_minus_{dtype}", (given, out, x.size), grid=1, block=32)
+    assert_same(out, checks.exp_minus(x))
+    assert np.isnan(out[len(special) - 1]) and out[len(special) - 2] == 0
+    finite = x[np.isfinite(x)]
+    with np.errstate(under="ignore"):
+        truth = np.exp(-finite.astype(np.longdouble))
+    error = np.abs(out[np.isfinite(x)].astype(np.longdouble) - truth)
+    assert (error <= 5 * checks.unit(dtype) * truth + float(np.finfo(dtype).smallest_subnormal)).all()
 
 
 def test_kernels_are_in_the_wheel(tmp_path):
@@ -286,3 +309,90 @@ def test_the_same_kernels_without_the_fault_pass(sanitize):
     assert {f"{name}_control" for of in SEEN_BY.values() for name in of} <= set(controls)
     result = run_sanitized(sanitize, *controls)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize(("name", "launches"), [("L1 and L2", 18), ("L1, L2 and dropout", 22)])
+def test_a_step_of_separate_launches_has_the_bits_of_whole_training(name, launches, dtype):
+    with checks.floatx(dtype):
+        separate, model = walk.both_ways(name, dtype, 8)
+    assert separate.launches == 8 * launches  # as kernels/README.md says
+    for got, expected in (
+        (model.arena.theta, separate.theta), (model.optimizer.m, separate.m), (model.optimizer.v, separate.v),
+    ):  # fmt: skip
+        assert_same(got, expected)
+
+
+# ----------------------------------------------------------------------------- planted faults in train_step.cu
+
+TRAIN_STEP = (host.KERNELS / "train_step.cu").read_text(encoding="utf-8")
+BARRIERS = [match.start() for match in re.finditer(r"__syncthreads\(\);", TRAIN_STEP)]
+FAULTS_OF_NUMBERS = {
+    "one input too many": ("i < stage.inputs; ++i", "i <= stage.inputs; ++i"),
+    "one unit too few": ("u < stage.units; ++u", "u < stage.units - 1; ++u"),
+    "one row too few": ("b < batch.rows; ++b", "b < batch.rows - 1; ++b"),
+    "the first batch again and again": ("rows + start, 0,", "rows, 0,"),
+    "the same mask in each step": ("seed_states, step, true, xla)", "seed_states, 0, true, xla)"),
+    "another mask in backward": ("seed_states, step, xla)", "seed_states, step + 1, xla)"),
+    "dropout at inference": ("seed_states, 0, false, xla)", "seed_states, 0, true, xla)"),
+    "TensorFlow's flags for XLA's": ("rate, xla, threadIdx.x", "rate, xla && size < 0, threadIdx.x"),
+    "the kernel's penalty on the bias": ("stage.l1[is_bias]", "stage.l1[0]"),
+    "the first step's alpha": ("alphas[step]", "alphas[0]"),
+    "no derivative of the activation": ("activate_backward(d, below.outputs[e], below.activation)", "d"),
+    "one penalty too few": ("i < penalties; ++i", "i < penalties - 1; ++i"),
+    "the mean of batches": ("loss += total * static_cast<T>(rows)", "loss += total"),
+    "all models are the first": ("theta += model * parameters", "theta += 0 * parameters"),
+    "weights that no one writes back": ("theta[i] = weight;", "theta[i] += T(0) * weight;"),
+    "seeds that stay": ("+= step;", "+= 0;"),
+}  # fmt: skip
+
+
+def broken_train_step(directory, start, old, new):
+    """train_step.cu in a directory, with one occurrence of old at start or behind replaced by new."""
+    assert old in TRAIN_STEP[start:], old
+    (directory / "train_step.cu").write_text(TRAIN_STEP[:start] + TRAIN_STEP[start:].replace(old, new, 1), "utf-8")
+
+
+def run_broken_train_step(directory, sanitize):
+    """The finished process of its check under a sanitizer."""
+    environment = sanitizer_environment(sanitize)
+    host.build(directory / "train_step.cu", sanitize)
+    command = [sys.executable, str(HERE / "cuda_host" / "checks.py"), sanitize, "train_step", str(directory)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS_OF_NUMBERS)
+def test_a_fault_in_whole_training_shows_in_the_numbers(fault, tmp_path, monkeypatch):
+    broken_train_step(tmp_path, 0, *FAULTS_OF_NUMBERS[fault])
+    monkeypatch.setattr(checks.Kernels, "directory", tmp_path)
+    with pytest.raises((AssertionError, FloatingPointError), match=r"differ, first|beyond the budget|loss became nan"):
+        checks.check_train_step("float32")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "number", [pytest.param(i, marks=() if i == 3 else pytest.mark.slow) for i in range(len(BARRIERS))]
+)
+def test_each_barrier_of_whole_training_is_missed(number, tmp_path):
+    broken_train_step(tmp_path, BARRIERS[number], "__syncthreads();", "")
+    result = run_broken_train_step(tmp_path, "thread")
+    assert result.returncode != 0, "a missing barrier passed"
+    assert "data race" in result.stderr and "train_step.cu" in result.stderr, result.stderr[-3000:]
+
+
+FAULTS_OF_ADDRESSES = {
+    # Plan.shared_bytes counts what the kernel lays out: one number more, and it is beyond the end
+    "more shared memory than was asked for": ("batch->y + batch_size * inputs;", "batch->y + 1 + batch_size * inputs;"),
+    "a whole last batch": ("samples - start < batch_size ? samples - start : batch_size", "batch_size"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS_OF_ADDRESSES)
+def test_a_wrong_address_in_whole_training_is_seen(fault, tmp_path):
+    broken_train_step(tmp_path, 0, *FAULTS_OF_ADDRESSES[fault])
+    result = run_broken_train_step(tmp_path, "address")
+    assert result.returncode != 0 and "heap-buffer-overflow" in result.stderr, result.stderr[-3000:]

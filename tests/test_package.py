@@ -22,7 +22,7 @@ FLOORS = [
     "oracle",
     "__init__",
     "keras",
-    "wrappers",
+    "many wrappers",
     "sklearn",
     "nn utils",
     "models",

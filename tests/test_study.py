@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from cuda_host import checks
 
-from minidl import datasets, layers, study
+from minidl import config, datasets, layers, many, study
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,27 @@ def test_a_curve_is_that_of_every_epoch_not_only_the_last(split):
     assert long.train_loss[:2] == short.train_loss
     assert long.validation_loss[:2] == short.validation_loss
     assert len(set(long.train_loss)) == 4
+
+
+@pytest.mark.parametrize("where", ["cpu", "kernel"])
+def test_all_seeds_at_once_are_the_same_study(where, monkeypatch):
+    """By fit_many, on the CPU and by train_step.cu on the host's C++, in float64: to 1e-11, as in test_many.py."""
+    config.set_floatx("float64")
+    expected, counted = study.run([3, 4], epochs=2), []
+    if where == "kernel":
+        if checks.host.compiler() is None:
+            pytest.skip("executing the kernels needs g++")
+        launch = checks.launcher(checks.Kernels("train_step", "float64", None))
+        monkeypatch.setattr(many, "launch_on_device", launch)
+    else:
+        monkeypatch.setattr(many.cuda, "unavailable", lambda: "no")
+    device = "gpu" if where == "kernel" else "auto"
+    found = study.run([3, 4], epochs=2, device=device, progress=lambda: counted.append(1))
+    assert len(counted) == 8 and list(found) == list(expected)
+    for name, runs in expected.items():
+        assert found[name].title == runs.title and found[name].train_loss.shape == (2, 2)
+        for key in ("kernels", "train_loss", "validation_loss", "validation_accuracy"):
+            np.testing.assert_allclose(getattr(found[name], key), getattr(runs, key), rtol=0, atol=1e-11)
 
 
 def test_runs_repeat_bit_for_bit_and_differ_between_seeds(short):

@@ -2,14 +2,18 @@
 
     python checks.py address|thread              every check
     python checks.py address|thread KERNEL …     kernels of faults.cu
+    python checks.py address|thread CHECK DIR    one check, of the kernels in another directory
 
 u is the unit roundoff and γₙ = n·u / (1 − n·u), as in oracle/bounds.py. Where kernel and ops.py round differently, each
 lies within its bound of the true value, so that they differ by at most twice the bound.
 """
 
+import contextlib
 import functools
+import math
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -19,7 +23,8 @@ if __name__ == "__main__":  # in a process of its own there is no pytest to set 
 from cuda_host import host
 from helpers import assert_close, assert_same
 
-from minidl import config, ops, random
+from minidl import activations, config, fused, keras, many, ops, random
+from minidl.oracle import notebook
 
 SUM_ITEMS = 4  # common.cuh
 ACTIVATIONS = ["linear", "relu", "sigmoid", "tanh"]
@@ -41,8 +46,10 @@ def gamma(n, dtype):
 class Kernels:
     """The kernels of one file, in one dtype, built for one sanitizer."""
 
+    directory = host.KERNELS
+
     def __init__(self, stem, dtype, sanitize):
-        self.library, self.dtype = host.build(host.KERNELS / f"{stem}.cu", sanitize), dtype
+        self.library, self.dtype = host.build(self.directory / f"{stem}.cu", sanitize), dtype
 
     def __call__(self, kernel, *arguments, **launch):
         self.library.launch(f"{kernel}_{self.dtype}", arguments, **launch)
@@ -218,6 +225,79 @@ def check_adam(dtype, sanitize=None):
         assert iterations[0] == steps
 
 
+def check_amsgrad(dtype, sanitize=None):
+    """Bit-equal over 20 steps, with decay before each, as AdamW(amsgrad=True) takes them."""
+    run, rng, size = Kernels("adam", dtype, sanitize), np.random.default_rng(6), 301
+    settings = {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    stops, l1, l2 = segments_of(dtype)
+    segments = (host.array(l1), host.array(l2), 3)
+    decays = np.float32([10.1, 0.0, 4.3]).astype(dtype)
+    param, grad = normal(rng, size, dtype), normal(rng, size, dtype)
+    m, v, v_hat = (np.zeros(size, dtype) for _ in range(3))
+    device = [host.array(a) for a in (param, grad, m, v, v_hat)]
+    iterations, alpha, ends = host.array([0], np.int64), host.empty(1, dtype), host.array(stops, np.int64)
+    for step in range(1, 4 if sanitize == "thread" else 21):
+        grad[:] = device[1][:] = normal(rng, size, dtype, scale=10.0 ** (-step % 7 - 5))  # v̂ stays above v
+        for part, decay in zip(np.split(param, stops[:-1]), (10.1, None, 4.3), strict=True):
+            if decay is not None:
+                ops.weight_decay_step(part, weight_decay=decay, learning_rate=0.01)
+        run("weight_decay", device[0], size, 0.01, ends, host.array(decays), 3, **LAUNCHES[(step + 1) % 3])
+        assert_same(device[0], param)
+        penalties = step % 2 == 0
+        total = grad + penalty_gradients(param, dtype) if penalties else grad
+        ops.amsgrad_step(param, total, m, v, v_hat, step=step, **settings)
+        run("adam_alpha", iterations, alpha, 0.01, 0.9, 0.999, grid=1, block=32)
+        rest = (alpha, 1 - 0.9, 1 - 0.999, 1e-7, *((ends, *segments) if penalties else (None, None, None, 0)))
+        run("amsgrad_step", *device, size, *rest, **LAUNCHES[step % 3])
+        for got, wanted in zip(device, (param, grad, m, v, v_hat), strict=True):
+            assert_same(got, wanted)
+    assert sanitize == "thread" or (v_hat > v).all()  # after so many steps; equal after the first
+
+
+# ------------------------------------------------------------------------------------------------------- clip
+
+
+def check_clip(dtype, sanitize=None):
+    """Norms: Σ g², n squares in any order, and a root: γₙ₊₁ / 2 + u. By the kernel's own norm all else is bit-equal."""
+    run, rng, size = Kernels("clip", dtype, sanitize), np.random.default_rng(7), 1001
+    stops = [3, 900, size]
+    for scale in few([1.0, 1e-4, 100.0], sanitize):
+        grads = normal(rng, size, dtype, scale)
+        for ends in (stops, [size]):
+            parts = np.split(grads, ends[:-1])
+            results = []
+            for launch in few(SUM_LAUNCHES, sanitize):
+                count = tiles(max(map(len, parts)), launch["block"])
+                partials, norms = host.empty((len(ends), count), dtype), host.empty(len(ends), dtype)
+                device, given = host.array(grads), host.array(ends, np.int64)
+                run("sum_of_squares", device, partials, given, len(ends), count, **launch)
+                run("norms", partials, norms, len(ends), count, grid=2, block=32, order=launch["order"])
+                for part, norm in zip(parts, norms, strict=True):
+                    truth = np.linalg.norm(part.astype(np.float64))
+                    assert_close(np.float64(norm), truth, atol=(gamma(size + 1, dtype) + 2 * unit(dtype)) * truth)
+                results.append(norms.tobytes())
+                if len(ends) == 1:
+                    run("clip_by_global_norm", device, size, norms, 0.7, **launch)
+                    clipped = [ops.clip_by_global_norm(grads, global_clipnorm=0.7)]
+                else:
+                    run("clip_by_norm", device, size, norms, 0.7, given, len(ends), **launch)
+                    clipped = [ops.clip_by_norm(part, clipnorm=0.7) for part in parts]
+                # either norm γₙ₊₁ / 2 + u off, and four roundings on each side
+                relative = 2 * (gamma(size + 1, dtype) + gamma(6, dtype))
+                assert_close(device, np.concatenate(clipped), atol=0, rtol=relative, what="clipped")
+            assert len(set(results)) == 1, "a norm depends on the grid or on the order of the threads"
+        device = host.array(grads)
+        run("clip_by_value", device, size, 0.5, **LAUNCHES[0])
+        assert_same(device, ops.clip_by_value(grads, clipvalue=0.5))
+    for value in (0.0, np.inf, np.nan):  # of a norm: scaled by 1; all NaN, as ops.py has it
+        device = host.array(grads)
+        run("clip_by_global_norm", device, size, host.array([value], dtype), 0.7, **LAUNCHES[1])
+        assert_same(device, grads) if value == 0 else np.testing.assert_array_equal(device, np.nan)
+    device = host.array([np.nan, np.inf, -np.inf, -0.0], dtype)
+    run("clip_by_value", device, 4, 0.5, **LAUNCHES[0])
+    np.testing.assert_array_equal(device, np.array([np.nan, 0.5, -0.5, -0.0], dtype))
+
+
 # -------------------------------------------------------------------------------------------------- penalties
 
 
@@ -383,6 +463,92 @@ def check_dense_not_a_number(dtype, sanitize=None):
         assert np.array_equal(d_z, backward, equal_nan=True), f"gradient of {name}: {d_z}, expected {backward}"
 
 
+def check_softmax(dtype, sanitize=None):
+    """e: EXP·u off, and what the difference to the maximum was rounded by, u of it; their sum γ_C more; a quotient."""
+    run, rng, u = Kernels("dense", dtype, sanitize), np.random.default_rng(8), unit(dtype)
+    for rows, units in few([(7, 33), (1, 1), (32, 4), (50, 3), (5, 100)], sanitize):
+        products, bias = normal(rng, (rows, units), dtype, 5), normal(rng, units, dtype)
+        products[0, -1] = 1e4  # no exponential overflows
+        for b in (None, bias):
+            z = products if b is None else products + b
+            expected = ops.softmax(z)
+            distance = np.max(z, axis=-1, keepdims=True).astype(np.float64) - z
+            relative = 2 * (EXP * u + u * np.minimum(distance, 800)) + gamma(units + 2, dtype)
+            results = []
+            for launch in few(LAUNCHES, sanitize):
+                given = (host.array(products), None if b is None else host.array(b))
+                pre, outputs = host.empty(z.shape, dtype), host.empty(z.shape, dtype)
+                run("dense_softmax", *given, pre, outputs, rows, units, **launch)
+                assert_same(pre, z)
+                tiny = float(np.finfo(dtype).tiny)
+                assert_close(outputs, expected, atol=2 * relative * np.abs(expected) + tiny, what="softmax")
+                run("dense_softmax", *given, None, given[0], rows, units, **launch)  # in place
+                assert_same(given[0], outputs)
+                results.append(outputs.tobytes())
+            assert len(set(results)) == 1, "softmax depends on the launch"
+        d = normal(rng, z.shape, dtype)
+        d_z = ops.softmax_backward(d, expected)
+        terms = np.abs(d.astype(np.float64) * expected)
+        budget = gamma(units + 3, dtype) * expected * (np.abs(d) + terms.sum(axis=-1, keepdims=True))
+        for launch in few(LAUNCHES, sanitize):
+            got, given = host.empty(z.shape, dtype), host.array(d)
+            run("softmax_backward", given, host.array(expected), got, rows, units, **launch)
+            tiny = float(np.finfo(dtype).tiny)
+            assert_close(got, d_z, atol=2 * budget + tiny, what="gradient of softmax")
+            run("softmax_backward", given, host.array(expected), given, rows, units, **launch)  # in place
+            assert_same(given, got)
+
+
+# ---------------------------------------------------------------------------------- categorical cross-entropy
+
+
+def check_categorical_from_logits(dtype, sanitize=None):
+    """T = Σ of the other exponentials: ρ = EXP·u, u of each difference to the maximum, γ_C of it off; the rest is
+    derived where it is used. y sums to 1."""
+    run, mean = Kernels("categorical", dtype, sanitize), Kernels("bce", dtype, sanitize)
+    u, tiny = unit(dtype), float(np.finfo(dtype).tiny)
+    for samples, classes in few([(37, 3), (1, 2), (100, 40), (5, 1)], sanitize):
+        rng = np.random.default_rng(9)
+        y = np.eye(classes, dtype=dtype)[rng.integers(0, classes, samples)]
+        y[0] = 1 / classes
+        z = normal(rng, (samples, classes), dtype, 4)
+        z[-1] = z[-1, 0]  # of equal logits the first is the maximum
+        z64 = z.astype(np.float64)
+        distance = z64.max(axis=-1, keepdims=True) - z64
+        tail = np.exp(-distance).sum(axis=-1, keepdims=True) - 1
+        rho = EXP * u + u * np.minimum(distance, 800).max(axis=-1, keepdims=True) + gamma(classes, dtype)
+        for w in (None, rng.uniform(0.5, 2, samples).astype(dtype)):
+            weight = np.ones(samples) if w is None else w.astype(np.float64)
+            losses = ops.categorical_crossentropy_from_logits(y, z)
+            loss = ops.weighted_mean_over_batch(losses, w)
+            gradient = ops.categorical_crossentropy_from_logits_backward(y, z) * np.dtype(dtype).type(1 / samples)
+            if w is not None:
+                gradient *= w[:, None]
+            # ln(1 + T): ρ T / (1 + T), LOG1P·u of it; times y, and a sum of C terms |ln(1 + T)| + |z − max z|
+            log_sum = np.log1p(tail)
+            of_loss = (y * (rho * tail / (1 + tail) + LOG1P * u * log_sum)).sum(axis=-1)
+            of_loss += gamma(classes + 4, dtype) * (y * (log_sum + distance)).sum(axis=-1)
+            of_mean = (of_loss * weight).mean() + gamma(samples + 2, dtype) * float((losses * weight).mean())
+            # a ratio of T or an exponential to 1 + T, at most 1 and twice ρ off, a quotient; 1 − y, a difference, two
+            # products
+            ratio = np.exp(-distance) / (1 + tail)
+            ratio = np.where(distance == 0, tail / (1 + tail), ratio)
+            budget = (2 * rho * ratio + gamma(6, dtype) * (ratio + np.maximum(y, 1 - y))) * weight[:, None] / samples
+            results = []
+            for launch in few(LAUNCHES, sanitize):
+                d, each, total = host.empty(z.shape, dtype), host.empty(samples, dtype), host.empty(1, dtype)
+                given = [host.array(y), host.array(z), None if w is None else host.array(w)]
+                run("categorical_from_logits", *given, d, each, samples, classes, **launch)
+                mean("bce_mean", each, total, samples, samples, grid=1, block=64)
+                assert_close(d, gradient, atol=2 * budget + tiny, what="gradient")
+                assert_close(total[0], loss, atol=2 * of_mean + tiny, what="loss")
+                again = host.empty(samples, dtype)
+                run("categorical_from_logits", *given, None, again, samples, classes, **launch)  # the loss alone
+                assert_same(again, each)
+                results.append((d.tobytes(), each.tobytes()))
+            assert len(set(results)) == 1, "loss or gradient depends on the launch"
+
+
 # -------------------------------------------------------------------------------------------------- products
 
 
@@ -446,6 +612,186 @@ def check_metrics(dtype, sanitize=None):
                 assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
+# ------------------------------------------------------------------------------------------- whole training
+
+
+def exp_minus(x):
+    """Twin of common.cuh's exp_minus: e^(−x), x ≥ 0, of additions and multiplications alone, in their order."""
+    dtype = x.dtype.type
+    high, low, limit, terms = {
+        np.float32: (0.693359375, -2.12194440e-4, 104, 7),
+        np.float64: (6.93147180369123816490e-01, 1.90821492927058770002e-10, 746, 13),
+    }[dtype]
+    inside = np.where(x <= limit, x, dtype(0))
+    n = np.rint(inside * dtype(1.4426950408889634))
+    r = (n * dtype(high) - inside) + n * dtype(low)
+    total = np.full_like(x, dtype(1 / math.factorial(terms)))
+    for k in range(terms - 1, -1, -1):
+        total = total * r + dtype(1 / math.factorial(k))
+    with np.errstate(under="ignore"):
+        found = np.ldexp(total, -n.astype(np.int32))
+    return np.where(x <= limit, found, np.where(np.isnan(x), x, dtype(0)))
+
+
+def warp_total(terms):
+    """Twin of train_step.cu's warp_total: 32 sums of every 32nd term, then halved five times."""
+    terms = np.ravel(terms)
+    lanes = np.zeros(32, terms.dtype)
+    for start in range(0, terms.size, 32):
+        part = terms[start : start + 32]
+        lanes[: part.size] += part
+    for offset in (16, 8, 4, 2, 1):
+        lanes[:offset] += lanes[offset : 2 * offset]
+    return lanes[0]
+
+
+def in_the_kernels_order():
+    """Patch ops so that its sums are taken in train_step.cu's order and e^(−x) is made as there: nothing else."""
+
+    def dense(inputs, kernel, bias=None):
+        outputs = product_in_order(inputs, kernel)
+        return outputs if bias is None else outputs + bias
+
+    def dense_gradients(d_outputs, inputs, *, out_kernel, out_bias):
+        out_kernel[...] = product_in_order(inputs.T, d_outputs)
+        if out_bias is not None:
+            out_bias[...] = product_in_order(np.ones((1, len(d_outputs)), d_outputs.dtype), d_outputs)[0]
+
+    def sigmoid(inputs):
+        t = exp_minus(np.abs(inputs))
+        return np.where(inputs >= 0, inputs.dtype.type(1), t) / (1 + t)
+
+    def from_logits(y_true, logits):
+        return np.maximum(logits, 0) - logits * y_true + np.log1p(exp_minus(np.abs(logits)))
+
+    def from_logits_backward(y_true, logits):
+        t = exp_minus(np.abs(logits))
+        tail = t / (1 + t)
+        return np.where(logits >= 0, (1 - y_true) - tail, tail - y_true)
+
+    patched = {
+        "dense": dense,
+        "dense_gradients": dense_gradients,
+        "dense_backward": lambda d_outputs, kernel: product_in_order(d_outputs, kernel.T),
+        "binary_crossentropy_from_logits": from_logits,
+        "binary_crossentropy_from_logits_backward": from_logits_backward,
+        "l1_penalty": lambda weights, *, l1: weights.dtype.type(l1) * warp_total(np.abs(weights)),
+        "l2_penalty": lambda weights, *, l2: weights.dtype.type(l2) * warp_total(np.square(weights)),
+        "weighted_mean_over_batch": lambda losses: warp_total(losses) / losses.dtype.type(losses.size),
+    }
+    stack = contextlib.ExitStack()
+    for name, function in patched.items():
+        stack.enter_context(mock.patch(f"minidl.ops.{name}", function))
+    own = activations.sigmoid.forward  # of a frozen object, which layers hold
+    object.__setattr__(activations.sigmoid, "forward", sigmoid)
+    stack.callback(object.__setattr__, activations.sigmoid, "forward", own)
+    stack.enter_context(mock.patch.object(fused, "fits", lambda model: False))  # the readable step
+    return stack
+
+
+@contextlib.contextmanager
+def floatx(dtype):
+    before = config.floatx()
+    config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        config.set_floatx(before)
+
+
+def build_mixed():
+    """All that the kernel knows in one model: every kind of stage, penalties on kernels and biases, two outputs."""
+    layers, l1_l2 = keras.layers, keras.regularizers.l1_l2
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dropout(0.25, seed=5),
+            layers.Dense(9, "sigmoid", use_bias=False, kernel_regularizer=l1_l2(0.01, 0.02)),
+            layers.Dense(33, "relu", bias_regularizer="l2"),
+            layers.Dropout(0.0),
+            layers.Dropout(0.5),
+            layers.Dense(3, "linear", kernel_regularizer="l1"),
+            layers.Dropout(1.0),
+            layers.Dense(2, "sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01, beta_1=0.8), "mse")
+    return model
+
+
+def build_of_logits():
+    """A single layer, of logits, with a learning rate that changes, and XLA's masks on its inputs."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+    rate = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy(threshold=0.3)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=[accuracy], jit_compile=True)
+    return model
+
+
+TRAININGS = {
+    "L1 and L2": lambda: notebook.build_without_dropout(keras),
+    "L1, L2 and dropout": lambda: notebook.build_with_dropout(keras),
+    "mixed": build_mixed,
+    "of logits": build_of_logits,
+}
+
+
+def launcher(run, **launch):
+    """many.Launch by a Kernels: on copies of the arrays, whose addresses and ends are those of a GPU's."""
+
+    def start(kernel, grid, block, arguments, shared):
+        copies = [host.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        name = kernel.rpartition("_")[0]
+        assert name == "train_epochs"
+        run(name, *copies, grid=grid, block=block, shared=shared, **launch)
+        for given, copy in zip(arguments, copies, strict=True):
+            if isinstance(given, np.ndarray):
+                given[...] = copy
+
+    return start
+
+
+def check_train_step(dtype, sanitize=None):
+    """60 steps from two seeds: minidl's own readable training with its sums in the kernel's order leaves the same bits
+    in weights, m, v, seeds and accuracies, whatever the block's size and the order of its threads.
+
+    The losses of the history: ln(1 + t) is LOG1P·u off on either side; all else is the same arithmetic on numbers ≥ 0,
+    sums of at most samples + 5 terms and a dozen of roundings, each of which may then go another way.
+    """
+    run, seeds = Kernels("train_step", dtype, sanitize), (3, 812)
+    (x, y), validation = notebook.data()
+    rows = 40 if sanitize == "thread" else len(x)
+    epochs = 2 if sanitize == "thread" else 7
+    x, y = x[:rows].astype(dtype), y[:rows].astype(dtype)
+    for title, build in TRAININGS.items():
+        labels, held_out = (y, validation[1]) if title != "mixed" else (
+            np.stack([y, 1 - y], 1), np.stack([validation[1], 1 - validation[1]], 1),
+        )  # fmt: skip
+        watch = {"few": (x[:5], labels[:5]), "many": (x[:37], labels[:37])}
+        settings = {"epochs": epochs, "batch_size": 32, "validation_data": (validation[0], held_out), "shuffle": True}
+        settings |= {} if title == "of logits" else {"watch": watch}
+        with floatx(dtype):
+            with in_the_kernels_order():
+                expected = many.fit_many(build, x, labels, seeds=seeds, device="cpu", **settings)
+            for launch in few([("forward", 128), ("reverse", 32), ("shuffled", 96)], sanitize):
+                order, block = launch if sanitize != "thread" else (launch[0], 64)
+                with mock.patch.object(many.Plan, "threads", lambda *_, block=block: block):
+                    found = many.fit_in_one_launch(
+                        build, x, labels, seeds=seeds, launch=launcher(run, order=order), check_finite=True, **settings
+                    )
+                for ours, other in zip(found.models, expected.models, strict=True):
+                    states = ours.get_state(), other.get_state()
+                    assert list(states[0]) == list(states[1])
+                    for name, value in states[1].items():
+                        assert_same(states[0][name], value)
+                assert list(found.history) == list(expected.history)
+                for name, values in expected.history.items():
+                    assert values.shape == (2, epochs)
+                    relative = 2 * (gamma(rows + 20, dtype) + LOG1P * unit(dtype)) if "loss" in name else 0.0
+                    assert_close(found.history[name], values, atol=0, rtol=relative, what=f"{title}: {name}")
+
+
 CHECKS = {name.removeprefix("check_"): f for name, f in list(globals().items()) if name.startswith("check_")}
 
 
@@ -481,10 +827,14 @@ def run_fault(kernel, sanitize=None, order="forward"):
 
 
 def main(sanitize, *kernels):
+    checked = CHECKS
+    if kernels and kernels[0] in CHECKS:
+        name, Kernels.directory = kernels[0], Path(kernels[1])
+        checked, kernels = {name: CHECKS[name]}, ()
     for kernel in kernels:
         run_fault(kernel, sanitize)
     if not kernels:
-        for name, check in CHECKS.items():
+        for name, check in checked.items():
             for dtype in DTYPES[: 1 if sanitize == "thread" else 2]:
                 print(name, dtype, flush=True)
                 check(dtype, sanitize)

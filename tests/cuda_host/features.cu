@@ -54,3 +54,11 @@ extern "C" __global__ void philox_once(const unsigned int* counter, const unsign
     const Words words = philox(Words{{counter[0], counter[1], counter[2], counter[3]}}, key[0], key[1]);
     for (int i = 0; i < 4; ++i) out[i] = words.w[i];
 }
+
+// e^(−x) of each.
+extern "C" __global__ void exp_minus_float32(const float* x, float* out, int n) {
+    for (long long i = first_index(); i < n; i += grid_stride()) out[i] = exp_minus(x[i]);
+}
+extern "C" __global__ void exp_minus_float64(const double* x, double* out, int n) {
+    for (long long i = first_index(); i < n; i += grid_stride()) out[i] = exp_minus(x[i]);
+}

@@ -17,9 +17,11 @@
 using std::ceil;
 using std::exp;
 using std::fabs;
+using std::ldexp;
 using std::log;
 using std::log1p;
 using std::pow;
+using std::rint;
 using std::sqrt;
 using std::tanh;
 

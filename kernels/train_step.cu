@@ -1,0 +1,377 @@
+// train_step.cu: whole epochs of training in one launch, for models that fit the shared memory of a block.
+//
+// A block trains one model: its weights, Adam's m and v, the batch and all that forward leaves for backward stay in
+// shared memory from the first step to the last. So a step pays for no launch and fetches only the rows of its batch,
+// and many models, that differ in seed and order of rows, are trained side by side, each on a multiprocessor.
+#include "common.cuh"
+
+enum StageKind { DENSE = 0, DROPOUT = 1 };
+enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1 };  // the former from logits
+constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 4;       // of a stage, in the two tables that describe a model
+constexpr int MOST_STAGES = 16;
+
+// One layer of a model, and where its numbers lie in shared memory.
+template <typename T>
+struct Stage {
+    int kind, inputs, units, activation;
+    // Dense: a bias is a further row of the kernel, of inputs that are all 1. A row is padded to an odd length, so that
+    // the 32 threads that read a column of it find it in 32 different banks of shared memory.
+    int bias, row, first;            // the row's length; where in the arena the parameters begin
+    T *weights, *m, *v;              // (I + bias, row), (I + bias, U), (I + bias, U)
+    T l1[2], l2[2];                  // of the kernel, of the bias
+    double rate;                     // Dropout
+    int draws;                       // the number of its seed state
+    T *outputs, *d_outputs;          // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
+};
+
+// What a block works on besides its stages.
+template <typename T>
+struct Batch {
+    T *x, *y, *losses;  // (B, I), (B, U), (B, U)
+    int rows;
+};
+
+// Lays out the stages of the tables and what they need in shared memory, from `memory` on. One thread.
+template <typename T>
+__device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, T* memory, const int* numbers,
+                        const double* settings, int features, int batch_size) {
+    batch->x = memory;
+    memory += batch_size * features;
+    int inputs = features, first = 0, draws = 0;
+    for (int k = 0; k < count; ++k, numbers += STAGE_NUMBERS, settings += STAGE_SETTINGS) {
+        Stage<T>& stage = stages[k];
+        stage.kind = numbers[0];
+        stage.inputs = inputs;
+        stage.units = numbers[1];
+        stage.activation = numbers[2];
+        stage.bias = numbers[3];
+        stage.row = stage.units | 1;
+        stage.first = first;
+        if (stage.kind == DENSE) {
+            const int rows = inputs + stage.bias;
+            stage.weights = memory;
+            stage.m = stage.weights + rows * stage.row;
+            stage.v = stage.m + rows * stage.units;
+            memory = stage.v + rows * stage.units;
+            first += rows * stage.units;
+            for (int part = 0; part < 2; ++part) {
+                stage.l1[part] = static_cast<T>(settings[2 * part]);
+                stage.l2[part] = static_cast<T>(settings[2 * part + 1]);
+            }
+        } else {
+            stage.rate = settings[0];
+            stage.draws = draws++;
+        }
+        stage.outputs = memory;
+        stage.d_outputs = stage.outputs + batch_size * stage.units;
+        memory = stage.d_outputs + batch_size * stage.units;
+        inputs = stage.units;
+    }
+    batch->y = memory;
+    batch->losses = batch->y + batch_size * inputs;
+}
+
+// visit(element of the arena, weight, m, v, row, unit, stage) for all parameters of a model, each by one thread.
+template <typename T, typename Visit>
+__device__ inline void visit_parameters(Stage<T>* stages, int parameters, Visit visit) {
+    for (int i = threadIdx.x; i < parameters; i += blockDim.x) {
+        int k = 0;
+        while (stages[k].kind != DENSE || i >= stages[k].first + (stages[k].inputs + stages[k].bias) * stages[k].units)
+            ++k;
+        Stage<T>& stage = stages[k];
+        const int j = i - stage.first, row = j / stage.units, unit = j % stage.units;
+        visit(i, stage.weights[row * stage.row + unit], stage.m[j], stage.v[j], row, unit, k);
+    }
+}
+
+// Copies the batch's rows into shared memory. rows: their numbers in x (samples, I) and y (samples, U), or null: the
+// batch is rows first, first + 1, ….
+template <typename T>
+__device__ void gather(const Batch<T>& batch, const T* x, const T* y, const int* rows, int first, int features,
+                       int units) {
+    for (int e = threadIdx.x; e < batch.rows * (features + units); e += blockDim.x) {
+        const int b = e / (features + units), column = e % (features + units);
+        const long long row = rows ? rows[b] : first + b;
+        if (column < features) batch.x[b * features + column] = x[row * features + column];
+        else batch.y[b * units + column - features] = y[row * units + column - features];
+    }
+    __syncthreads();
+}
+
+// Each stage on the outputs of the one before: ops.dense and the activations, in training ops.dropout. counter: how
+// often each Dropout layer drew before, since its seed state.
+template <typename T>
+__device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, const long long* seed_states,
+                        long long counter, bool training, bool xla) {
+    const T* inputs = batch.x;
+    for (int k = 0; k < count; ++k) {
+        const Stage<T>& stage = stages[k];
+        const int size = batch.rows * stage.units;
+        if (stage.kind == DENSE) {
+            for (int e = threadIdx.x; e < size; e += blockDim.x) {
+                const int b = e / stage.units, u = e % stage.units;
+                T z = T(0);
+                for (int i = 0; i < stage.inputs; ++i) z += inputs[b * stage.inputs + i] * stage.weights[i * stage.row + u];
+                if (stage.bias) z += stage.weights[stage.inputs * stage.row + u];
+                stage.outputs[e] = activate(z, stage.activation);
+            }
+        } else if (training) {
+            const T scale = dropout_scale<T>(stage.rate);
+            const long long* state = seed_states + 2 * stage.draws;
+            visit_flags<T>(size, state[0], state[1] + counter, stage.rate, xla, threadIdx.x, blockDim.x,
+                           [&](long long e, bool kept) { stage.outputs[e] = kept ? inputs[e] * scale : T(0); });
+        } else {
+            for (int e = threadIdx.x; e < size; e += blockDim.x) stage.outputs[e] = inputs[e];
+        }
+        __syncthreads();
+        inputs = stage.outputs;
+    }
+}
+
+// The losses of all elements and, for backward, the gradient of their mean at the last stage's pre-activations.
+template <typename T>
+__device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
+    const T mean = static_cast<T>(1.0 / batch.rows / last.units);
+    for (int e = threadIdx.x; e < batch.rows * last.units; e += blockDim.x) {
+        const T y = batch.y[e], output = last.outputs[e];
+        LossAndGradient<T> of;
+        if (loss == BINARY_CROSSENTROPY) {
+            of = FromLogits<T>()(y, output);
+        } else {
+            const T error = output - y;
+            of = {error * error, T(2) * error};
+        }
+        batch.losses[e] = of.loss;
+        last.d_outputs[e] = activate_backward(of.gradient * mean, output, last.activation);
+    }
+    __syncthreads();
+}
+
+// totals[0]: the mean of the losses; totals[1]: how many predictions are right; totals[2 …]: the penalty of each
+// parameter of a stage that has one. A warp each. Returns the number of penalties.
+template <typename T>
+__device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* totals, int prediction, double threshold) {
+    const Stage<T>& last = stages[count - 1];
+    const int size = batch.rows * last.units, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warps = blockDim.x / 32;
+    const T boundary = static_cast<T>(threshold);
+    if (warp == 0) {
+        const T sum = warp_total<T>(size, [&](int e) { return batch.losses[e]; });
+        if (lane == 0) totals[0] = sum / static_cast<T>(size);
+    }
+    if (warp == 1 % warps) {
+        const T right = warp_total<T>(size, [&](int e) {
+            const T predicted = activate(last.outputs[e], prediction) > boundary ? T(1) : T(0);
+            return predicted == batch.y[e] ? T(1) : T(0);
+        });
+        if (lane == 0) totals[1] = right;
+    }
+    int penalties = 0;
+    for (int k = 0; k < count; ++k) {
+        const Stage<T>& stage = stages[k];
+        for (int part = 0; stage.kind == DENSE && part < 1 + stage.bias; ++part) {
+            const T l1 = stage.l1[part], l2 = stage.l2[part];
+            if (l1 == T(0) && l2 == T(0)) continue;
+            if (warp == (2 + penalties) % warps) {
+                const T* weights = stage.weights + (part ? stage.inputs * stage.row : 0);
+                const int elements = part ? stage.units : stage.inputs * stage.units;
+                const auto weight = [&](int i) { return weights[i / stage.units * stage.row + i % stage.units]; };
+                const T absolute = warp_total<T>(elements, [&](int i) { return fabs(weight(i)); });
+                const T squares = warp_total<T>(elements, [&](int i) { return weight(i) * weight(i); });
+                if (lane == 0) totals[2 + penalties] = l1 * absolute + l2 * squares;
+            }
+            ++penalties;
+        }
+    }
+    __syncthreads();
+    return penalties;
+}
+
+// From dL/d(pre-activations) of the last stage to that of every Dense layer: ops.dense_backward, ops.dropout_backward
+// with the flags of forward, drawn again, and the activations' derivatives.
+template <typename T>
+__device__ void backward(Stage<T>* stages, int count, const Batch<T>& batch, const long long* seed_states,
+                         long long counter, bool xla) {
+    for (int k = count - 1; k > 0; --k) {
+        const Stage<T>&stage = stages[k], &below = stages[k - 1];
+        const int size = batch.rows * below.units;
+        const auto hand_down = [&](long long e, T d) {
+            below.d_outputs[e] = activate_backward(d, below.outputs[e], below.activation);
+        };
+        if (stage.kind == DENSE) {
+            for (int e = threadIdx.x; e < size; e += blockDim.x) {
+                const int b = e / below.units, i = e % below.units;
+                T sum = T(0);
+                for (int u = 0; u < stage.units; ++u)
+                    sum += stage.d_outputs[b * stage.units + u] * stage.weights[i * stage.row + u];
+                hand_down(e, sum);
+            }
+        } else {
+            const T scale = dropout_scale<T>(stage.rate);
+            const long long* state = seed_states + 2 * stage.draws;
+            visit_flags<T>(size, state[0], state[1] + counter, stage.rate, xla, threadIdx.x, blockDim.x,
+                           [&](long long e, bool kept) { hand_down(e, kept ? stage.d_outputs[e] * scale : T(0)); });
+        }
+        __syncthreads();
+    }
+}
+
+// Each parameter's gradient, ops.dense_gradients, its penalty's, and Adam's step, by one thread.
+template <typename T>
+__device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, T alpha, const AdamConstants<T>& adam) {
+    visit_parameters<T>(stages, parameters, [&](int, T& weight, T& m, T& v, int row, int unit, int k) {
+        const Stage<T>& stage = stages[k];
+        const bool is_bias = row == stage.inputs;
+        const T* inputs = k > 0 ? stages[k - 1].outputs : batch.x;
+        T gradient = T(0);
+        for (int b = 0; b < batch.rows; ++b) {
+            const T d = stage.d_outputs[b * stage.units + unit];
+            gradient += is_bias ? d : inputs[b * stage.inputs + row] * d;
+        }
+        const T l1 = stage.l1[is_bias], l2 = stage.l2[is_bias];
+        if (l1 != T(0) || l2 != T(0)) gradient += penalty_gradient(weight, l1, l2);
+        adam_update(weight, gradient, m, v, alpha, adam);
+    });
+    __syncthreads();
+}
+
+// The running means of an epoch: metrics.Mean of the loss, penalties included, of the loss without them, and of the
+// accuracy.
+template <typename T>
+struct Means {
+    T loss = T(0), plain = T(0), right = T(0), count = T(0);
+
+    // A batch's sums, from `totals`. Returns the batch's loss: training.total_loss.
+    __device__ T add(const T* totals, int penalties, int rows, int units) {
+        T total = totals[0];
+        for (int i = 0; i < penalties; ++i) total += totals[2 + i];
+        loss += total * static_cast<T>(rows);
+        plain += totals[0] * static_cast<T>(rows);
+        right += totals[1] / static_cast<T>(units);
+        count += static_cast<T>(rows);
+        return total;
+    }
+};
+
+// train_epochs: twin of trainer.Trainer.fit with loops.fit and training.train_step, for Dense layers of plain
+// activations and Dropout, Adam, and binary cross-entropy from logits or the squared error. Block i trains model i of
+// gridDim.x, all of one kind.
+//   x, y: in, (samples, features), (samples, U). order: in, (models, orders, samples), rows of x as they are taken;
+//     epoch e takes order e % orders.
+//   x_held_out, y_held_out: in, as x and y, of `sets` sets of data to evaluate on after each epoch, one set behind the
+//     other; set_sizes: in, (sets,), how many samples each has. All null if sets = 0.
+//   stage_numbers: in, (stages, 4): enum StageKind, units, enum Activation, 1 with a bias. The last stage is Dense; of
+//     the binary cross-entropy its activation is LINEAR, so that its outputs are logits.
+//   stage_settings: in, (stages, 4): Dense: l1, l2 of the kernel, l1, l2 of the bias; Dropout: the rate in (0, 1].
+//   alphas: in, (epochs · steps,): ops.adam_alphas. theta, m, v: in/out, (models, parameters), arenas.
+//   seed_states: in/out, (models, Dropout layers, 2), the states of their SeedGenerators, or null.
+//   history: out, (models, epochs, 2 + 3 · sets): loss and accuracy in training; of each set at inference loss,
+//     accuracy and loss without penalties.
+//   stopped: out, (models,): 0, or with check_finite the number, from 1, of the step whose loss was not finite: the
+//     weights are those before it.
+//   prediction: the activation that makes predictions of the last stage's outputs; threshold: that of the accuracy.
+// Shared memory: B · (features + 2 Σ units + 2U) numbers, and for a Dense layer (I + bias) · (U | 1) + 2 (I + bias) U.
+// blockDim.x a multiple of 32. Deterministic: each sum is of one thread, in order, or of one warp (warp_total), so the
+// result depends on neither the block's size nor the number of models.
+template <typename T>
+__device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes,
+                             const int* order, const int* stage_numbers, const double* stage_settings, const T* alphas,
+                             T* theta, T* m, T* v, long long* seed_states, T* history, int* stopped, int samples,
+                             int sets, int features, int count, int dropouts, int parameters, int batch_size,
+                             int held_out_batch_size, int epochs, int orders, int loss, int prediction,
+                             double threshold, const AdamConstants<T>& adam, bool xla, bool check_finite) {
+    SHARED_ARRAY(stages, Stage<T>[MOST_STAGES]);
+    SHARED_ARRAY(shared_batch, Batch<T>[1]);
+    SHARED_ARRAY(totals, T[2 + 2 * MOST_STAGES]);
+    DYNAMIC_SHARED(T, memory);
+    if (threadIdx.x == 0)
+        lay_out(stages, count, &shared_batch[0], memory, stage_numbers, stage_settings, features,
+                batch_size > held_out_batch_size ? batch_size : held_out_batch_size);
+    __syncthreads();
+    Batch<T> batch = shared_batch[0];
+    const Stage<T>& last = stages[count - 1];
+    const long long model = blockIdx.x;
+    theta += model * parameters;
+    m += model * parameters;
+    v += model * parameters;
+    order += model * orders * samples;
+    const int columns = 2 + 3 * sets;
+    history += model * epochs * columns;
+    if (seed_states) seed_states += model * dropouts * 2;
+    visit_parameters<T>(stages, parameters, [&](int i, T& weight, T& first, T& second, int, int, int) {
+        weight = theta[i];
+        first = m[i];
+        second = v[i];
+    });  // gather's barrier comes before anyone reads them
+
+    int step = 0, stopped_at = 0;
+    for (int epoch = 0; epoch < epochs && stopped_at == 0; ++epoch) {
+        const int* rows = order + static_cast<long long>(epoch % orders) * samples;
+        Means<T> trained;
+        T* row = history + static_cast<long long>(epoch) * columns;
+        for (int start = 0; start < samples; start += batch_size, ++step) {
+            batch.rows = samples - start < batch_size ? samples - start : batch_size;
+            gather(batch, x, y, rows + start, 0, features, last.units);
+            forward(stages, count, batch, seed_states, step, true, xla);
+            losses(last, batch, loss);
+            const int penalties = sums(stages, count, batch, totals, prediction, threshold);
+            const T of_batch = trained.add(totals, penalties, batch.rows, last.units);
+            if (check_finite && of_batch - of_batch != T(0)) {
+                stopped_at = ++step;
+                break;
+            }
+            backward(stages, count, batch, seed_states, step, xla);
+            update(stages, parameters, batch, alphas[step], adam);
+        }
+        if (threadIdx.x == 0) {
+            row[0] = trained.loss / trained.count;
+            row[1] = trained.right / trained.count;
+        }
+        int first = 0;
+        for (int set = 0; stopped_at == 0 && set < sets; first += set_sizes[set++]) {
+            Means<T> found;
+            for (int start = 0; start < set_sizes[set]; start += held_out_batch_size) {
+                const int left = set_sizes[set] - start;
+                batch.rows = left < held_out_batch_size ? left : held_out_batch_size;
+                gather(batch, x_held_out, y_held_out, nullptr, first + start, features, last.units);
+                forward(stages, count, batch, seed_states, 0, false, xla);
+                losses(last, batch, loss);
+                const int penalties = sums(stages, count, batch, totals, prediction, threshold);
+                found.add(totals, penalties, batch.rows, last.units);
+            }
+            if (threadIdx.x == 0) {
+                row[2 + 3 * set] = found.loss / found.count;
+                row[3 + 3 * set] = found.right / found.count;
+                row[4 + 3 * set] = found.plain / found.count;
+            }
+        }
+    }
+    visit_parameters<T>(stages, parameters, [&](int i, T& weight, T& first, T& second, int, int, int) {
+        theta[i] = weight;
+        m[i] = first;
+        v[i] = second;
+    });
+    if (threadIdx.x == 0) {
+        for (int k = 0; k < dropouts; ++k) seed_states[2 * k + 1] += step;
+        stopped[model] = stopped_at;
+    }
+}
+
+#define INSTANTIATE(T, suffix)                                                                                        \
+    extern "C" __global__ void train_epochs_##suffix(                                                                 \
+        const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes, const int* order,     \
+        const int* stage_numbers, const double* stage_settings, const T* alphas, T* theta, T* m, T* v,                \
+        long long* seed_states, T* history, int* stopped, int samples, int sets, int features, int stages,            \
+        int dropouts, int parameters, int batch_size, int held_out_batch_size, int epochs, int orders,                \
+        int loss, int prediction, double threshold, double one_minus_beta_1, double one_minus_beta_2, double epsilon, \
+        int xla, int check_finite) {                                                                                  \
+        const AdamConstants<T> adam{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),               \
+                                    static_cast<T>(epsilon)};                                                         \
+        train_epochs<T>(x, y, x_held_out, y_held_out, set_sizes, order, stage_numbers, stage_settings, alphas, theta, \
+                        m, v, seed_states, history, stopped, samples, sets, features, stages, dropouts, parameters,   \
+                        batch_size, held_out_batch_size, epochs, orders, loss, prediction, threshold, adam, xla != 0, \
+                        check_finite != 0);                                                                           \
+    }
+
+INSTANTIATE(float, float32)
+INSTANTIATE(double, float64)
