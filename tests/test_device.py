@@ -12,7 +12,7 @@ import types
 import device_cases
 import numpy as np
 import pytest
-from cuda_host import host, standin
+from cuda_host import checks, host, standin
 from device_cases import notebook, penguins
 from gpu import test_training as on_gpu
 from helpers import assert_same
@@ -282,6 +282,8 @@ def test_the_tests_for_a_gpu_pass_on_what_stands_in(driver, rng, monkeypatch):
         on_gpu.test_resumes_to_the_bit(device, dropout)
     monkeypatch.setattr(on_gpu, "cp", types.SimpleNamespace(asarray=to_the_device))
     on_gpu.test_arrays_of_the_device_are_used_where_they_are(device)
+    for case in device_cases.PORTABLE:
+        on_gpu.test_as_on_the_cpu_to_the_bit(case)
     for case in device_cases.CASES:
         on_gpu.test_every_case_trains_and_scores_as_the_cpu_does(device, case)
     on_gpu.test_a_learning_rate_that_changes_is_captured_anew(device)
@@ -303,7 +305,7 @@ def test_cuda_device_multiplies_by_cublas(driver, dtype, rng, monkeypatch):
     device = devices.gpu()
     out = device.empty((5, 3), dtype)
     device.capture([Product(device.array(a), device.array(b), out, True, True)])
-    assert_same(device.host(out), device_cases.product_in_order(a.T, b.T))
+    assert_same(device.host(out), checks.product_in_order(a.T, b.T))
 
 
 @needs_compiler

@@ -6,7 +6,7 @@ import warnings
 import device_cases
 import numpy as np
 import pytest
-from cuda_host import host
+from cuda_host import checks, host
 from device_cases import notebook, penguins
 from helpers import assert_close, assert_same
 
@@ -648,7 +648,7 @@ def test_products(rng, library, dtype):
             ]
             out = device.empty((m, n), dtype)
             device.capture([Product(*there, out, *transposed)])()
-            assert_same(device.host(out), device_cases.product_in_order(a, b))
+            assert_same(device.host(out), checks.product_in_order(a, b))
 
 
 def test_every_product_kernel_is_taken_where_its_tiles_are_filled():

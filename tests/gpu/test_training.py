@@ -27,6 +27,12 @@ def device(request):
     return devices.gpu()
 
 
+@pytest.mark.parametrize("case", device_cases.PORTABLE)
+def test_as_on_the_cpu_to_the_bit(case):
+    config.set_matmul("kernels")
+    device_cases.assert_as_on_the_cpu(devices.gpu(), device_cases.CASES[case])
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_every_step_within_the_bounds_of_any_order(device, dropout, weighted):
