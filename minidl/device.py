@@ -131,7 +131,9 @@ class CudaDevice(Device):
 
     def host(self, array: Array) -> Array:
         with self._here("copying from the device"):
-            return array.get(stream=self._stream)
+            values = array.get(stream=self._stream)
+            self._stream.synchronize()
+            return values
 
     def adopted(self, value: Any) -> Array | None:
         if isinstance(value, self._cupy.ndarray):
@@ -146,7 +148,9 @@ class CudaDevice(Device):
             return bool(self._cupy.isfinite(array).all())
 
     def capture(self, operations: Sequence[Operation]) -> Callable[[], None]:
-        """As a CUDA graph. Kernels are compiled and loaded before: during a capture they cannot be."""
+        """As a CUDA graph. Kernels are compiled and loaded before, and products computed once, which cuBLAS prepares
+        itself in: during a capture neither may be. What the products write is written anew in every replay.
+        """
         kept = [self._ready(operation) for operation in operations]
         with self._here("capturing a step"):
             self._stream.begin_capture()
@@ -169,7 +173,8 @@ class CudaDevice(Device):
     def _ready(self, operation: Operation) -> Operation:
         if isinstance(operation, Product):
             if config.matmul() == "cublas":
-                self._cublas()
+                with self._here("preparing a product"):
+                    self._multiply(operation)
                 return operation
             operation = operation.as_launch()
         cuda.load(operation.kernel)
@@ -178,11 +183,13 @@ class CudaDevice(Device):
     def _issue(self, operation: Operation) -> None:
         if isinstance(operation, Launch):
             cuda.launch(operation.kernel, operation.grid, operation.block, *operation.args)
-            return
-        arrays = operation[:3]
-        pointers = tuple(int(array.data.ptr) for array in arrays)
-        shapes = operation.a.shape, operation.b.shape
-        self._cublas().matmul(str(operation.out.dtype), pointers, shapes, operation[3:])  # type: ignore[arg-type]
+        else:
+            self._multiply(operation)
+
+    def _multiply(self, product: Product) -> None:
+        a, b, out, transpose_a, transpose_b = product
+        pointers = int(a.data.ptr), int(b.data.ptr), int(out.data.ptr)
+        self._cublas().matmul(str(out.dtype), pointers, (a.shape, b.shape), (transpose_a, transpose_b))
 
     def _cublas(self) -> Cublas:
         tf32 = config.tensor_float_32_execution_enabled()

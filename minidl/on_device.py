@@ -5,7 +5,8 @@ lie on the device, and so do the numbers that change from step to step: where th
 made, which masks are next. So a step is the same launches every time, and an epoch is one replay a batch, without a
 word from the device in between. Once an epoch the order goes there, and the sums and the model's state come back.
 
-Between calls, and wherever a callback may look, the model's own arrays hold its state; a device holds copies.
+Between calls, and wherever a callback may look, the model's own arrays hold its state; a device holds copies. The
+gradients alone stay there.
 """
 
 from __future__ import annotations
@@ -218,17 +219,18 @@ def adopted_data(
         return x, None, None
     outputs = (len(x), *model.compute_output_shape(x.shape)[1:])
     y = adopted(device, "y", y, dtype, check_finite=check_finite)
-    model.resolve_loss(y.shape)
-    if y.shape == outputs[:-1] and outputs[-1] == 1:
+    given = y.shape
+    if given == outputs[:-1] and outputs[-1] == 1:
         y = y.reshape(outputs)
     if y.shape != outputs:
-        raise ValueError(f"y: the model has {outputs[-1]} outputs, so y must be {outputs}; got {y.shape}.")
-    if check_finite:
-        model.loss.check_labels(device.host(y), outputs[-1])
+        raise ValueError(f"y: the model has {outputs[-1]} outputs, so y must be {outputs}; got {given}.")
     if sample_weight is not None:
         sample_weight = adopted(device, "sample_weight", sample_weight, dtype, check_finite=check_finite)
         if sample_weight.shape != outputs[:1]:
             raise ValueError(f"sample_weight must be of shape {outputs[:1]}; got {sample_weight.shape}.")
+    model.resolve_loss(given)
+    if check_finite:
+        model.loss.check_labels(device.host(y), outputs[-1])
     return x, y, sample_weight
 
 
@@ -556,7 +558,9 @@ class Training:
             self._data, self._order = Data.of(device, data), device.empty(data.samples, np.int64)
             self._scores = Scores(self._on)
             self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
-            self.evaluation = None if validation is None else Evaluation(self._on, validation)
+            self.evaluation = None
+            if validation is not None:
+                self.evaluation = Evaluation(self._on, validation, within=self._saying_which_weights)
             self._capture()
 
     def _step(self, rows: int) -> tuple[list[Operation], list[Operation]]:
@@ -679,7 +683,11 @@ class Replays:
 
 
 class Evaluation(Replays):
-    """evaluate's batches: their loss and metrics, in the model's metrics when run() returns."""
+    """evaluate's batches: their loss and metrics, in the model's metrics when run() returns. within: around run."""
+
+    def __init__(self, on: OnDevice, epochs: Epochs, within: Any = contextlib.nullcontext) -> None:
+        super().__init__(on, epochs)
+        self._within = within
 
     def _make(self) -> None:
         self._scores = Scores(self._on)
@@ -694,9 +702,10 @@ class Evaluation(Replays):
         return [*(launch for _, launch in (x, y, weight) if launch is not None), *forward, *scores, *counting]
 
     def run(self) -> None:
-        self._scores.reset()
-        super().run()
-        self._scores.fetch()
+        with self._within():
+            self._scores.reset()
+            super().run()
+            self._scores.fetch()
 
 
 class Prediction(Replays):

@@ -298,7 +298,7 @@ def test_the_tests_for_a_gpu_pass_on_what_stands_in(driver, rng, monkeypatch):
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_cuda_device_multiplies_by_cublas(driver, dtype, rng, monkeypatch):
-    """The library that stands in works at once, where the real one is recorded: so the product is there already."""
+    """Once before the capture, for cuBLAS to prepare itself, and once in it, which the real library records."""
     config.set_matmul("cublas")
     monkeypatch.setattr(devices, "library_path", host.cublas)
     a, b = rng.normal(size=(7, 5)).astype(dtype), rng.normal(size=(3, 7)).astype(dtype)
@@ -306,6 +306,8 @@ def test_cuda_device_multiplies_by_cublas(driver, dtype, rng, monkeypatch):
     out = device.empty((5, 3), dtype)
     device.capture([Product(device.array(a), device.array(b), out, True, True)])
     assert_same(device.host(out), checks.product_in_order(a.T, b.T))
+    handle = device._cublas()
+    assert handle._library.standin_products(handle._handle) == 2
 
 
 @needs_compiler

@@ -435,6 +435,19 @@ def test_a_device_that_breaks_in_an_epoch(device, epochs):
     device_cases.assert_same_state(model, expected)
 
 
+def test_a_device_that_breaks_in_the_validation(device):
+    x, y = penguins(70)
+    model, expected = notebook(True), notebook(True)
+    counting = host.HostDevice()
+    expected.fit(x, y, epochs=1, verbose=0, device=counting)
+    device.fails_after = counting.launches + 3
+    with pytest.raises(
+        cuda.DeviceError, match=r"illegal memory access\. The model.s weights are those at the end of ep"
+    ):
+        model.fit(x, y, epochs=4, verbose=0, validation_data=(x, y), device=device)
+    device_cases.assert_same_state(model, expected)
+
+
 def test_a_loss_that_is_not_finite(device):
     """Of finite data: an L2 penalty beyond float32, after an epoch with a learning rate of 10²⁵."""
     x, y = penguins(70)
