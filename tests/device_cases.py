@@ -134,6 +134,11 @@ CASES = {
         of_random(20, 3, 140),
         {"batch_size": 64},
     ),
+    "sums of several tiles": lambda: (
+        stacked(lambda: Dense(40, "relu", kernel_regularizer=L2(0.01)), lambda: Dense(1, "sigmoid"), inputs=30),
+        of_random(30, 1, 2500),
+        {"batch_size": 2100},
+    ),
     "no metrics, one layer": lambda: (stacked(lambda: Dense(1, "sigmoid"), metrics=()), penguins(40), {}),
 }  # fmt: skip
 

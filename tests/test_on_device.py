@@ -1,14 +1,16 @@
 """fit, evaluate and predict on a device, executed: the host's, which runs the kernels through the shim."""
 
+import subprocess
 import sys
 import warnings
 
 import device_cases
 import numpy as np
 import pytest
-from cuda_host import checks, host
+from cuda_host import checks, host, training
 from device_cases import notebook, penguins
 from helpers import assert_close, assert_same
+from test_kernels import sanitizer_environment
 
 from minidl import callbacks, config, constraints, cuda, losses, metrics, ops, optimizers, saving, schedules
 from minidl import device as devices
@@ -112,6 +114,17 @@ def test_outputs_of_a_model_that_is_not_compiled(device):
     got = model.predict(x, verbose=0, device=device)
     with device_cases.in_the_kernels_order():
         assert_same(got, model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("sanitize", ["address", "thread"])
+def test_trainings_are_clean_under_the_sanitizers(sanitize):
+    environment = sanitizer_environment(sanitize)
+    for source in cuda.sources():  # here, where the compiler runs without the preloaded runtime
+        host.build(source, sanitize)
+    command = [sys.executable, training.__file__, sanitize]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"after: {result.stdout[-300:]}\n{result.stderr[-6000:]}"
+    assert result.stdout.splitlines() == training.CASES[sanitize]
 
 
 # ------------------------------------------------------------------------------------- what happens in an epoch

@@ -318,8 +318,8 @@ class HostDevice(Device):
 
     name = "host"
 
-    def __init__(self, *, memory=2**40, order="forward", seed=0, cublas=None):
-        self.memory, self.order, self.seed = memory, order, seed
+    def __init__(self, *, memory=2**40, order="forward", seed=0, cublas=None, sanitize=None):
+        self.memory, self.order, self.seed, self.sanitize = memory, order, seed, sanitize
         self.used, self.replays, self.captured, self.waits, self.sent = 0, 0, [], 0, 0
         self.fails_after = None  # of how many launches the device breaks
         self.launches = 0
@@ -379,7 +379,7 @@ class HostDevice(Device):
     def build(self, operations):
         for operation in operations:
             if isinstance(operation, Launch):
-                build_once(cuda.kernels()[operation.kernel].path)
+                build_once(cuda.kernels()[operation.kernel].path, self.sanitize)
 
     def issue(self, operation):
         self.launches += 1
@@ -393,7 +393,7 @@ class HostDevice(Device):
                 self._cublas.matmul(str(arrays[2].dtype), pointers, shapes, operation[3:])
                 return
             operation = operation.as_launch()
-        library = build_once(cuda.kernels()[operation.kernel].path)
+        library = build_once(cuda.kernels()[operation.kernel].path, self.sanitize)
         arguments = [a.values if isinstance(a, HostArray) else a for a in operation.args]
         assert not any(isinstance(a, np.ndarray) for a in operation.args), "a host array given to a device kernel"
         library.launch(
@@ -418,9 +418,9 @@ class _OfTheHost:
 
 
 @functools.cache
-def build_once(source):
+def build_once(source, sanitize=None):
     """build, once in a process: it reads the files and runs the preprocessor each time."""
-    return build(source)
+    return build(source, sanitize)
 
 
 @functools.cache
