@@ -20,11 +20,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path  # slow to import, as what is imported in functions below
 
 # The one set of flags: rounding as in NumPy, so that the twins of ops.py that only add, multiply, divide and take roots
 # are equal to it bit for bit. No product is contracted with a sum, no subnormal flushed, no quotient approximated.
@@ -57,6 +59,8 @@ def kernel_directory(package: Path | None = None) -> Path:
 
     package: the directory of minidl, this one if None. Errors: FileNotFoundError.
     """
+    from pathlib import Path
+
     package = Path(__file__).resolve().parent if package is None else package
     places = (package / "kernels", package.parent / "kernels")
     for place in places:
@@ -83,7 +87,7 @@ def source_text(path: Path) -> str:
     #line directives say where a line is from: an error names the file and line that a reader has before them.
     Errors: CompilationError for an include that is missing or is in <>: kernels include only files beside them.
     """
-    return "\n".join(_inlined(Path(path), set())) + "\n"
+    return "\n".join(_inlined(path, set())) + "\n"
 
 
 def _inlined(path: Path, seen: set[str]) -> Iterator[str]:
@@ -215,7 +219,7 @@ def _expand(text: str, macros: dict[str, tuple[list[str], str]]) -> str:
 
 def installed_builds(paths: Sequence[str] | None = None) -> list[str]:
     """The names of all installed CuPy distributions (cupy-cuda12x, …), in sys.path or in paths, sorted."""
-    from importlib import metadata  # slow to import, as difflib, hashlib and tempfile below
+    from importlib import metadata
 
     found = metadata.distributions(path=list(sys.path if paths is None else paths))
     names = {re.sub(r"[-_.]+", "-", str(d.metadata["Name"])).lower() for d in found if d.metadata["Name"]}
@@ -380,6 +384,8 @@ def architecture_for(capability: int, known: Sequence[int]) -> int:
 
 def cache_directory() -> Path:
     """Where machine code is kept: $MINIDL_CACHE_DIR, or minidl/cuda in the platform's place for caches."""
+    from pathlib import Path
+
     if chosen := os.environ.get("MINIDL_CACHE_DIR"):
         return Path(chosen)
     place = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
