@@ -10,7 +10,6 @@ training is compared with fit's on the CPU.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,17 +46,6 @@ def on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any], shar
     finally:
         cuda.launch = launch
     return float(cupy.cuda.get_elapsed_time(start, end)) / 1e3
-
-
-def by_clock(launch: many.Launch) -> Timed:
-    """A launch that ends when the kernel has, by the clock."""
-
-    def timed(*arguments: Any) -> float:
-        start = time.perf_counter()
-        launch(*arguments)
-        return time.perf_counter() - start
-
-    return timed
 
 
 def step_seconds(name: str, models: int, timed: Timed, *, short: int = SHORT, long: int = LONG) -> float:

@@ -15,7 +15,22 @@ using SharedType = Array;
 #define DYNAMIC_SHARED(T, name)                                     \
     extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
     T* name = reinterpret_cast<T*>(dynamic_shared)
+#define ASSUME_SHARED(pointer) __builtin_assume(__isShared(pointer))
+#else
+#define ASSUME_SHARED(pointer)
 #endif
+
+// A pointer into shared memory that is itself kept in memory. A plain one would not show the compiler which memory it
+// points to, and a load from anywhere takes longer than one from shared memory.
+template <typename T>
+struct InShared {
+    T* pointer;
+    __device__ T& operator[](int i) const {
+        ASSUME_SHARED(pointer);
+        return pointer[i];
+    }
+    __device__ InShared operator+(int elements) const { return {pointer + elements}; }
+};
 
 // ---------------------------------------------------------------------------------------------------- positions
 
@@ -212,7 +227,7 @@ __device__ inline T exp_minus(T x) {
 
 // --------------------------------------------------------------------------------------------------- activations
 
-enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3 };
+enum Activation { LINEAR = 0, RELU = 1, SIGMOID = 2, TANH = 3, SOFTMAX = 4 };  // the last of a row, not an element
 
 // 1 / (1 + e^(−x)) from t = e^(−|x|) ≤ 1, which cannot overflow.
 template <typename T>

@@ -6,8 +6,8 @@
 #include "common.cuh"
 
 enum StageKind { DENSE = 0, DROPOUT = 1 };
-enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1 };  // the former from logits
-constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 4;       // of a stage, in the two tables that describe a model
+enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1, CATEGORICAL_CROSSENTROPY = 2 };  // the two from logits
+constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 4;  // of a stage, in the two tables that describe a model
 constexpr int MOST_STAGES = 16;
 
 // One layer of a model, and where its numbers lie in shared memory.
@@ -17,26 +17,26 @@ struct Stage {
     // Dense: a bias is a further row of the kernel, of inputs that are all 1. A row is padded to an odd length, so that
     // the 32 threads that read a column of it find it in 32 different banks of shared memory.
     int bias, row, first;            // the row's length; where in the arena the parameters begin
-    T *weights, *m, *v;              // (I + bias, row), (I + bias, U), (I + bias, U)
+    InShared<T> weights, m, v;       // (I + bias, row), (I + bias, U), (I + bias, U)
     T l1[2], l2[2];                  // of the kernel, of the bias
     double rate;                     // Dropout
     int draws;                       // the number of its seed state
-    T *outputs, *d_outputs;          // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
+    InShared<T> outputs, d_outputs;  // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
 };
 
 // What a block works on besides its stages.
 template <typename T>
 struct Batch {
-    T *x, *y, *losses;  // (B, I), (B, U), (B, U)
+    InShared<T> x, y, losses;  // (B, I), (B, U), (B, U)
     int rows;
 };
 
 // Lays out the stages of the tables and what they need in shared memory, from `memory` on. One thread.
 template <typename T>
-__device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, T* memory, const int* numbers,
+__device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, InShared<T> memory, const int* numbers,
                         const double* settings, int features, int batch_size) {
     batch->x = memory;
-    memory += batch_size * features;
+    memory = memory + batch_size * features;
     int inputs = features, first = 0, draws = 0;
     for (int k = 0; k < count; ++k, numbers += STAGE_NUMBERS, settings += STAGE_SETTINGS) {
         Stage<T>& stage = stages[k];
@@ -103,9 +103,9 @@ __device__ void gather(const Batch<T>& batch, const T* x, const T* y, const int*
 template <typename T>
 __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, const long long* seed_states,
                         long long counter, bool training, bool xla) {
-    const T* inputs = batch.x;
     for (int k = 0; k < count; ++k) {
         const Stage<T>& stage = stages[k];
+        const InShared<T> inputs = k > 0 ? stages[k - 1].outputs : batch.x;
         const int size = batch.rows * stage.units;
         if (stage.kind == DENSE) {
             for (int e = threadIdx.x; e < size; e += blockDim.x) {
@@ -124,7 +124,31 @@ __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, cons
             for (int e = threadIdx.x; e < size; e += blockDim.x) stage.outputs[e] = inputs[e];
         }
         __syncthreads();
-        inputs = stage.outputs;
+    }
+}
+
+// The losses of all samples, of a row each, and their gradient: ops.categorical_crossentropy_from_logits and its
+// backward, a thread a sample.
+template <typename T>
+__device__ void categorical_losses(const Stage<T>& last, const Batch<T>& batch) {
+    const T mean = static_cast<T>(1.0 / batch.rows);
+    for (int b = threadIdx.x; b < batch.rows; b += blockDim.x) {
+        const InShared<T> z = last.outputs + b * last.units, y = batch.y + b * last.units;
+        int top = 0;
+        for (int c = 1; c < last.units; ++c)
+            if (z[c] > z[top]) top = c;
+        T tail = T(0), loss = T(0);
+        for (int c = 0; c < last.units; ++c)
+            if (c != top) tail += exp_minus(z[top] - z[c]);
+        const T log_sum = log1p(tail);
+        for (int c = 0; c < last.units; ++c) {
+            const T below_top = z[top] - z[c];
+            const T gradient = c == top ? (T(1) - y[c]) - tail / (T(1) + tail)
+                                        : exp_minus(below_top) / (T(1) + tail) - y[c];
+            loss += y[c] * (log_sum + below_top);
+            last.d_outputs[b * last.units + c] = gradient * mean;
+        }
+        batch.losses[b] = loss;
     }
 }
 
@@ -132,7 +156,9 @@ __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, cons
 template <typename T>
 __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     const T mean = static_cast<T>(1.0 / batch.rows / last.units);
-    for (int e = threadIdx.x; e < batch.rows * last.units; e += blockDim.x) {
+    const int elements = loss == CATEGORICAL_CROSSENTROPY ? 0 : batch.rows * last.units;
+    if (loss == CATEGORICAL_CROSSENTROPY) categorical_losses(last, batch);
+    for (int e = threadIdx.x; e < elements; e += blockDim.x) {
         const T y = batch.y[e], output = last.outputs[e];
         LossAndGradient<T> of;
         if (loss == BINARY_CROSSENTROPY) {
@@ -147,12 +173,40 @@ __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     __syncthreads();
 }
 
+// The number of the first of the largest of a row's outputs, or of e^(z − max z) / Σ e^(z − max z) with SOFTMAX.
+template <typename T>
+__device__ inline int first_largest(const InShared<T> row, int units, int activation) {
+    T most = row[0], sum = T(0), largest = T(0);
+    for (int c = 1; c < units; ++c) most = row[c] > most ? row[c] : most;
+    for (int c = 0; c < units; ++c) sum += exp_minus(most - row[c]);
+    int found = 0;
+    for (int c = 0; c < units; ++c) {
+        const T output = activation == SOFTMAX ? exp_minus(most - row[c]) / sum : row[c];
+        if (c == 0 || output > largest) {
+            largest = output;
+            found = c;
+        }
+    }
+    return found;
+}
+
+// Whether prediction e is right: of element e, or with the categorical cross-entropy of sample e.
+template <typename T>
+__device__ inline bool is_right(const Stage<T>& last, const Batch<T>& batch, int e, int loss, int prediction,
+                                T threshold) {
+    if (loss == CATEGORICAL_CROSSENTROPY)
+        return first_largest(last.outputs + e * last.units, last.units, prediction) ==
+               first_largest(batch.y + e * last.units, last.units, LINEAR);
+    return (activate(last.outputs[e], prediction) > threshold ? T(1) : T(0)) == batch.y[e];
+}
+
 // totals[0]: the mean of the losses; totals[1]: how many predictions are right; totals[2 …]: the penalty of each
 // parameter of a stage that has one. A warp each. Returns the number of penalties.
 template <typename T>
-__device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* totals, int prediction, double threshold) {
+__device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* totals, int loss, int prediction,
+                    double threshold) {
     const Stage<T>& last = stages[count - 1];
-    const int size = batch.rows * last.units, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int size = batch.rows * (loss == CATEGORICAL_CROSSENTROPY ? 1 : last.units), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warps = blockDim.x / 32;
     const T boundary = static_cast<T>(threshold);
     if (warp == 0) {
@@ -160,10 +214,8 @@ __device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* total
         if (lane == 0) totals[0] = sum / static_cast<T>(size);
     }
     if (warp == 1 % warps) {
-        const T right = warp_total<T>(size, [&](int e) {
-            const T predicted = activate(last.outputs[e], prediction) > boundary ? T(1) : T(0);
-            return predicted == batch.y[e] ? T(1) : T(0);
-        });
+        const T right = warp_total<T>(
+            size, [&](int e) { return is_right(last, batch, e, loss, prediction, boundary) ? T(1) : T(0); });
         if (lane == 0) totals[1] = right;
     }
     int penalties = 0;
@@ -173,7 +225,7 @@ __device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* total
             const T l1 = stage.l1[part], l2 = stage.l2[part];
             if (l1 == T(0) && l2 == T(0)) continue;
             if (warp == (2 + penalties) % warps) {
-                const T* weights = stage.weights + (part ? stage.inputs * stage.row : 0);
+                const InShared<T> weights = stage.weights + (part ? stage.inputs * stage.row : 0);
                 const int elements = part ? stage.units : stage.inputs * stage.units;
                 const auto weight = [&](int i) { return weights[i / stage.units * stage.row + i % stage.units]; };
                 const T absolute = warp_total<T>(elements, [&](int i) { return fabs(weight(i)); });
@@ -222,7 +274,7 @@ __device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, 
     visit_parameters<T>(stages, parameters, [&](int, T& weight, T& m, T& v, int row, int unit, int k) {
         const Stage<T>& stage = stages[k];
         const bool is_bias = row == stage.inputs;
-        const T* inputs = k > 0 ? stages[k - 1].outputs : batch.x;
+        const InShared<T> inputs = k > 0 ? stages[k - 1].outputs : batch.x;
         T gradient = T(0);
         for (int b = 0; b < batch.rows; ++b) {
             const T d = stage.d_outputs[b * stage.units + unit];
@@ -241,27 +293,27 @@ template <typename T>
 struct Means {
     T loss = T(0), plain = T(0), right = T(0), count = T(0);
 
-    // A batch's sums, from `totals`. Returns the batch's loss: training.total_loss.
-    __device__ T add(const T* totals, int penalties, int rows, int units) {
+    // A batch's sums, from `totals`; predictions: of each sample. Returns the batch's loss: training.total_loss.
+    __device__ T add(const T* totals, int penalties, int rows, int predictions) {
         T total = totals[0];
         for (int i = 0; i < penalties; ++i) total += totals[2 + i];
         loss += total * static_cast<T>(rows);
         plain += totals[0] * static_cast<T>(rows);
-        right += totals[1] / static_cast<T>(units);
+        right += totals[1] / static_cast<T>(predictions);
         count += static_cast<T>(rows);
         return total;
     }
 };
 
 // train_epochs: twin of trainer.Trainer.fit with loops.fit and training.train_step, for Dense layers of plain
-// activations and Dropout, Adam, and binary cross-entropy from logits or the squared error. Block i trains model i of
-// gridDim.x, all of one kind.
+// activations and Dropout, Adam, and binary or categorical cross-entropy from logits or the squared error. Block i trains
+// model i of gridDim.x, all of one kind.
 //   x, y: in, (samples, features), (samples, U). order: in, (models, orders, samples), rows of x as they are taken;
 //     epoch e takes order e % orders.
 //   x_held_out, y_held_out: in, as x and y, of `sets` sets of data to evaluate on after each epoch, one set behind the
 //     other; set_sizes: in, (sets,), how many samples each has. All null if sets = 0.
 //   stage_numbers: in, (stages, 4): enum StageKind, units, enum Activation, 1 with a bias. The last stage is Dense; of
-//     the binary cross-entropy its activation is LINEAR, so that its outputs are logits.
+//     the cross-entropies its activation is LINEAR, so that its outputs are logits.
 //   stage_settings: in, (stages, 4): Dense: l1, l2 of the kernel, l1, l2 of the bias; Dropout: the rate in (0, 1].
 //   alphas: in, (epochs · steps,): ops.adam_alphas. theta, m, v: in/out, (models, parameters), arenas.
 //   seed_states: in/out, (models, Dropout layers, 2), the states of their SeedGenerators, or null.
@@ -285,7 +337,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
     SHARED_ARRAY(totals, T[2 + 2 * MOST_STAGES]);
     DYNAMIC_SHARED(T, memory);
     if (threadIdx.x == 0)
-        lay_out(stages, count, &shared_batch[0], memory, stage_numbers, stage_settings, features,
+        lay_out(stages, count, &shared_batch[0], {memory}, stage_numbers, stage_settings, features,
                 batch_size > held_out_batch_size ? batch_size : held_out_batch_size);
     __syncthreads();
     Batch<T> batch = shared_batch[0];
@@ -304,6 +356,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
         second = v[i];
     });  // gather's barrier comes before anyone reads them
 
+    const int predictions = loss == CATEGORICAL_CROSSENTROPY ? 1 : last.units;
     int step = 0, stopped_at = 0;
     for (int epoch = 0; epoch < epochs && stopped_at == 0; ++epoch) {
         const int* rows = order + static_cast<long long>(epoch % orders) * samples;
@@ -314,8 +367,8 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
             gather(batch, x, y, rows + start, 0, features, last.units);
             forward(stages, count, batch, seed_states, step, true, xla);
             losses(last, batch, loss);
-            const int penalties = sums(stages, count, batch, totals, prediction, threshold);
-            const T of_batch = trained.add(totals, penalties, batch.rows, last.units);
+            const int penalties = sums(stages, count, batch, totals, loss, prediction, threshold);
+            const T of_batch = trained.add(totals, penalties, batch.rows, predictions);
             if (check_finite && of_batch - of_batch != T(0)) {
                 stopped_at = ++step;
                 break;
@@ -336,8 +389,8 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
                 gather(batch, x_held_out, y_held_out, nullptr, first + start, features, last.units);
                 forward(stages, count, batch, seed_states, 0, false, xla);
                 losses(last, batch, loss);
-                const int penalties = sums(stages, count, batch, totals, prediction, threshold);
-                found.add(totals, penalties, batch.rows, last.units);
+                const int penalties = sums(stages, count, batch, totals, loss, prediction, threshold);
+                found.add(totals, penalties, batch.rows, predictions);
             }
             if (threadIdx.x == 0) {
                 row[2 + 3 * set] = found.loss / found.count;

@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl import activations, checks, config, cuda, losses, metrics, ops, random, regularizers, training
 from minidl.backend import Array
-from minidl.batches import ArrayBatches
+from minidl.batches import ArrayBatches, yields_batches
 from minidl.callbacks import Callback, History
 from minidl.fused import AdamUpdate
 from minidl.layers import Dense, Dropout
@@ -36,8 +36,9 @@ KERNEL = "train_epochs"
 DEVICES = ("auto", "cpu", "gpu")
 # As in kernels/train_step.cu and common.cuh.
 ACTIVATIONS = {activations.linear: 0, activations.relu: 1, activations.sigmoid: 2, activations.tanh: 3}
+SOFTMAX = 4  # of the last layer alone
 DENSE, DROPOUT = 0, 1
-BINARY_CROSSENTROPY, SQUARED_ERROR = 0, 1
+BINARY_CROSSENTROPY, SQUARED_ERROR, CATEGORICAL_CROSSENTROPY = 0, 1, 2
 MOST_STAGES = 16
 STATIC_SHARED = 3072  # bytes, at most, beside what Plan.shared_bytes counts
 MOST_THREADS = 256
@@ -148,10 +149,11 @@ def _watched(model: Any, x: Any, y: Any, batch_size: int | None, check_finite: b
 
 def _check_watch(watch: Any) -> None:
     for name, pair in ({} if watch is None else dict(watch)).items():
-        if not isinstance(name, str) or name in ("", "val") or not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2 and not yields_batches(pair[0])
+        if not isinstance(name, str) or name in ("", "val") or not is_pair:
             raise ValueError(
-                f"fit_many: watch must map names to (x, y), as {{'train': (x, y)}}, and none is 'val', which is "
-                f"validation_data's; got {name!r}: {type(pair).__name__}."
+                f"fit_many: watch must map names to (x, y), arrays, as {{'train': (x, y)}}, and none is 'val', which "
+                f"is validation_data's; got {name!r}: {type(pair).__name__}."
             )
 
 
@@ -202,6 +204,7 @@ class Plan:
     settings: tuple[tuple[float, ...], ...]
     drawing: tuple[bool, ...]
     loss: int
+    sparse: bool
     prediction: int
     accuracy: str | None
     threshold: float
@@ -215,7 +218,7 @@ class Plan:
         dropouts = _dropouts(model)
         layers = [layer for layer in model.flat_layers() if type(layer) is not Dropout or layer in dropouts]
         for layer in layers:
-            _require_known(layer)
+            _require_known(layer, last=layer is layers[-1])
         if not layers or type(layers[-1]) is not Dense:
             raise _unknown(f"model {model.name!r}", "must end in a Dense layer")
         if len({id(layer) for layer in layers}) < len(layers):
@@ -229,7 +232,7 @@ class Plan:
         if not config.random_stream().startswith("tensorflow"):
             raise _unknown(f"the random stream {config.random_stream()!r}", "is not TensorFlow's")
         loss, prediction = _loss_of(model, layers[-1])
-        accuracy, threshold = _accuracy_of(model)
+        accuracy, threshold = _accuracy_of(model, loss)
         if not AdamUpdate.fits(model.optimizer):
             raise _unknown(
                 f"the optimizer {model.optimizer.name!r}", "is not plain Adam (without decay, clipping, averages, …)"
@@ -239,7 +242,7 @@ class Plan:
         rows: list[tuple[int, ...]] = []
         for layer in layers:
             below = rows[-1][1] if rows else model.input_shape[-1]
-            rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss == BINARY_CROSSENTROPY))
+            rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss != SQUARED_ERROR))
         optimizer = model.optimizer
         return cls(
             dtype=model.dtype,
@@ -249,6 +252,7 @@ class Plan:
             settings=tuple(map(_settings, layers)),
             drawing=tuple(layer.rate < 1 for layer in dropouts),
             loss=loss,
+            sparse=model.loss.sparse,
             prediction=prediction,
             accuracy=accuracy,
             threshold=threshold,
@@ -256,6 +260,12 @@ class Plan:
             rate=f"{optimizer.get_config()['learning_rate']} from step {optimizer.iterations} on",
             xla=model.jit_compile or config.random_stream() == "tensorflow-xla",
         )
+
+    def labels(self, y: Array) -> Array:
+        """y as the kernel takes it, (samples, U): of class numbers a 1 for each."""
+        if self.sparse:
+            return np.eye(self.units, dtype=self.dtype)[y.reshape(-1).astype(np.intp)]
+        return np.ascontiguousarray(y)
 
     def shared_bytes(self, batch_size: int) -> int:
         """What a block's own memory must hold: of each Dense layer θ, m and v, and a batch on its way through."""
@@ -280,12 +290,12 @@ def _dropouts(model: Any) -> list[Any]:
 
 def _unknown(what: str, problem: str) -> DoesNotFitError:
     return DoesNotFitError(
-        f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam on "
-        f"binary_crossentropy or mse; device='cpu' trains any model."
+        f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam on binary or "
+        f"categorical cross-entropy or mse; device='cpu' trains any model."
     )
 
 
-def _require_known(layer: Any) -> None:
+def _require_known(layer: Any, *, last: bool) -> None:
     what = f"layer {layer.name!r}"
     if type(layer) not in (Dense, Dropout):
         raise _unknown(what, f"is a {type(layer).__name__}")
@@ -299,7 +309,8 @@ def _require_known(layer: Any) -> None:
         raise _unknown(what, "has a forward or backward of its own")
     if type(layer) is Dropout and layer.noise_shape is not None:
         raise _unknown(what, "has a noise_shape")
-    if type(layer) is Dense and layer.activation not in ACTIVATIONS:
+    softmax = last and type(layer) is Dense and layer.activation is activations.softmax
+    if type(layer) is Dense and layer.activation not in ACTIVATIONS and not softmax:
         known = ", ".join(activation.name for activation in ACTIVATIONS)
         raise _unknown(what, f"has the activation {layer.activation.name}, not one of {known}")
     for name, regularizer in layer.regularizers.items():
@@ -325,35 +336,44 @@ def _settings(layer: Any) -> tuple[float, ...]:
 
 def _loss_of(model: Any, last: Any) -> tuple[int, int]:
     """The kernel's loss, and the activation that makes predictions of the last stage's outputs."""
-    loss, sigmoid = model.loss, last.activation is activations.sigmoid
+    loss, activation = model.loss, last.activation
     plain = loss.reduction in ("sum_over_batch_size", "mean") and loss.dtype == model.dtype
     if not plain or model.loss_weight is not None:
         raise _unknown(f"the loss {loss.name!r}", "has a reduction, a dtype or a weight of its own")
-    if type(loss) is losses.MeanSquaredError:
+    if type(loss) is losses.MeanSquaredError and activation in ACTIVATIONS:
         return SQUARED_ERROR, ACTIVATIONS[activations.linear]
-    if type(loss) is not losses.BinaryCrossentropy:
-        raise _unknown(f"the loss {loss.name!r}", "is not binary_crossentropy or mse")
-    if loss.label_smoothing or loss.axis != -1:
-        raise _unknown(f"the loss {loss.name!r}", "smooths labels or has an axis")
-    linear = last.activation is activations.linear
-    if not (sigmoid and not loss.from_logits) and not (linear and loss.from_logits):
-        raise _unknown(
-            f"the loss {loss.name!r}",
-            f"with from_logits={loss.from_logits} is not computed from logits on top of {last.activation.name}",
-        )
-    return BINARY_CROSSENTROPY, ACTIVATIONS[last.activation]
+    code, inner, prediction = {
+        losses.BinaryCrossentropy: (BINARY_CROSSENTROPY, activations.sigmoid, ACTIVATIONS[activations.sigmoid]),
+        losses.CategoricalCrossentropy: (CATEGORICAL_CROSSENTROPY, activations.softmax, SOFTMAX),
+        losses.SparseCategoricalCrossentropy: (CATEGORICAL_CROSSENTROPY, activations.softmax, SOFTMAX),
+    }.get(type(loss), (None, None, 0))
+    if code is None:
+        raise _unknown(f"the loss {loss.name!r}", f"on {activation.name} is not a cross-entropy or mse")
+    if getattr(loss, "label_smoothing", 0) or loss.axis != -1 or getattr(loss, "ignore_class", None) is not None:
+        raise _unknown(f"the loss {loss.name!r}", "smooths labels, ignores a class or has an axis")
+    if activation is inner and not loss.from_logits:
+        return code, prediction
+    if activation is activations.linear and loss.from_logits:
+        return code, ACTIVATIONS[activations.linear]
+    raise _unknown(
+        f"the loss {loss.name!r}",
+        f"with from_logits={loss.from_logits} is not computed from logits on top of {activation.name}",
+    )
 
 
-def _accuracy_of(model: Any) -> tuple[str | None, float]:
+def _accuracy_of(model: Any, loss: int) -> tuple[str | None, float]:
     """The name and the threshold of the one metric that the kernel knows."""
     found = model.compiled_metrics
     if not found:
         return None, 0.5
-    if len(found) > 1 or type(found[0]) is not metrics.BinaryAccuracy or model.weighted_count:
+    categorical = metrics.SparseCategoricalAccuracy if model.loss.sparse else metrics.CategoricalAccuracy
+    kind = categorical if loss == CATEGORICAL_CROSSENTROPY else metrics.BinaryAccuracy
+    if len(found) > 1 or type(found[0]) is not kind or model.weighted_count:
         raise _unknown(
-            f"the metrics {', '.join(repr(metric.name) for metric in found)}", "are not one binary accuracy, unweighted"
+            f"the metrics {', '.join(repr(metric.name) for metric in found)}",
+            f"are not one {kind.__name__}, unweighted",
         )
-    return found[0].name, found[0].threshold
+    return found[0].name, getattr(found[0], "threshold", 0.5)
 
 
 # ------------------------------------------------------------------------------------------- the launch
@@ -411,7 +431,7 @@ def fit_in_one_launch(
         of_epochs = history[i, :, 0]
         loss = float(of_epochs[np.argmin(np.isfinite(of_epochs))])  # of the epoch in which it stopped
         raise FloatingPointError(f"seed {seeds[i]}: {training.diverged(models[i], loss)}")
-    columns = dict(sorted(columns.items()))
+    columns = dict(sorted(columns.items())) if epochs else {}
     for i, model in enumerate(models):
         record = History()
         record.set_model(model)
@@ -420,7 +440,7 @@ def fit_in_one_launch(
             record.on_epoch_end(epoch, {name: float(values[i, epoch]) for name, values in columns.items()})
         model.history, model.has_run = record, True
     first = 2 if validation_data is None else 5
-    for k, name in enumerate(watch or {}):
+    for k, name in enumerate(watch or {} if epochs else {}):
         columns[f"{name}_loss"] = history[:, :, first + 3 * k + 2]
         if plan.loss == BINARY_CROSSENTROPY:
             columns[f"{name}_accuracy"] = history[:, :, first + 3 * k + 1]
@@ -462,9 +482,10 @@ def train(
         len(models),
         plan.threads(size, theta.shape[1]),
         (
-            *(np.ascontiguousarray(array) for array in (data.x, data.y)),
+            np.ascontiguousarray(data.x),
+            plan.labels(data.y),
             np.concatenate([of.x for of in held_out]) if held_out else None,
-            np.concatenate([of.y for of in held_out]) if held_out else None,
+            np.concatenate([plan.labels(of.y) for of in held_out]) if held_out else None,
             np.array([of.samples for of in held_out], np.int32) if held_out else None,
             orders.astype(np.int32),
             np.array(plan.numbers, np.int32),

@@ -344,6 +344,8 @@ FAULTS_OF_NUMBERS = {
     "the mean of batches": ("loss += total * static_cast<T>(rows)", "loss += total"),
     "all models are the first": ("theta += model * parameters", "theta += 0 * parameters"),
     "weights that no one writes back": ("theta[i] = weight;", "theta[i] += T(0) * weight;"),
+    "the largest class's exponential too": ("if (c != top) tail", "if (c >= 0) tail"),
+    "a class's loss without its label": ("loss += y[c] * (log_sum", "loss += (log_sum"),
     "seeds that stay": ("+= step;", "+= 0;"),
 }  # fmt: skip
 

@@ -669,7 +669,40 @@ def in_the_kernels_order():
         tail = t / (1 + t)
         return np.where(logits >= 0, (1 - y_true) - tail, tail - y_true)
 
+    def in_order(terms):
+        total = np.zeros(terms.shape[:-1], terms.dtype)
+        for c in range(terms.shape[-1]):
+            total += terms[..., c]
+        return total[..., None]
+
+    def softmax(inputs):
+        exponentials = exp_minus(inputs.max(axis=-1, keepdims=True) - inputs)
+        return exponentials / in_order(exponentials)
+
+    def classes(logits):
+        top = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return shifted, top, np.where(top, logits.dtype.type(0), exp_minus(-shifted))
+
+    def categorical(y_true, logits):
+        shifted, _, others = classes(logits)
+        return in_order(y_true * (np.log1p(in_order(others)) - shifted))[..., 0]
+
+    def categorical_backward(y_true, logits):
+        _, top, others = classes(logits)
+        tail = in_order(others)
+        return np.where(top, (1 - y_true) - tail / (1 + tail), others / (1 + tail) - y_true)
+
+    def one_hot(labels, logits):
+        return np.eye(logits.shape[-1], dtype=logits.dtype)[labels.astype(int)]
+
     patched = {
+        "categorical_crossentropy_from_logits": categorical,
+        "categorical_crossentropy_from_logits_backward": categorical_backward,
+        "sparse_categorical_crossentropy_from_logits": lambda labels, z: categorical(one_hot(labels, z), z),
+        "sparse_categorical_crossentropy_from_logits_backward": lambda labels, z: categorical_backward(
+            one_hot(labels, z), z
+        ),
         "dense": dense,
         "dense_gradients": dense_gradients,
         "dense_backward": lambda d_outputs, kernel: product_in_order(d_outputs, kernel.T),
@@ -682,9 +715,10 @@ def in_the_kernels_order():
     stack = contextlib.ExitStack()
     for name, function in patched.items():
         stack.enter_context(mock.patch(f"minidl.ops.{name}", function))
-    own = activations.sigmoid.forward  # of a frozen object, which layers hold
-    object.__setattr__(activations.sigmoid, "forward", sigmoid)
-    stack.callback(object.__setattr__, activations.sigmoid, "forward", own)
+    for activation, function in ((activations.sigmoid, sigmoid), (activations.softmax, softmax)):
+        own = activation.forward  # of a frozen object, which layers hold
+        object.__setattr__(activation, "forward", function)
+        stack.callback(object.__setattr__, activation, "forward", own)
     stack.enter_context(mock.patch.object(fused, "fits", lambda model: False))  # the readable step
     return stack
 
@@ -729,7 +763,28 @@ def build_of_logits():
     return model
 
 
+def build_of_classes():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def build_of_class_numbers():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.2), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return model
+
+
+# What labels a training takes, of the birds' measurements and sexes.
+LABELS = {
+    "mixed": lambda x, y: np.stack([y, 1 - y], axis=1),
+    "classes": lambda x, y: np.eye(3)[(y + (x[:, 0] > 0)).astype(int)],
+    "class numbers": lambda x, y: y + (x[:, 0] > 0),
+}
 TRAININGS = {
+    "classes": build_of_classes,
+    "class numbers": build_of_class_numbers,
     "L1 and L2": lambda: notebook.build_without_dropout(keras),
     "L1, L2 and dropout": lambda: notebook.build_with_dropout(keras),
     "mixed": build_mixed,
@@ -765,9 +820,7 @@ def check_train_step(dtype, sanitize=None):
     epochs = 2 if sanitize == "thread" else 7
     x, y = x[:rows].astype(dtype), y[:rows].astype(dtype)
     for title, build in TRAININGS.items():
-        labels, held_out = (y, validation[1]) if title != "mixed" else (
-            np.stack([y, 1 - y], 1), np.stack([validation[1], 1 - validation[1]], 1),
-        )  # fmt: skip
+        labels, held_out = (LABELS.get(title, lambda x, y: y)(*data) for data in ((x, y), validation))
         watch = {"few": (x[:5], labels[:5]), "many": (x[:37], labels[:37])}
         settings = {"epochs": epochs, "batch_size": 32, "validation_data": (validation[0], held_out), "shuffle": True}
         settings |= {} if title == "of logits" else {"watch": watch}

@@ -70,6 +70,18 @@ def test_arithmetic_is_rounded_as_numpy_rounds_it(stem):
     assert any(i.startswith("fma") for i in instructions(("--std=c++17",)))  # as it would be without the flags
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_training_knows_which_memory_it_reads(dtype):
+    """Numbers are loaded from shared or from global memory, by the instruction for it: see InShared in common.cuh."""
+    source = nvrtc.KERNELS / "train_step.cu"
+    ptx, _ = nvrtc.compile_source(source.read_text(encoding="utf-8"), source.name, target="compute_75")
+    (kernel,) = (
+        f for f in re.split(r"(?=\.entry|\.func)", ptx.decode()) if f.startswith(f".entry train_epochs_{dtype}")
+    )
+    found = re.findall(r"\b(?:ld|st)\.(?:(\w+)\.)?(?:v[24]\.)?f(?:32|64)\b", kernel)
+    assert len(found) > 100 and set(found) == {"shared", "global", "param"}
+
+
 def test_errors_show_the_kernels_line():
     broken = '#include "common.cuh"\nextern "C" __global__ void broken(float* out) {\n    out[0] = undeclared;\n}\n'
     with pytest.raises(nvrtc.CompilationError, match=r'broken\.cu\(3\): error: .*"undeclared"'):
