@@ -1,15 +1,19 @@
-"""The suites on a GPU: JAX, torch and what minidl has there, TF32 off everywhere, and once on. See run_gpu.sh.
+"""The suites on a GPU: minidl, JAX and torch, TF32 off everywhere, and once on. See run_gpu.sh.
 
-    python benchmarks/on_gpu.py [--seconds 540]      measures, and writes benchmarks/results/gpu.json
+    python benchmarks/on_gpu.py [--seconds 540]      tests, then measures, and writes benchmarks/results/gpu.json
     python benchmarks/on_gpu.py --rehearse           the same code on the processor, short; prints, and writes nothing
 
-The steps are verified as on a processor; with TF32 on, the bound grows by that of operands rounded to 11 bits.
+Before anything is measured the tests for a GPU pass, and a training of them under each of compute-sanitizer's tools,
+where it is installed. The steps are verified as on a processor; with TF32 on, the bound grows by that of operands
+rounded to 11 bits.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,10 +28,10 @@ import pool  # noqa: E402  # isort: skip
 import report  # noqa: E402
 import verify  # noqa: E402
 from networks import CASES, describe  # noqa: E402
-from peers import FLOOR, OTHERS, PEERS, Entry  # noqa: E402
+from peers import FLOOR, MINIDL_FIT, MINIDL_STEP, OTHERS, PEERS, Entry  # noqa: E402
 
 TORCH = ["torch, eager", "torch, fused Adam", "torch.compile"]
-STEPS = [FLOOR, "JAX, lax.scan", "JAX, jit a step", *TORCH]
+STEPS = [FLOOR, MINIDL_STEP, MINIDL_FIT, "JAX, lax.scan", "JAX, jit a step", *TORCH]
 # Every library's own switch, and NVIDIA's for all of cuBLAS.
 TF32_OFF = {
     "NVIDIA_TF32_OVERRIDE": "0",
@@ -36,10 +40,8 @@ TF32_OFF = {
     "CUPY_TF32": "0",
 }
 TF32_ON = {"BENCHMARK_TF32": "1", "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32", "CUPY_TF32": "1"}
-NOT_MEASURED = {
-    "minidl, fit's step": "minidl does not train on a GPU yet",
-    "minidl fit": "minidl does not train on a GPU yet",
-}
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
 class Run:
@@ -51,6 +53,23 @@ class Run:
         self.skipped: list[dict[str, str]] = []
         self.failed: list[str] = []
         self.abouts: dict[str, Any] = {}
+        self.checks: dict[str, str] = {}
+
+    def check(self, commands: dict[str, list[str] | None], *, seconds: float) -> None:
+        """Run the tests, for twice so long at most, and the sanitizers, each for so long. None: it is not installed."""
+        for name, command in commands.items():
+            if command is None:
+                self.checks[name] = "not installed"
+                continue
+            limit = 2 * seconds if name == "tests" else seconds
+            try:
+                ran = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=limit)
+            except subprocess.TimeoutExpired:
+                self.checks[name] = f"stopped after {limit:.0f} s"
+                continue
+            self.checks[name] = "passed" if ran.returncode == 0 else "failed"
+            if ran.returncode:
+                self.failed.append(f"{name}: {' '.join(command)}\n{(ran.stdout + ran.stderr)[-3000:]}")
 
     def measure(self) -> None:
         """The operations, then the steps by size, with TF32 off, then the larger ones with it on."""
@@ -76,6 +95,8 @@ class Run:
         entry = (PEERS | OTHERS)[name]
         if name in (FLOOR, "operations") and not self.rehearse:
             return Entry(entry.module, {"device": "gpu"})
+        if name == MINIDL_STEP:
+            return Entry("minidl_gpu", {"device": "host" if self.rehearse else "gpu"})
         return entry
 
     def operations(self) -> None:
@@ -117,6 +138,8 @@ class Run:
         tasks, extras = {}, {}
         for name in STEPS:
             missing = self.entry(name).missing()
+            if name == MINIDL_STEP and self.rehearse and shutil.which("g++") is None:
+                missing = "without a GPU its kernels run where g++ is"
             if missing or self.left() < 30:
                 self.skip(group, name, missing or "no time was left")
                 continue
@@ -133,8 +156,6 @@ class Run:
                 self.failed.append(str(error))
         for name, samples in pool.interleaved(tasks, rounds=self.rounds, seconds=min(10.0, self.left() / 4)).items():
             self.add(group, name, samples, flop=case.flop, parameters=case.parameters, **extras[name])
-        for name, reason in NOT_MEASURED.items():
-            self.skip(group, name, f"not measured: {reason}")
 
     def left(self) -> float:
         """Seconds."""
@@ -153,7 +174,17 @@ class Run:
         for name, found in self.abouts.items():
             about["versions"] |= found["versions"]
             about["blas"][name] = found["blas"]
-        return {"about": about, "benchmarks": self.rows, "skipped": self.skipped}
+        return {"about": about, "checks": self.checks, "benchmarks": self.rows, "skipped": self.skipped}
+
+
+def commands() -> dict[str, list[str] | None]:
+    """What has to pass before anything is measured: name -> command, None for what is not installed."""
+    sanitizer = shutil.which("compute-sanitizer")
+    short = ["tests/gpu/test_training.py", "-k", "resumes and kernels"]
+    found: dict[str, list[str] | None] = {"tests": [*PYTEST, "tests/gpu"]}
+    for tool in TOOLS:
+        found[tool] = [sanitizer, "--tool", tool, "--error-exitcode", "9", *PYTEST, *short] if sanitizer else None
+    return found
 
 
 def gpu_name() -> str:
@@ -174,7 +205,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"run_gpu.sh measures on a GPU, and there is none to measure on: {problem}\nNothing was written.")
         return 1
     run = Run(seconds=options.seconds, rehearse=options.rehearse)
-    run.measure()
+    if not options.rehearse:
+        run.check(commands(), seconds=min(60.0, options.seconds / 9))
+        print("\n".join(f"{name}: {result}" for name, result in run.checks.items()))
+    if not run.failed:
+        run.measure()
     results = run.results("rehearsal on the processor" if options.rehearse else gpu_name())
     print(report.tables("gpu", results))
     if run.failed:

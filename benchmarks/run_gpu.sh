@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The benchmarks on an NVIDIA GPU, within ten minutes: benchmarks/run_gpu.sh [--rehearse]. It writes
-# benchmarks/results/gpu.json and its tables, or, without a GPU, says so and writes nothing.
-# Before: pip install -e '.[bench,gpu13]' (or gpu12), jax[cuda13] and torch, each with CUDA; those that miss are left out.
+# The tests, the sanitizers and the benchmarks on an NVIDIA GPU, within ten minutes: benchmarks/run_gpu.sh [--rehearse].
+# It writes benchmarks/results/gpu.json and its tables, or, without a GPU, says so and writes nothing.
+# Before: pip install -e '.[bench,test,gpu13]' (or gpu12), jax[cuda13] and torch, each with CUDA; those that miss are left
+# out, as is compute-sanitizer, of CUDA's toolkit, where it is not in the PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}

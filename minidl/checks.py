@@ -199,7 +199,7 @@ def _copied_from(device: int, data: Any) -> Array:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"it is not in the CPU's memory (DLPack device type {device}), where the model computes, and is not copied "
-            f"there: {error}. Copy it first"
+            f"there: {error}. Copy it first, or train on the GPU, with device='gpu'"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The few global settings, as Keras names them: floatx, epsilon, and where random numbers come from."""
+"""The few global settings, as Keras names them: floatx, epsilon, where random numbers come from, and the device."""
 
 from __future__ import annotations
 
@@ -106,6 +106,70 @@ def using_random_stream(name: str) -> Iterator[None]:
         yield
     finally:
         set_random_stream(before)
+
+
+DEVICES = ("cpu", "gpu", "auto")
+
+_device = "cpu"
+
+
+def device() -> str:
+    """Where fit, evaluate and predict compute unless told otherwise: one of DEVICES."""
+    return _device
+
+
+def set_device(name: str) -> None:
+    """Choose where fit, evaluate and predict compute: "cpu", "gpu", or "auto".
+
+    "gpu": on a GPU; what is not supported there is refused, and so is everything if there is no GPU. "auto": on a GPU
+    if one answers and all that is asked for is supported there, else on the CPU.
+    Errors: ValueError for another name.
+    """
+    global _device
+    if name not in DEVICES:
+        raise ValueError(naming.unknown_name("device", name, DEVICES))
+    _device = name
+
+
+_tensor_float_32 = False
+
+
+def tensor_float_32_execution_enabled() -> bool:
+    """Whether cuBLAS may round the operands of float32 products to 11 bits. TensorFlow's name; False unless enabled."""
+    return _tensor_float_32
+
+
+def enable_tensor_float_32_execution(enabled: bool) -> None:
+    """Let cuBLAS use tensor cores in float32 products, of operands rounded to 11 bits (TF32), or not.
+
+    Off unless enabled, as the numbers are to be Keras's on a CPU; TensorFlow has it on.
+    Source: tf.config.experimental.enable_tensor_float_32_execution. Errors: TypeError unless it is a bool.
+    """
+    global _tensor_float_32
+    if not isinstance(enabled, (bool, np.bool_)):
+        raise TypeError(f"enable_tensor_float_32_execution: expected True or False; got {enabled!r}.")
+    _tensor_float_32 = bool(enabled)
+
+
+MATMULS = ("cublas", "kernels")
+
+_matmul = "cublas"
+
+
+def matmul() -> str:
+    """What computes matrix products on a GPU: one of MATMULS."""
+    return _matmul
+
+
+def set_matmul(name: str) -> None:
+    """Choose what computes matrix products on a GPU: "cublas", NVIDIA's library, or "kernels", kernels/matmul.cu.
+
+    The kernels add in one order, so that their bits are the same on every GPU. Errors: ValueError for another name.
+    """
+    global _matmul
+    if name not in MATMULS:
+        raise ValueError(naming.unknown_name("matmul", name, MATMULS))
+    _matmul = name
 
 
 _session: list[Callable[[], object]] = [naming.reset_names]

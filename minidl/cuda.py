@@ -13,22 +13,20 @@ whatever the kernel declares, None a fault, and a strided or host array is read 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
-import hashlib
 import importlib
-import importlib.metadata
 import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path  # slow to import, as what is imported in functions below
 
 # The one set of flags: rounding as in NumPy, so that the twins of ops.py that only add, multiply, divide and take roots
 # are equal to it bit for bit. No product is contracted with a sum, no subnormal flushed, no quotient approximated.
@@ -61,6 +59,8 @@ def kernel_directory(package: Path | None = None) -> Path:
 
     package: the directory of minidl, this one if None. Errors: FileNotFoundError.
     """
+    from pathlib import Path
+
     package = Path(__file__).resolve().parent if package is None else package
     places = (package / "kernels", package.parent / "kernels")
     for place in places:
@@ -87,7 +87,7 @@ def source_text(path: Path) -> str:
     #line directives say where a line is from: an error names the file and line that a reader has before them.
     Errors: CompilationError for an include that is missing or is in <>: kernels include only files beside them.
     """
-    return "\n".join(_inlined(Path(path), set())) + "\n"
+    return "\n".join(_inlined(path, set())) + "\n"
 
 
 def _inlined(path: Path, seen: set[str]) -> Iterator[str]:
@@ -219,7 +219,9 @@ def _expand(text: str, macros: dict[str, tuple[list[str], str]]) -> str:
 
 def installed_builds(paths: Sequence[str] | None = None) -> list[str]:
     """The names of all installed CuPy distributions (cupy-cuda12x, …), in sys.path or in paths, sorted."""
-    found = importlib.metadata.distributions(path=list(sys.path if paths is None else paths))
+    from importlib import metadata
+
+    found = metadata.distributions(path=list(sys.path if paths is None else paths))
     names = {re.sub(r"[-_.]+", "-", str(d.metadata["Name"])).lower() for d in found if d.metadata["Name"]}
     return sorted(n for n in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?|amd-cupy", n))
 
@@ -306,10 +308,27 @@ def clear_memory_errors(doing: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def clear_errors(doing: str) -> Iterator[None]:
+    """clear_memory_errors, and CUDA's other errors as a DeviceError. Often they are those of an earlier launch."""
+    with clear_memory_errors(doing):
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_cupy(error) or _is_device_memory_error(error):
+                raise
+            raise DeviceError(
+                f"the device failed while {doing}: {error}. CUDA_LAUNCH_BLOCKING=1 shows where."
+            ) from error
+
+
+def _is_of_cupy(error: Exception) -> bool:
+    return type(error).__module__.split(".")[0] in ("cupy", "cupy_backends")
+
+
 def _is_device_memory_error(error: Exception) -> bool:
-    of_cupy = type(error).__module__.split(".")[0] in ("cupy", "cupy_backends")
     codes = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
-    return of_cupy and (isinstance(error, MemoryError) or str(error).startswith(codes))
+    return _is_of_cupy(error) and (isinstance(error, MemoryError) or str(error).startswith(codes))
 
 
 # --------------------------------------------------------------------------------------------- compilation
@@ -365,6 +384,8 @@ def architecture_for(capability: int, known: Sequence[int]) -> int:
 
 def cache_directory() -> Path:
     """Where machine code is kept: $MINIDL_CACHE_DIR, or minidl/cuda in the platform's place for caches."""
+    from pathlib import Path
+
     if chosen := os.environ.get("MINIDL_CACHE_DIR"):
         return Path(chosen)
     place = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
@@ -379,6 +400,8 @@ def cubin(path: Path, architecture: int) -> bytes:
     is noticed and made again, and begins as the cubin that NVIDIA's tools read. A cache that cannot be read or written
     is done without.
     """
+    import hashlib
+
     text = source_text(path)
     parts = (text, *FLAGS, f"sm_{architecture}", "nvrtc", *map(str, _nvrtc().getVersion()))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -398,6 +421,8 @@ def cubin(path: Path, architecture: int) -> bytes:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file that is complete when it appears, whoever else writes it too."""
+    import tempfile
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem[:20], delete=False) as scratch:
         try:
@@ -423,6 +448,11 @@ def _module(path: Path, device: int) -> Any:
 @functools.cache
 def _function(name: str, device: int) -> Any:
     return _module(kernels()[name].path, device).get_function(name)
+
+
+def load(kernel_name: str) -> None:
+    """Compile and load a kernel for the current device, which the first launch does else. Errors: as launch's."""
+    _function(_kernel(kernel_name).name, ready_cupy().cuda.runtime.getDevice())
 
 
 # -------------------------------------------------------------------------------------------------- launch
@@ -473,6 +503,8 @@ def launch(kernel_name: str, grid: Extent, block: Extent, *args: Any, shared: in
 def _kernel(name: str) -> Kernel:
     found = kernels().get(name)
     if found is None:
+        import difflib
+
         nearest = difflib.get_close_matches(str(name), kernels(), n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         raise ValueError(f"Unknown kernel: {name!r}.{hint} Known: {', '.join(sorted(kernels()))}.")

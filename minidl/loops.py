@@ -1,16 +1,21 @@
-"""The loops over epochs and steps: fit, evaluate and predict. One step is in training.py, its fast form in fused.py."""
+"""The loops over epochs and steps: fit, evaluate and predict.
+
+One step is in training.py, its fast form in fused.py, its form on a GPU in on_device.py.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import fused, random
+from minidl import fused, on_device, random
 from minidl.backend import Array
 from minidl.batches import ArrayBatches, Batches, Epochs, OutOfData
 from minidl.callbacks import CallbackList, History, Logs
+from minidl.device import Device
 from minidl.fused import FusedStep
 from minidl.interrupts import Whole, uncut
 from minidl.training import by_name, forward, metric_results, step_without_batch, test_step, train_step
@@ -34,18 +39,23 @@ def fit(
     callbacks: Any,
     verbose: Any,
     check_finite: bool,
+    device: Device | None = None,
 ) -> History:
     """Train for epochs − initial_epoch epochs; see Trainer.fit for the arguments."""
     steps = Epochs(data, steps_per_epoch, model.steps_per_execution)
     steps.reset()
     hooks = callback_list(model, callbacks, verbose, epochs=epochs, steps=steps.num_batches, add_history=True)
     check_finite = check_finite and not hooks.accepts_non_finite_loss
-    step = step_on(model, data, check_finite)
     evaluation = None if validation is None else Epochs(validation, validation_steps, model.steps_per_execution)
+    step = None if device is not None else step_on(model, data, check_finite)
     model.stop_training = False
     model.resumes_at_epoch = None
     logs: Logs = {}
-    with hooks:
+    there = None
+    with hooks, contextlib.nullcontext() if device is None else device.active():
+        if device is not None:
+            assert isinstance(data, ArrayBatches)
+            there = on_device.Training(model, device, data, steps, evaluation, hooks, check_finite)
         hooks.on_train_begin()
         if not model.has_run and isinstance(data, ArrayBatches):
             random.start_first_fit(data.samples, data.batch_size, data.shuffle or False)
@@ -53,11 +63,15 @@ def fit(
         for epoch in range(model.resumes_at_epoch or initial_epoch, epochs):
             model.reset_metrics()
             hooks.on_epoch_begin(epoch)
-            _train_epoch(model, steps, step, hooks)
+            if there is not None:
+                there.train_epoch(epoch)
+            elif step is not None:
+                _train_epoch(model, steps, step, hooks)
             logs = by_name(metric_results(model))
             validates = evaluation is not None and is_due(epoch, validation_freq)
             if evaluation is not None and validates:
-                found = evaluate(model, evaluation, callbacks=hooks)
+                validated = None if there is None else there.evaluation
+                found = evaluate(model, evaluation, callbacks=hooks, there=validated)
                 logs = by_name(logs | {f"val_{name}": value for name, value in found.items()})
             random.finish_epoch(evaluated=validates)
             hooks.on_epoch_end(epoch, logs)
@@ -137,24 +151,38 @@ def step_on(model: Trainer, data: Batches, check_finite: bool) -> Step:
     return FastStep(model, data, check_finite) if fast else Step(model, data, check_finite)  # type: ignore[arg-type]
 
 
-def evaluate(model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any = None) -> Logs:
-    """The loss, penalties included, and the metrics at inference."""
+def evaluate(
+    model: Trainer,
+    epochs: Epochs,
+    *,
+    verbose: Any = 0,
+    callbacks: Any = None,
+    there: on_device.Evaluation | None = None,
+) -> Logs:
+    """The loss, penalties included, and the metrics at inference. there: on a device."""
     epochs.reset()
     with callback_list(model, callbacks, verbose, epochs=1, steps=epochs.num_batches) as hooks:
         model.stop_evaluating = False
         hooks.on_test_begin()
         model.reset_metrics()
-        with epochs.until_data_end():
-            for first, last, iterator in epochs:
-                hooks.on_test_batch_begin(first)
-                for batch in epochs.next_batches(iterator):
-                    test_step(model, *epochs.batches.take(batch))
-                hooks.on_test_batch_end(last, lambda: metric_results(model))
-                if model.stop_evaluating:
-                    break
+        if there is None:
+            _evaluate_batches(model, epochs, hooks)
+        else:
+            there.run()
         logs = metric_results(model)
         hooks.on_test_end(logs)
     return logs
+
+
+def _evaluate_batches(model: Trainer, epochs: Epochs, hooks: CallbackList) -> None:
+    with epochs.until_data_end():
+        for first, last, iterator in epochs:
+            hooks.on_test_batch_begin(first)
+            for batch in epochs.next_batches(iterator):
+                test_step(model, *epochs.batches.take(batch))
+            hooks.on_test_batch_end(last, lambda: metric_results(model))
+            if model.stop_evaluating:
+                break
 
 
 def predict(model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any = None) -> Array:
@@ -176,6 +204,26 @@ def predict(model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any 
                     break
         hooks.on_predict_end()
     return np.concatenate(outputs)
+
+
+def evaluate_on(device: Device, model: Trainer, epochs: Epochs, **settings: Any) -> Logs:
+    """evaluate on a device."""
+    with device.active():
+        return evaluate(
+            model, epochs, **settings, there=on_device.Evaluation(on_device.OnDevice(model, device), epochs)
+        )
+
+
+def predict_on(device: Device, model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any = None) -> Array:
+    """predict on a device, for arrays of the device as one of its arrays, else as a NumPy array."""
+    assert isinstance(epochs.batches, ArrayBatches)
+    with callback_list(model, callbacks, verbose, epochs=1, steps=epochs.num_batches) as hooks, device.active():
+        hooks.on_predict_begin()
+        there = on_device.Prediction(on_device.OnDevice(model, device), epochs)
+        there.run()
+        outputs = there.predicted()
+        hooks.on_predict_end()
+        return outputs if device.adopted(epochs.batches.x) is not None else device.host(outputs)
 
 
 def callback_list(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import checks, config, saving
+from minidl import device as devices
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.layers import Chain, InputLayer, Layer, Shape, batch_shape, sample_shape
@@ -355,6 +356,7 @@ class Model(Trainer):
         """The outputs for x; with training=True, with dropout. Of an Input or a layer's outputs for one, as Layer's."""
         if isinstance(x, Chain):
             return x.then(self, training=training)
+        devices.refuse_if_asked_for("model(x)")
         outputs = self.forward(self.checked_features(x, check_finite=False), training=bool(training))
         if training:
             self.finish_step()

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from minidl import batches, checks, config, loops, random, training
+from minidl import batches, checks, config, loops, on_device, random, training
+from minidl import device as devices
 from minidl import losses as losses_module
 from minidl import metrics as metrics_module
 from minidl import optimizers as optimizers_module
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.callbacks import History
+from minidl.device import Device
 from minidl.layers import Layer
 
 
@@ -246,6 +248,7 @@ class Trainer(Layer):
         validation_freq: Any = 1,
         *,
         check_finite: bool = True,
+        device: Any = None,
     ) -> History:
         """Train: for each epoch, one step of the optimizer for each batch, in an order drawn anew by shuffle.
 
@@ -258,10 +261,14 @@ class Trainer(Layer):
         epochs, or after those of a list. shuffle: True, False or "batch" (only within batches). class_weight: class ->
         weight; sample_weight: (samples,), or one for each loss: multiplies it. check_finite: refuse NaN and infinite
         data and stop when the loss becomes so; False lets them through, as Keras does.
+        device: "cpu", "gpu", "auto"; None for config.device(), see config.set_device. On a GPU host arrays are copied
+        there once, and a GPU's arrays (CuPy, torch, …, by DLPack) used where they are; the weights come back once an
+        epoch, and all callbacks may look at its ends.
 
         Returns: History; history.history maps "loss", the metrics, and "val_" + each to a value an epoch.
         Errors: ValueError or TypeError for arguments and data that do not fit, before anything is changed;
-        FloatingPointError if the loss becomes NaN or infinite.
+        FloatingPointError if the loss becomes NaN or infinite; on a GPU NotImplementedError for what only the CPU
+        does, ImportError or cuda.DeviceError if there is none, cuda.DeviceMemoryError.
         """
         self._require_compiled("fit")
         _one_of("fit", "shuffle", shuffle, (True, False, "batch"))
@@ -275,21 +282,26 @@ class Trainer(Layer):
         due = _validation_freq(validation_freq)
         counts = {"epochs": epochs, "initial_epoch": initial_epoch}
         counts = {name: checks.non_negative_int("fit", name, value) for name, value in counts.items()}
-        held_out = None
-        if validation_data is None and validation_split:
-            if batches.yields_batches(x):
-                raise ValueError(f"fit: validation_split needs arrays to cut; got x of type {type(x).__name__}.")
-            rows = _rows(*self._of_one(x, y, sample_weight))
-            (x, y, sample_weight), held_out = batches.split_validation(rows, validation_split)
-        data = self._batches("fit", x, y, sample_weight, class_weight, batch_size, steps, shuffle, check_finite)
         size = batch_size
         if validation_batch_size is not None:
             size = checks.positive_int("fit", "validation_batch_size", validation_batch_size)
-        validation = None
-        if validation_data is not None or held_out is not None:
-            validation = self._validation(
-                validation_data if held_out is None else held_out, size, validation_steps, check_finite
-            )
+
+        def gathered(device: Device | None) -> tuple[batches.Batches, batches.Batches | None]:
+            rows, held_out = self._of_one(x, y, sample_weight), None
+            if validation_data is None and validation_split:
+                if batches.yields_batches(x):
+                    raise ValueError(f"fit: validation_split needs arrays to cut; got x of type {type(x).__name__}.")
+                rows, held_out = batches.split_validation(_rows(device, *rows), validation_split)
+            settings: tuple[Any, ...] = (class_weight, batch_size, steps, shuffle, check_finite)
+            data, validation = self._batches("fit", *rows, *settings, device=device), None
+            held_out = validation_data if held_out is None else held_out
+            if held_out is not None:
+                validation = self._validation(held_out, size, validation_steps, check_finite, device=device)
+            return data, validation
+
+        place, (data, validation) = self._on_chosen_device(
+            "fit", device, gathered, training=True, scored=True, callbacks=callbacks
+        )
         if not self.optimizer.built:
             self.gather_if_frozen_or_thawed()
         return loops.fit(
@@ -302,8 +314,26 @@ class Trainer(Layer):
             callbacks=callbacks,
             verbose=verbose,
             check_finite=check_finite,
+            device=place,
             **counts,
         )
+
+    def _on_chosen_device(self, where: str, device: Any, gathered: Any, **what: Any) -> tuple[Device | None, Any]:
+        """The device to compute on, None for the CPU, and gathered(device), the data for it.
+
+        Errors: NotImplementedError for what the CPU alone does, if it must be a GPU.
+        """
+        place, must = devices.chosen(where, device)
+        found = gathered(place)
+        if place is None:
+            return None, found
+        problem = on_device.problem(self, *found, **what)
+        if problem is None:
+            return place, found
+        if must:
+            raise devices.refuse(where, problem)
+        arrays = [data.x for data in found if isinstance(data, batches.ArrayBatches)]
+        return None, gathered(None) if arrays and on_device.on_device(place, *arrays) else found
 
     def _batches(
         self,
@@ -316,8 +346,21 @@ class Trainer(Layer):
         steps: int | None,
         shuffle: Any,
         check_finite: bool,
+        *,
+        device: Device | None = None,
     ) -> batches.Batches:
         """The batches of arrays, checked as a whole, or of whatever else yields batches, each checked as it comes."""
+        rows = self._of_one(x, y, sample_weight)
+        if device is not None and on_device.on_device(device, *rows):
+            if class_weight is not None:
+                raise devices.refuse(where, "class_weight with labels in its memory")
+            self._require_labels_and_loss(rows[1])
+            with device.active():
+                found = on_device.adopted_data(self, device, *rows, check_finite=check_finite)
+            size = _batch_size(where, batch_size)
+            return batches.ArrayBatches(
+                found, math.ceil(len(found[0]) / steps) if steps and not batch_size else size, shuffle
+            )
 
         def check(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> batches.Batch:
             return self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
@@ -377,9 +420,7 @@ class Trainer(Layer):
     ) -> batches.Batch:
         x, y, sample_weight = self._of_one(x, y, sample_weight)
         array = self.checked_features(x, check_finite=check_finite)
-        if y is None:
-            raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
-        self._require_loss()
+        self._require_labels_and_loss(y)
         self.resolve_loss(np.shape(y))
         shape = self.compute_output_shape(array.shape)
         kind = {"sparse": self.loss.sparse, "any_shape": self.loss.any_labels}
@@ -391,7 +432,14 @@ class Trainer(Layer):
         )
         return array, labels, weights
 
-    def _validation(self, data: Any, batch_size: Any, steps: Any, check_finite: bool) -> batches.Batches:
+    def _require_labels_and_loss(self, y: Any) -> None:
+        if y is None:
+            raise ValueError("y: the labels are missing. Pass an array with one row a sample.")
+        self._require_loss()
+
+    def _validation(
+        self, data: Any, batch_size: Any, steps: Any, check_finite: bool, *, device: Device | None = None
+    ) -> batches.Batches:
         """The batches to validate on. Errors: as fit's, with "validation_data" before."""
         steps = _steps("fit", "validation_steps", steps)
         if isinstance(data, (tuple, list)):
@@ -406,7 +454,8 @@ class Trainer(Layer):
         else:
             raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}.")
         try:
-            return self._batches("fit", x, y, sample_weight, None, batch_size, steps, None, check_finite)
+            settings = (None, batch_size, steps, None, check_finite)
+            return self._batches("fit", x, y, sample_weight, *settings, device=device)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -422,6 +471,7 @@ class Trainer(Layer):
         return_dict: bool = False,
         *,
         check_finite: bool = True,
+        device: Any = None,
         **kwargs: Any,
     ) -> Any:
         """The loss, penalties included, and the metrics at inference: [loss, metric, …], or a dict by name.
@@ -432,11 +482,17 @@ class Trainer(Layer):
         self._require_compiled("evaluate")
         _one_of("evaluate", "verbose", verbose, ("auto", 0, 1, 2))
         steps = _steps("evaluate", "steps", steps)
-        data = self._batches("evaluate", x, y, sample_weight, None, batch_size, steps, None, check_finite)
+
+        def gathered(device: Device | None) -> tuple[batches.Batches]:
+            settings = (None, batch_size, steps, None, check_finite)
+            return (self._batches("evaluate", x, y, sample_weight, *settings, device=device),)
+
+        place, (data,) = self._on_chosen_device("evaluate", device, gathered, scored=True, callbacks=callbacks)
         random.start_evaluation(first=not self.has_run)
         self.has_run = True
         epochs = batches.Epochs(data, steps, self.steps_per_execution)
-        logs = loops.evaluate(self, epochs, verbose=verbose, callbacks=callbacks)
+        shown = {"verbose": verbose, "callbacks": callbacks}
+        logs = loops.evaluate_on(place, self, epochs, **shown) if place else loops.evaluate(self, epochs, **shown)
         return training.by_name(logs) if return_dict else training.as_list(self, logs)
 
     def predict(
@@ -448,10 +504,12 @@ class Trainer(Layer):
         callbacks: Any = None,
         *,
         check_finite: bool = True,
+        device: Any = None,
     ) -> Array:
         """The outputs at inference, without dropout;  (samples, …, features) -> (samples, …, units).
 
-        x: as fit's; labels and weights that come with batches are left aside. steps: of so many batches.
+        x: as fit's; labels and weights that come with batches are left aside. steps: of so many batches. device: as
+        fit's; for an x of the GPU the outputs are one of its arrays.
         """
         _one_of("predict", "verbose", verbose, ("auto", 0, 1, 2))
         steps = _steps("predict", "steps", steps)
@@ -459,28 +517,42 @@ class Trainer(Layer):
         def check(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> batches.Batch:
             return self.checked_features(x, check_finite=check_finite), None, None
 
-        data: batches.Batches
         x = checks.of_one("x", x, self._input_name())
+
+        def gathered(device: Device | None) -> tuple[batches.Batches]:
+            return (self._prediction_batches(x, batch_size, steps, check, check_finite, device),)
+
+        place, (data,) = self._on_chosen_device("predict", device, gathered, callbacks=callbacks)
+        random.start_evaluation(first=False)
+        epochs = batches.Epochs(data, steps, self.steps_per_execution)
+        shown = {"verbose": verbose, "callbacks": callbacks}
+        return loops.predict_on(place, self, epochs, **shown) if place else loops.predict(self, epochs, **shown)
+
+    def _prediction_batches(
+        self,
+        x: Any,
+        batch_size: Any,
+        steps: int | None,
+        check: batches.Check,
+        check_finite: bool,
+        device: Device | None,
+    ) -> batches.Batches:
         if batches.yields_batches(x):
             data = batches.stream("predict", x, check)
             _say_that_streams_have_batches("predict", batch_size)
             data.check_first()
-        elif isinstance(x, np.memmap) and (x.dtype != self._input_dtype() or not x.flags.c_contiguous):
-            data = batches.ArrayBatches(
-                (x, None, None),
-                _batch_size("predict", batch_size),
-                None,
-                lambda batch: check(batch[0], None, None, None),
-            )
+            return data
+        size = _batch_size("predict", batch_size)
+        if isinstance(x, np.memmap) and (x.dtype != self._input_dtype() or not x.flags.c_contiguous):
+            return batches.ArrayBatches((x, None, None), size, None, lambda batch: check(batch[0], None, None, None))
+        if device is not None and on_device.on_device(device, x):
+            with device.active():
+                array = on_device.adopted_data(self, device, x, None, None, check_finite=check_finite)[0]
         else:
-            size = _batch_size("predict", batch_size)
             array = self.checked_features(x, check_finite=check_finite)
-            if batch_size is None and steps is not None:
-                size = math.ceil(len(array) / steps)
-            data = batches.ArrayBatches((array, None, None), size, None)
-        random.start_evaluation(first=False)
-        epochs = batches.Epochs(data, steps, self.steps_per_execution)
-        return loops.predict(self, epochs, verbose=verbose, callbacks=callbacks)
+        if batch_size is None and steps is not None:
+            size = math.ceil(len(array) / steps)
+        return batches.ArrayBatches((array, None, None), size, None)
 
     def train_on_batch(
         self,
@@ -493,6 +565,7 @@ class Trainer(Layer):
         check_finite: bool = True,
     ) -> Any:
         """One step on one batch; its loss and metrics before the update, as evaluate returns them."""
+        devices.refuse_if_asked_for("train_on_batch")
         self._require_compiled("train_on_batch")
         data = self._checked(x, y, sample_weight, class_weight, check_finite=check_finite)
         if not self.optimizer.built:
@@ -512,6 +585,7 @@ class Trainer(Layer):
         check_finite: bool = True,
     ) -> Any:
         """The loss and metrics of one batch at inference, as evaluate returns them."""
+        devices.refuse_if_asked_for("test_on_batch")
         self._require_compiled("test_on_batch")
         data = self._checked(x, y, sample_weight, None, check_finite=check_finite)
         self.reset_metrics()
@@ -521,7 +595,19 @@ class Trainer(Layer):
 
     def predict_on_batch(self, x: Any, *, check_finite: bool = True) -> Array:
         """The outputs of one batch at inference;  (B, …, features) -> (B, …, units)."""
+        devices.refuse_if_asked_for("predict_on_batch")
         return self.forward(self.checked_features(x, check_finite=check_finite), training=False)
+
+    def weights_on_device(self, device: Any = "gpu") -> list[Array]:
+        """Copies of the weights as arrays of a GPU, in the order of get_weights(): CuPy's, which give DLPack out.
+
+        Errors: ImportError or cuda.DeviceError if there is no GPU; cuda.DeviceMemoryError.
+        """
+        place, _ = devices.chosen("weights_on_device", device)
+        if place is None:
+            raise ValueError("weights_on_device: on the CPU these are model.get_weights(); pass device='gpu'.")
+        with place.active():
+            return [place.array(np.ascontiguousarray(weight)) for weight in self.get_weights()]
 
 
 def _say_that_streams_have_batches(where: str, batch_size: Any) -> None:
@@ -559,8 +645,11 @@ def _flat(metrics: Any) -> Any:
     return metrics[0] if metrics and len(metrics) == 1 and isinstance(metrics[0], (list, tuple)) else metrics
 
 
-def _rows(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+def _rows(device: Device | None, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """The three as arrays whose rows can be cut."""
+    if device is not None and on_device.on_device(device, x, y, sample_weight):
+        x, y, sample_weight = (None if array is None else device.adopted(array) for array in (x, y, sample_weight))
+        return x, y, sample_weight
     return (
         checks.as_array("x", x),
         None if y is None else checks.as_array("y", y),

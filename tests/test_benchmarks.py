@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -283,7 +284,7 @@ def test_the_committed_pages_are_made_of_the_committed_results(bench, tmp_path):
 
 
 def test_the_gpu_script_rehearses_and_writes_nothing(bench, capsys, monkeypatch):
-    few = [bench.peers.FLOOR, "no such peer"]
+    few = [bench.peers.FLOOR, bench.peers.MINIDL_STEP, "no such peer"]
     monkeypatch.setattr(bench.on_gpu, "STEPS", few)
     missing = bench.peers.Entry("floor", needs=("no_such_library",))
     monkeypatch.setitem(bench.peers.PEERS, "no such peer", missing)
@@ -292,8 +293,36 @@ def test_the_gpu_script_rehearses_and_writes_nothing(bench, capsys, monkeypatch)
     printed = capsys.readouterr().out
     assert "A 4-4-4-1, batch 32, TF32 off" in printed and "A 4-4-4-1, batch 32, TF32 on" in printed
     assert "| relu | " in printed and "no_such_library is not installed" in printed
-    assert "not measured: minidl does not train on a GPU yet" in printed
+    assert printed.count("| minidl, fit's step | ") == 2 or shutil.which("g++") is None
     assert before == {path: path.read_bytes() for path in (BENCHMARKS / "results").iterdir()}
+
+
+def test_the_gpu_script_measures_nothing_unless_its_checks_pass(bench, monkeypatch, capsys):
+    python = sys.executable
+    run = bench.on_gpu.Run(seconds=9, rehearse=False)
+    commands = {
+        "tests": [python, "-c", "print('fine')"],
+        "memcheck": [python, "-c", "print('a race'); raise SystemExit(9)"],
+        "racecheck": [python, "-c", "while True: pass"],
+        "initcheck": None,
+    }
+    run.check(commands, seconds=1)
+    assert run.checks == {
+        "tests": "passed",
+        "memcheck": "failed",
+        "racecheck": "stopped after 1 s",
+        "initcheck": "not installed",
+    }
+    assert len(run.failed) == 1 and "a race" in run.failed[0]
+    monkeypatch.setattr(bench.on_gpu, "commands", lambda: {"tests": commands["memcheck"]})
+    monkeypatch.setattr(bench.on_gpu.cuda, "unavailable", lambda: None)
+    monkeypatch.setattr(bench.on_gpu, "gpu_name", lambda: "none")
+    assert bench.on_gpu.main(["--seconds", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "tests: failed" in printed and "nothing was written" in printed
+    monkeypatch.undo()
+    found = bench.on_gpu.commands()
+    assert list(found) == ["tests", "memcheck", "racecheck", "initcheck", "synccheck"]
 
 
 @pytest.mark.skipif(cuda.unavailable() is None, reason="there is a GPU")

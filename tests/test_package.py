@@ -28,6 +28,7 @@ FLOORS = [
     "models",
     "saving summary trainer",
     "loops",
+    "on_device",
     "batches fused",
     "training",
     "metrics",
@@ -37,7 +38,8 @@ FLOORS = [
     "arena datasets random serialization",
     "ops",
     "array_functions checks variables",
-    "backend progress",
+    "device",
+    "backend cublas progress",
     "config",
     "cuda display interrupts naming",
 ]

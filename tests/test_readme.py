@@ -17,7 +17,7 @@ SHELL = [code for language, code in BLOCKS if language == "sh"]
 
 
 def test_every_block_is_run_here():
-    assert len(PYTHON) == 4 and len(SHELL) == 1 and len(BLOCKS) == 6
+    assert len(PYTHON) == 5 and len(SHELL) == 1 and len(BLOCKS) == 7
 
 
 def test_the_notebook_block_trains(capsys):
@@ -37,18 +37,24 @@ def test_the_block_with_scikit_learn_finds_a_network(capsys):
     assert "mlpclassifier__l2" in capsys.readouterr().out
 
 
+def test_the_block_on_a_gpu_trains_where_there_is_none_too():
+    found = {}
+    exec(PYTHON[2], found)
+    assert found["network"].optimizer.iterations == 5 * 9
+
+
 def test_the_block_on_files_reads_what_it_wrote(tmp_path, monkeypatch):
     pytest.importorskip("h5py")
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
     found = {}
-    exec(PYTHON[2], found)
+    exec(PYTHON[3], found)
     assert found["model"].compiled and found["model"].count_params() == 49
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras", "model.safetensors", "model.weights.h5"]
 
 
 def test_the_comparison_block_agrees(capsys):
-    exec(PYTHON[3], {})
+    exec(PYTHON[4], {})
     printed = capsys.readouterr().out
     assert printed.count("minidl computes what Keras computes") == 2
     assert "bit-equal (213600 of 213600 draws)" in printed

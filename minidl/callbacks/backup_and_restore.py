@@ -76,6 +76,10 @@ class BackupAndRestore(Callback):
                     return found
         return {}
 
+    @property
+    def rests_in_epochs(self) -> bool:
+        return bool(self.save_freq == "epoch")
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
         self._counter.start_epoch()

@@ -23,6 +23,11 @@ class Callback:
     # Whether this callback deals itself with a loss that is NaN or infinite, so that fit lets it through.
     accepts_non_finite_loss = False
 
+    @property
+    def rests_in_epochs(self) -> bool:
+        """Whether the step's hooks do nothing now, though there are some."""
+        return False
+
     def __init__(self) -> None:
         self.params = None
         self._model = None

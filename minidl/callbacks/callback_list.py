@@ -92,6 +92,12 @@ class CallbackList(Callback):
         followers = self._listeners["on_train_batch_begin"] + self._listeners["on_train_batch_end"]
         return any(not isinstance(callback, ProgbarLogger) for callback in followers)
 
+    @property
+    def step_followers(self) -> list[Callback]:
+        """The callbacks other than progress bars that follow the steps of fit, evaluate or predict."""
+        followers = dict.fromkeys(callback for listeners in self._listeners.values() for callback in listeners)
+        return [one for one in followers if not (isinstance(one, ProgbarLogger) or one.rests_in_epochs)]
+
     def _begin(self, hook: str, logs: Logs | None) -> None:
         self._open += 1
         self._pass_on(hook, logs)

@@ -57,6 +57,10 @@ class ModelCheckpoint(MonitorCallback):
         self._counter = StepCounter(self.save_freq)
         self._epoch = 0
 
+    @property
+    def rests_in_epochs(self) -> bool:
+        return bool(self.save_freq == "epoch")
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
 

@@ -78,6 +78,10 @@ class TensorBoard(Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.abort()
 
+    @property
+    def rests_in_epochs(self) -> bool:
+        return bool(self.update_freq == "epoch")
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._steps_before, self._epoch_started = int(self.model.optimizer.iterations), time.time()
 

@@ -78,6 +78,51 @@ def normal(rng, shape, dtype, scale=1.0):
     return (scale * rng.normal(size=shape)).astype(dtype)
 
 
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def check_batch(dtype, sanitize=None):
+    """Rows are copied, so equal; the loss's sum is three roundings in the order of metrics.Mean.add."""
+    run, rng = Kernels("batch", dtype, sanitize), np.random.default_rng(6)
+    for samples, width, count, position in few([(20, 3, 5, 4), (1, 1, 1, 0), (300, 7, 40, 260)], sanitize):
+        source, order = normal(rng, (samples, width), dtype), rng.permutation(samples).astype(np.int64)
+        counters = np.array([position, 2, -1, -9, 2**40], np.int64)
+        for launch in few(LAUNCHES, sanitize):
+            for numbers in (order, None):
+                rows, given = host.empty((count, width), dtype), None if numbers is None else host.array(numbers)
+                run("take_rows", host.array(source), given, host.array(counters), rows, count, width, **launch)
+                found = (np.arange(samples) if numbers is None else numbers)[position : position + count]
+                assert_same(rows, source[found])
+            target = host.array(source)
+            run("put_rows", rows, host.array(counters), target, count, width, **launch)
+            expected = source.copy()
+            expected[position : position + count] = rows
+            assert_same(target, expected)
+
+            # a batch whose loss is not finite, after one that was, or of none at all
+            advance = np.array([count, 1, 0, 0, 1], np.int64)
+            scalar = np.dtype(dtype).type
+            loss, penalty = (scalar(value) for value in (rng.uniform(), rng.uniform()))
+            for value, added in ((loss, penalty), (loss, None), (scalar("nan"), penalty), (loss, scalar("inf"))):
+                total, rows_seen, after = host.array([scalar(3)]), host.array([scalar(5)]), host.array(counters)
+                losses = [None if one is None else host.array([one]) for one in (value, added)]
+                settings = (after, host.array(advance), 5)
+                run("finish_batch", *losses, total, rows_seen, count, *settings, **launch)
+                whole = value if added is None else value + added
+                if np.isfinite(whole):
+                    assert_same(total, np.array([scalar(3) + whole * scalar(count)]))
+                assert_same(rows_seen, np.array([scalar(5 + count)]))
+                seen = counters + advance
+                seen[2] = -1 if np.isfinite(whole) else 2
+                assert_same(after, seen)
+            after[2] = 1  # the first of them stays
+            run("finish_batch", host.array([scalar("nan")]), None, total, rows_seen, count, *settings, **launch)
+            assert after[2] == 1
+            before = after.copy()
+            run("finish_batch", None, None, None, None, count, *settings, **launch)
+            assert_same(after, before + advance)
+
+
 # ---------------------------------------------------------------------------------------------------- dropout
 
 

@@ -24,6 +24,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl import cuda
+from minidl.cublas import WORKSPACE, Cublas
+from minidl.device import Device, Launch, Product
+
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "kernels"
 FLAGS = [
@@ -186,6 +190,17 @@ class Library:
             names = ", ".join(p.name for p in parameters)
             raise TypeError(f"{name}: expected {len(parameters)} arguments ({names}); got {len(arguments)}.")
         values = [_converted(name, p, a) for p, a in zip(parameters, arguments, strict=True)]
+        self._launch(name, values, grid, block, shared, order, seed)
+
+    def launch_addresses(self, name, values, *, grid, block, shared=0):
+        """launch, with addresses in the place of arrays and NumPy's numbers, as a driver takes them."""
+        converted = []
+        for parameter, value in zip(self.kernels[name], values, strict=True):
+            c_type = ctypes.c_void_p if parameter.pointer else _SCALARS[parameter.type][0]
+            converted.append(c_type(value.item()))
+        self._launch(name, converted, grid, block, shared, "forward", 0)
+
+    def _launch(self, name, values, grid, block, shared, order, seed):
         addresses = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
         message = ctypes.create_string_buffer(2000)
         wrong = self._library.host_launch(
@@ -253,3 +268,164 @@ def empty(shape, dtype):
     made = array(np.zeros(shape, dtype))
     made.reshape(-1).view(np.uint8)[...] = 0xFF
     return made
+
+
+# ------------------------------------------------------------------------------------------- a device to train on
+
+
+class HostArray:
+    """An array of HostDevice's: NumPy's memory, which NumPy itself does not get, as it gets none of a GPU's."""
+
+    def __init__(self, values):
+        self.values = values
+
+    shape, dtype, size, ndim, flags = (
+        property(lambda self, name=name: getattr(self.values, name))
+        for name in ("shape", "dtype", "size", "ndim", "flags")
+    )
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, key):
+        return HostArray(self.values[key])
+
+    def reshape(self, *shape):
+        made = self.values.reshape(*shape)
+        assert np.shares_memory(made, self.values) or not made.size, "a copy, of which the device knows nothing"
+        return HostArray(made)
+
+    def __array__(self, *arguments, **settings):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed: it is in a device's memory.")
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **settings):
+        return self.values.__dlpack__()
+
+    def get(self):
+        return self.values.copy()
+
+
+class HostDevice(Device):
+    """Runs the same kernels/*.cu on the host, in the place of a GPU. What it cannot show is how fast, and what races.
+
+    capture records the operations, and a replay issues them with the arguments of the recording: a step in which
+    anything depends on a value of the host shows. Memory that was not written is NaN, or −1. memory: bytes that there
+    are. order: in which threads and blocks take their turns. cublas: path of a library in the place of cuBLAS.
+    """
+
+    name = "host"
+
+    def __init__(self, *, memory=2**40, order="forward", seed=0, cublas=None, sanitize=None):
+        self.memory, self.order, self.seed, self.sanitize = memory, order, seed, sanitize
+        self.used, self.replays, self.captured, self.waits, self.sent = 0, 0, [], 0, 0
+        self.fails_after = None  # of how many launches the device breaks
+        self.launches = 0
+        self._cublas = None
+        if cublas is not None:
+            self._workspace = array(np.zeros(WORKSPACE, np.uint8))
+            self._cublas = Cublas(cublas, stream=1, workspace=self._workspace.ctypes.data, tf32=False)
+
+    def array(self, values):
+        made = self.empty(values.shape, values.dtype)
+        made.values[...] = values
+        return made
+
+    def empty(self, shape, dtype):
+        made = empty(shape, dtype)
+        if self.used + made.nbytes > self.memory:
+            raise cuda.DeviceMemoryError(
+                f"out of device memory: {made.nbytes} bytes asked for, {self.memory - self.used} free."
+            )
+        self.used += made.nbytes
+        weakref.finalize(made, self._free, made.nbytes)
+        return HostArray(made)
+
+    def _free(self, size):
+        self.used -= size
+
+    def write(self, target, values):
+        self.sent += 1
+        target.values[...] = np.asarray(values, target.dtype)
+
+    def host(self, array):
+        self.waits += 1
+        return array.values.copy()
+
+    def adopted(self, value):
+        if isinstance(value, HostArray):
+            return value
+        foreign = hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] == 2
+        return HostArray(np.from_dlpack(_OfTheHost(value))) if foreign else None
+
+    def all_finite(self, array):
+        self.waits += 1
+        return bool(np.isfinite(array.values).all())
+
+    def capture(self, operations):
+        kept = list(operations)
+        self.captured.append(kept)
+        self.build([op if isinstance(op, Launch) or self._cublas else op.as_launch() for op in kept])
+
+        def replay():
+            self.replays += 1
+            for operation in kept:
+                self.issue(operation)
+
+        return replay
+
+    def build(self, operations):
+        for operation in operations:
+            if isinstance(operation, Launch):
+                build_once(cuda.kernels()[operation.kernel].path, self.sanitize)
+
+    def issue(self, operation):
+        self.launches += 1
+        if self.fails_after is not None and self.launches > self.fails_after:
+            raise cuda.DeviceError("the device failed while launching: an illegal memory access.")
+        if isinstance(operation, Product):
+            if self._cublas is not None:
+                arrays = [one.values for one in operation[:3]]
+                pointers = tuple(one.ctypes.data for one in arrays)
+                shapes = arrays[0].shape, arrays[1].shape
+                self._cublas.matmul(str(arrays[2].dtype), pointers, shapes, operation[3:])
+                return
+            operation = operation.as_launch()
+        library = build_once(cuda.kernels()[operation.kernel].path, self.sanitize)
+        arguments = [a.values if isinstance(a, HostArray) else a for a in operation.args]
+        assert not any(isinstance(a, np.ndarray) for a in operation.args), "a host array given to a device kernel"
+        library.launch(
+            operation.kernel, arguments, grid=operation.grid, block=operation.block, order=self.order, seed=self.seed
+        )
+
+    def synchronize(self):
+        self.waits += 1
+
+
+class _OfTheHost:
+    """What another library calls a GPU's memory, for NumPy: it is the host's in truth."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, **settings):
+        return self.value.__dlpack__()
+
+
+@functools.cache
+def build_once(source, sanitize=None):
+    """build, once in a process: it reads the files and runs the preprocessor each time."""
+    return build(source, sanitize)
+
+
+@functools.cache
+def cublas():
+    """The path of the library that stands in for cuBLAS: cublas.cpp."""
+    source = HERE / "cublas.cpp"
+    key = _key(source.read_text(encoding="utf-8"), FLAGS, _version())
+    return str(_compile(cache_directory() / f"libcublas-{key}.so", [source], [*FLAGS, "-shared"]))

@@ -1,0 +1,734 @@
+"""fit, evaluate and predict on a device: the step of training.py as a list of launches, captured once a batch size.
+
+Read train_step first. Weights, gradients, Adam's moments, the data, the epoch's order of rows and all running sums
+lie on the device, and so do the numbers that change from step to step: where the batch begins, how many steps Adam has
+made, which masks are next. So a step is the same launches every time, and an epoch is one replay a batch, without a
+word from the device in between. Once an epoch the order goes there, and the sums and the model's state come back.
+
+Between calls, and wherever a callback may look, the model's own arrays hold its state; a device holds copies. The
+gradients alone stay there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from minidl import activations, config, cuda
+from minidl.backend import Array
+from minidl.batches import ArrayBatches, Batches, Epochs
+from minidl.callbacks import CallbackList, History, ProgbarLogger
+from minidl.device import Device, Launch, Operation, Product
+from minidl.fused import AdamUpdate
+from minidl.interrupts import uncut
+from minidl.layers import Activation, Dense, Dropout, Layer
+from minidl.losses import BinaryCrossentropy
+from minidl.metrics import BinaryAccuracy
+from minidl.optimizers import Adam
+from minidl.regularizers import L1, L1L2, L2
+from minidl.schedules import LearningRateSchedule
+
+if TYPE_CHECKING:
+    from minidl.trainer import Trainer
+
+BLOCK = 256
+SUM_TILE = 4 * BLOCK  # common.cuh's SUM_ITEMS · blockDim.x
+BIAS_BLOCK = (32, 8)  # of dense_backward, whose sums over the batch depend on the 8
+ACTIVATIONS = {  # common.cuh's enum Activation
+    activations.linear: 0,
+    activations.relu: 1,
+    activations.sigmoid: 2,
+    activations.tanh: 3,
+}
+
+# ------------------------------------------------------------------------------------------- the territory
+
+
+def problem(
+    model: Trainer, *data: Batches | None, training: bool = False, scored: bool = False, callbacks: Any = None
+) -> str | None:
+    """What of a call only the CPU does, in a few words, or None. scored: it computes the loss and the metrics.
+
+    data: the batches to train on, to validate on. callbacks: as fit takes them.
+    """
+    if training and not model.optimizer.built:
+        model.gather_if_frozen_or_thawed()
+    found = [_of_layers(model)]
+    found += [_of_loss(model), _of_metrics(model)] if scored and found[0] is None else []
+    found += [_of_optimizer(model)] if training else []
+    found += [_of_data(batches) for batches in data if batches is not None]
+    found += [_of_callbacks(callbacks)]
+    return next((text for text in found if text is not None), None)
+
+
+def _of_layers(model: Trainer) -> str | None:
+    layers = model.flat_layers()
+    if len(model.input_shape) != 2:
+        return f"inputs of shape {model.input_shape}, of more than one axis,"
+    for layer in layers:
+        text = _of_layer(layer)
+        if text is not None:
+            return text
+    random = config.random_stream()
+    drops = [layer for layer in layers if isinstance(layer, Dropout) and 0 < layer.rate < 1]
+    if drops and random not in ("tensorflow", "tensorflow-xla"):
+        return f"the random stream {random!r} of the layer {drops[0].name!r}"
+    if not any(isinstance(layer, Dense) for layer in layers):
+        return "a model without a Dense layer"
+    if sum(len(layer.parameters) for layer in layers) != len(model.arena.segments):
+        return "a model of which layers were frozen or thawed since compile"
+    return None
+
+
+def _of_layer(layer: Layer) -> str | None:
+    what = f"the layer {layer.name!r}, a {type(layer).__name__},"
+    if type(layer) not in (Dense, Dropout, Activation) or not vars(layer).keys().isdisjoint(("forward", "backward")):
+        return what
+    if isinstance(layer, (Dense, Activation)) and layer.activation not in ACTIVATIONS:
+        return f"the activation {layer.activation.name!r} of {layer.name!r}"
+    if isinstance(layer, Dropout) and layer.noise_shape is not None:
+        return f"noise_shape of {layer.name!r}"
+    if not layer.trainable:
+        return f"a frozen layer, {layer.name!r} with trainable=False,"
+    if layer.activity_regularizer is not None:
+        return f"activity_regularizer of {layer.name!r}"
+    if layer.constraints:
+        return f"{next(iter(layer.constraints))}_constraint of {layer.name!r}"
+    for name, regularizer in layer.regularizers.items():
+        if type(regularizer) not in (L1, L2, L1L2):
+            return f"{name}_regularizer of {layer.name!r}, a {type(regularizer).__name__},"
+    return None
+
+
+def _of_loss(model: Trainer) -> str | None:
+    loss = model.loss
+    if type(loss) is not BinaryCrossentropy:
+        return f"the loss {loss.name!r}"
+    for name, standard in (("label_smoothing", 0.0), ("axis", -1), ("dtype", model.dtype)):
+        if getattr(loss, name) != standard:
+            return f"{name}={getattr(loss, name)!r} of the loss {loss.name!r}"
+    if loss.reduction not in ("sum_over_batch_size", "mean"):
+        return f"reduction={loss.reduction!r} of the loss {loss.name!r}"
+    if loss.from_logits and _activation_of(model) is activations.sigmoid:
+        return f"from_logits=True of the loss {loss.name!r} on the outputs of a sigmoid"
+    return None if model.loss_weight is None else "loss_weights"
+
+
+def _activation_of(model: Trainer) -> activations.Activation | None:
+    """The activation that made the outputs at inference, which linear Activations and Dropout pass on."""
+    for layer in reversed(model.flat_layers()):
+        if isinstance(layer, Dense) or (isinstance(layer, Activation) and layer.activation is not activations.linear):
+            return layer.activation
+    return None
+
+
+def _of_metrics(model: Trainer) -> str | None:
+    for metric in model.metrics:
+        what = f"the metric {metric.name!r}, a {type(metric).__name__}"
+        if metric is not model.loss_tracker and type(metric) is not BinaryAccuracy:
+            return f"{what},"
+        if metric.dtype != model.dtype:
+            return f"{what} of {metric.dtype} in a model of {model.dtype},"
+    return None
+
+
+def _of_optimizer(model: Trainer) -> str | None:
+    optimizer = model.optimizer
+    what = f"the optimizer {type(optimizer).__name__}"
+    if type(optimizer) is not Adam:
+        return what
+    for name in ("amsgrad", "use_ema", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor",
+                 "gradient_accumulation_steps"):  # fmt: skip
+        if getattr(optimizer, name) not in (None, False):
+            return f"{name}={getattr(optimizer, name)!r} of {what}"
+    if isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
+        return f"a learning-rate schedule, {type(optimizer.learning_rate_argument).__name__},"
+    return None if AdamUpdate.fits(optimizer) else f"{what} with an update of its own"
+
+
+def _of_data(data: Batches) -> str | None:
+    if not isinstance(data, ArrayBatches):
+        return "data that come batch by batch, not as arrays,"
+    return None if data.later is None else "a memory map in another dtype or order than the model's"
+
+
+def _of_callbacks(callbacks: Any) -> str | None:
+    hooks = callbacks if isinstance(callbacks, CallbackList) else CallbackList(callbacks)
+    followers = hooks.step_followers
+    return f"the callback {type(followers[0]).__name__}, which follows the steps," if followers else None
+
+
+# ------------------------------------------------------------------------------------- arrays of a device
+
+
+def on_device(device: Device, *arrays: Any) -> bool:
+    """Whether the arrays are in the device's memory. Errors: TypeError if some are and some are not."""
+    given = [array for array in arrays if array is not None]
+    there = [device.adopted(array) is not None for array in given]
+    if any(there) and not all(there):
+        host = type(given[there.index(False)]).__name__
+        raise TypeError(
+            f"host arrays given with device arrays: expected x, y and sample_weight all in the memory of {device.name}"
+            f", or all in the host's; got {sum(there)} of {len(there)} there, and a {host} that is not. Copy it "
+            f"there, cupy.asarray(…), or the others from there, x.get()."
+        )
+    return any(there)
+
+
+def adopted(device: Device, name: str, value: Any, dtype: str, *, check_finite: bool) -> Array:
+    """value as an array of the device, without a copy. Errors: TypeError, ValueError for what would need one."""
+    array = device.adopted(value)
+    assert array is not None
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{name}: expected {dtype}, the model's, in the memory of {device.name}, where nothing is converted; got "
+            f"{array.dtype}. Pass {name}.astype('{dtype}')."
+        )
+    if not array.flags.c_contiguous or array.ndim == 0 or array.size == 0:
+        raise ValueError(
+            f"{name}: expected a C-contiguous array with at least one row in the memory of {device.name}; got shape "
+            f"{array.shape}."
+        )
+    if check_finite and not device.all_finite(array):
+        raise ValueError(
+            f"{name}: expected finite numbers; there is a NaN or an infinity. Clean the data, or pass "
+            f"check_finite=False to let them through."
+        )
+    return array
+
+
+def adopted_data(
+    model: Trainer, device: Device, x: Any, y: Any, sample_weight: Any, *, check_finite: bool
+) -> tuple[Array, Array | None, Array | None]:
+    """x, y and sample_weight of a device, as arrays that fit the model, which is built if these are its first data.
+
+    y None: for predictions. Errors: TypeError, ValueError.
+    """
+    dtype = model._input_dtype()
+    x = adopted(device, "x", x, dtype, check_finite=check_finite)
+    if x.ndim != 2 or (model.built and x.shape[1] != model.input_shape[-1]):
+        expected = model.input_shape[-1] if model.built else "features"
+        raise ValueError(f"x: expected shape (samples, {expected}); got {x.shape}.")
+    if not model.built:
+        model.build((None, x.shape[1]))
+    if y is None:
+        return x, None, None
+    outputs = (len(x), *model.compute_output_shape(x.shape)[1:])
+    y = adopted(device, "y", y, dtype, check_finite=check_finite)
+    given = y.shape
+    if given == outputs[:-1] and outputs[-1] == 1:
+        y = y.reshape(outputs)
+    if y.shape != outputs:
+        raise ValueError(f"y: the model has {outputs[-1]} outputs, so y must be {outputs}; got {given}.")
+    if sample_weight is not None:
+        sample_weight = adopted(device, "sample_weight", sample_weight, dtype, check_finite=check_finite)
+        if sample_weight.shape != outputs[:1]:
+            raise ValueError(f"sample_weight must be of shape {outputs[:1]}; got {sample_weight.shape}.")
+    model.resolve_loss(given)
+    if check_finite:
+        model.loss.check_labels(device.host(y), outputs[-1])
+    return x, y, sample_weight
+
+
+class Data(NamedTuple):
+    """All rows, on the device."""
+
+    x: Array
+    y: Array | None
+    sample_weight: Array | None
+
+    @classmethod
+    def of(cls, device: Device, data: ArrayBatches) -> Data:
+        """Copies of host arrays; the arrays themselves if they are the device's."""
+        made = []
+        for array in (data.x, data.y, data.sample_weight):
+            there = None if array is None else device.adopted(array)
+            made.append(device.array(np.ascontiguousarray(array)) if there is None and array is not None else there)
+        return cls(*made)
+
+
+# -------------------------------------------------------------------------------------- the model's launches
+
+
+@dataclasses.dataclass
+class Stage:
+    """A layer on its buffers. seed_state: of a Dropout, its [seed, counter] on the device."""
+
+    layer: Layer
+    inputs: Array
+    outputs: Array
+    pre_activations: Array | None = None
+    seed_state: Array | None = None
+
+
+class OnDevice:
+    """A model's state on a device, and the launches that compute with it."""
+
+    def __init__(self, model: Trainer, device: Device, *, training: bool = False) -> None:
+        self.model, self.device, self.dtype = model, device, model.dtype
+        arena = model.arena
+        if training:
+            model.optimizer.build(arena)
+        self._state = device.empty((3 if training else 1) * arena.size, self.dtype)
+        self.theta, *self.moments = (self._state[i : i + arena.size] for i in range(0, self._state.size, arena.size))
+        self.grads = device.empty(arena.size, self.dtype) if training else None
+        self.iterations = device.empty(1, np.int64) if training else None
+        self._drawing = [layer for layer in model.flat_layers() if isinstance(layer, Dropout) and layer.rate > 0]
+        self._generators: list[Any] = [layer.seed_generator for layer in self._drawing]
+        self.counters = Counters(device, 2 * len(self._drawing) if training else 0)
+        # in the arena's order
+        self._segments = [(id(layer), name) for layer in model.flat_layers() for name in layer.parameters]
+        self.penalties = self._penalties()
+        self.send()
+
+    # ------------------------------------------------------------------------------------ to and fro
+
+    def send(self) -> None:
+        """Copy the model's state to the device."""
+        model, write = self.model, self.device.write
+        theta = model.arena.theta
+        optimizer: Any = model.optimizer if self.moments else None
+        write(self._state, np.concatenate([theta, optimizer.m, optimizer.v]) if self.moments else theta)
+        if self.iterations is not None:
+            write(self.iterations, np.array([model.optimizer.updates], np.int64))
+
+    def start(self) -> None:
+        """Begin an epoch: counters as they are before its first batch."""
+        pairs = [generator.state for generator in self._generators]
+        self.counters.write(np.concatenate(pairs) if self.counters.extra else ())
+
+    def fetch(self) -> None:
+        """Copy the state from the device to the model: weights, moments, step and seeds."""
+        assert self.iterations is not None
+        optimizer: Any = self.model.optimizer
+        host = self.device.host
+        state, iterations, counters = host(self._state), host(self.iterations), self.counters.read()
+        self.model.arena.theta[...], optimizer.m[...], optimizer.v[...] = np.split(state, 3)
+        optimizer.iterations = int(iterations[0])
+        for generator, pair in zip(self._generators, counters[3:].reshape(-1, 2), strict=True):
+            generator.state[...] = pair
+
+    def _penalties(self) -> tuple[Array, Array, Array] | None:
+        """Of each segment of the arena where it ends, λ of L1 and λ of L2; None if there are no penalties."""
+        found = []
+        for layer in self.model.flat_layers():
+            for name in layer.parameters:
+                regularizer: Any = layer.regularizers.get(name)
+                found.append([_float32(getattr(regularizer, which, 0.0)) for which in ("l1", "l2")])
+        if not np.any(found):
+            return None
+        stops = np.array([segment.stop for segment in self.model.arena.segments], np.int64)
+        l1, l2 = np.array(found, self.dtype).T
+        array = self.device.array
+        return array(stops), array(np.ascontiguousarray(l1)), array(np.ascontiguousarray(l2))
+
+    def _parameter(self, buffer: Array, layer: Layer, name: str) -> Array | None:
+        if name not in layer.parameters:
+            return None
+        segment = self.model.arena.segments[self._segments.index((id(layer), name))]
+        return buffer[segment.start : segment.stop].reshape(segment.shape)
+
+    # ------------------------------------------------------------------------------------- launches
+
+    def launch(self, kernel: str, threads: int, *args: Any) -> Launch:
+        """A launch of a grid-stride kernel with work for so many threads."""
+        return Launch(f"{kernel}_{self.dtype}", cuda.blocks_for(threads), BLOCK, args)
+
+    def one_block(self, kernel: str, *args: Any) -> Launch:
+        """A launch of the second stage of a sum."""
+        return Launch(f"{kernel}_{self.dtype}", 1, BLOCK, args)
+
+    def empty(self, *shape: int) -> Array:
+        return self.device.empty(shape, self.dtype)
+
+    def taken(self, source: Array, order: Array | None, counters: Counters, rows: int) -> tuple[Array, Launch]:
+        """Of one of Data's arrays the rows of the batch, and the launch that takes them there."""
+        batch = self.device.empty((rows, *source.shape[1:]), self.dtype)
+        return batch, self.launch(
+            "take_rows", batch.size, source, order, counters.array, batch, rows, batch.size // rows
+        )
+
+    @property
+    def draws(self) -> list[int]:
+        """By how much each [seed, counter] moves on in a step: at rate 1 nothing is drawn."""
+        return [number for layer in self._drawing for number in (0, int(layer.rate < 1))]
+
+    def forward(self, x: Array, *, training: bool) -> tuple[list[Operation], list[Stage]]:
+        """training.forward on a batch's buffers: what computes it, and the layers that do anything, in order."""
+        launches: list[Operation] = []
+        stages: list[Stage] = []
+        rows, outputs = len(x), x
+        for layer in self.model.flat_layers():
+            if isinstance(layer, Dropout):
+                if not training or layer.rate == 0:
+                    continue
+                made = self.empty(*outputs.shape)
+                stage = Stage(layer, outputs, made, seed_state=self.counters.pair(self._drawing.index(layer)))
+                launches.append(self._dropout("dropout", stage, outputs, made))
+            elif isinstance(layer, Dense):
+                made, pre = self.empty(rows, layer.units), self.empty(rows, layer.units)
+                kernel, bias = (self._parameter(self.theta, layer, name) for name in ("kernel", "bias"))
+                stage = Stage(layer, outputs, made, pre)
+                number = ACTIVATIONS[layer.activation]
+                launches += [
+                    Product(outputs, kernel, pre),
+                    self.launch("dense_forward", made.size, pre, bias, pre, made, made.size, layer.units, number),
+                ]
+            else:
+                assert isinstance(layer, Activation)
+                if layer.activation is activations.linear:  # which passes its inputs on
+                    continue
+                made, number = self.empty(*outputs.shape), ACTIVATIONS[layer.activation]
+                stage = Stage(layer, outputs, made, outputs)
+                sizes = made.size, made.shape[1]
+                launches.append(self.launch("dense_forward", made.size, outputs, None, None, made, *sizes, number))
+            stages.append(stage)
+            outputs = made
+        return launches, stages
+
+    def _dropout(self, kernel: str, stage: Stage, inputs: Array, outputs: Array) -> Launch:
+        layer = stage.layer
+        assert isinstance(layer, Dropout)
+        stream = config.random_stream()
+        xla = stream == "tensorflow-xla" or (self.model.jit_compile and stream == "tensorflow")
+        groups = -(-inputs.size // (4 if self.dtype == "float32" else 2))
+        return self.launch(kernel, groups, inputs, outputs, inputs.size, stage.seed_state, layer.rate, int(xla))
+
+    def backward(self, stages: Sequence[Stage], d_outputs: Array, *, of_logits: bool) -> list[Operation]:
+        """training.backward: from d_outputs, of the last stage's outputs or of_logits, into grads; overwrites it."""
+        launches: list[Operation] = []
+        assert self.grads is not None
+        for number in reversed(range(len(stages))):
+            stage, below = stages[number], any(isinstance(s.layer, Dense) for s in stages[:number])
+            layer = stage.layer
+            if isinstance(layer, Dropout):
+                launches.append(self._dropout("dropout_backward", stage, d_outputs, d_outputs))
+            else:
+                assert layer.activation is not None
+                rows, units = d_outputs.shape
+                act = 0 if of_logits else ACTIVATIONS[layer.activation]
+                kernel, bias = (self._parameter(self.grads, layer, name) for name in ("kernel", "bias"))
+                if act or bias is not None:
+                    grid = max(1, min(-(-units // 32), cuda.MAX_GRID[1]))
+                    args = (d_outputs, stage.outputs, d_outputs, bias, rows, units, act)
+                    launches.append(Launch(f"dense_backward_{self.dtype}", grid, BIAS_BLOCK, args))
+                if kernel is not None:
+                    launches.append(Product(stage.inputs, d_outputs, kernel, transpose_a=True))
+                    if below:
+                        d_inputs = self.empty(*stage.inputs.shape)
+                        weights = self._parameter(self.theta, layer, "kernel")
+                        launches.append(Product(d_outputs, weights, d_inputs, transpose_b=True))
+                        d_outputs = d_inputs
+            of_logits = False
+            if not below:
+                break
+        return launches
+
+    def update(self) -> list[Operation]:
+        """ops.adam_step with the penalties' gradients, at the optimizer's present settings."""
+        optimizer: Any = self.model.optimizer
+        alpha = self.empty(1)
+        betas = optimizer.beta_1, optimizer.beta_2
+        stops, l1, l2 = self.penalties or (None, None, None)
+        size = self.theta.size
+        arrays = (self.theta, self.grads, *self.moments, size, alpha)
+        settings = (*(1.0 - beta for beta in betas), float(optimizer.epsilon))
+        segments = 0 if stops is None else stops.size
+        return [
+            Launch(f"adam_alpha_{self.dtype}", 1, 1, (self.iterations, alpha, float(optimizer.rate), *betas)),
+            self.launch("adam_step", size, *arrays, *settings, stops, l1, l2, segments),
+        ]
+
+
+class Counters:
+    """The int64 numbers of batch.cu: [position, steps, diverged, …]. extra: how many follow, pairs of seeds."""
+
+    def __init__(self, device: Device, extra: int = 0) -> None:
+        self._device, self.extra = device, extra
+        self.array = device.empty(3 + extra, np.int64)
+
+    def pair(self, i: int) -> Array:
+        """The i-th Dropout's [seed, counter]."""
+        return self.array[3 + 2 * i : 5 + 2 * i]
+
+    def write(self, pairs: Any = ()) -> None:
+        """As before the first batch, with these seeds."""
+        self._device.write(self.array, np.array([0, 0, -1, *pairs], np.int64))
+
+    def read(self) -> Array:
+        """Their values, on the host."""
+        return self._device.host(self.array)
+
+
+class Scores:
+    """The loss and the metrics, summed on the device: total and count of each, one after the other."""
+
+    def __init__(self, on: OnDevice) -> None:
+        self._on = on
+        self._metrics: list[Any] = on.model.metrics
+        self._totals = on.empty(2 * len(self._metrics))
+
+    def reset(self) -> None:
+        """Start anew."""
+        self._on.device.write(self._totals, np.zeros(self._totals.size, self._on.dtype))
+
+    def _pair(self, i: int) -> tuple[Array, Array]:
+        return self._totals[2 * i : 2 * i + 1], self._totals[2 * i + 1 : 2 * i + 2]
+
+    def fetch(self) -> None:
+        """Put the sums into the model's metrics. Waits for the device."""
+        totals = self._on.device.host(self._totals)
+        for metric, total, count in zip(self._metrics, totals[::2], totals[1::2], strict=True):
+            metric.total, metric.count = total, count
+
+    def batch(
+        self, stages: Sequence[Stage], y: Array, weight: Array | None, counters: Counters, advance: Sequence[int],
+        d_outputs: Array | None = None,
+    ) -> tuple[list[Operation], list[Operation], bool]:  # fmt: skip
+        """What computes the loss of a batch, its penalties and metrics; what counts the batch; and of what the loss is.
+
+        d_outputs: where the loss's gradient goes. The last is True of the logits under the last stage's sigmoid:
+        see training.loss_inputs. advance: by how much the counters move on.
+        """
+        on, last = self._on, stages[-1]
+        loss = on.model.loss
+        recovers = last.layer.activation is activations.sigmoid and config.random_stream() not in ("jax", "torch")
+        predictions = last.pre_activations if recovers else last.outputs
+        size, units = y.size, y.shape[1]
+        tiles = -(-size // SUM_TILE)
+        partials, value = on.empty(tiles), on.empty(1)
+        arrays = (y, predictions, weight, d_outputs, partials, size, units)
+        if recovers or loss.from_logits:
+            launches = [on.launch("bce_from_logits", size, *arrays)]
+        else:
+            launches = [on.launch("bce_from_probabilities", size, *arrays, config.epsilon())]
+        launches.append(on.one_block("bce_mean", partials, value, tiles, size))
+        penalty = None
+        if on.penalties is not None:
+            size_of_model = on.theta.size
+            parts = -(-size_of_model // SUM_TILE)
+            sums, penalty, segments = on.empty(parts), on.empty(1), on.penalties[0].size
+            launches += [
+                on.launch("penalty", size_of_model, on.theta, None, sums, size_of_model, *on.penalties, segments),
+                on.one_block("penalty_total", sums, penalty, parts),
+            ]
+        weighted = len(self._metrics) - on.model.weighted_count
+        for i, metric in enumerate(self._metrics[1:], start=1):
+            sums = on.empty(2, tiles)
+            given = (y, last.outputs, weight if i >= weighted else None)
+            launches += [
+                on.launch("binary_accuracy", size, *given, sums, size, units, tiles, float(metric.threshold)),
+                on.one_block("binary_accuracy_add", sums, *self._pair(i), units, tiles),
+            ]
+        moved = on.device.array(np.array(advance, np.int64))
+        settings = (len(y), counters.array, moved, moved.size)
+        counting = Launch(f"finish_batch_{on.dtype}", 1, 1, (value, penalty, *self._pair(0), *settings))
+        return list(launches), [counting], recovers
+
+
+# ------------------------------------------------------------------------------------ fit, evaluate, predict
+
+
+class Training:
+    """fit's epochs on a device. All memory is taken, and every batch size captured, before the first step."""
+
+    def __init__(
+        self,
+        model: Trainer,
+        device: Device,
+        data: ArrayBatches,
+        epochs: Epochs,
+        validation: Epochs | None,
+        hooks: CallbackList,
+        check_finite: bool,
+    ) -> None:
+        self._model, self._device, self._epochs, self._check_finite = model, device, epochs, check_finite
+        self._batch_size, self._finished = data.batch_size, "before the fit"
+        self._looked_at = any(type(callback) not in (History, ProgbarLogger) for callback in hooks.callbacks)
+        self._replays: dict[int, Callable[[], None]] = {}
+        self._captured_for: tuple[float, ...] = ()
+        rest = data.samples % data.batch_size
+        whole = [data.batch_size] if data.samples >= data.batch_size else []
+        with self._saying_which_weights():
+            self._on = OnDevice(model, device, training=True)
+            self._data, self._order = Data.of(device, data), device.empty(data.samples, np.int64)
+            self._scores = Scores(self._on)
+            self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
+            self.evaluation = None
+            if validation is not None:
+                self.evaluation = Evaluation(self._on, validation, within=self._saying_which_weights)
+            self._capture()
+
+    def _step(self, rows: int) -> tuple[list[Operation], list[Operation]]:
+        """train_step of a batch of so many rows: what comes before the update, and after it."""
+        on, data = self._on, self._data
+        x, y, weight = (
+            (None, None) if source is None else on.taken(source, self._order, on.counters, rows) for source in data
+        )
+        launches: list[Operation] = [launch for _, launch in (x, y, weight) if launch is not None]
+        forward, stages = on.forward(x[0], training=True)
+        d_outputs = on.empty(*stages[-1].outputs.shape)
+        advance = [rows, 1, 0, *on.draws]
+        scores, counting, of_logits = self._scores.batch(stages, y[0], weight[0], on.counters, advance, d_outputs)
+        return [*launches, *forward, *scores, *on.backward(stages, d_outputs, of_logits=of_logits)], counting
+
+    def _capture(self) -> None:
+        """Capture the steps, again if the optimizer's settings are others than they were."""
+        optimizer: Any = self._model.optimizer
+        settings = (float(optimizer.rate), optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
+        if settings != self._captured_for:
+            update = self._on.update()
+            for size, (before, after) in self._steps.items():
+                self._replays[size] = self._device.capture([*before, *update, *after])
+            self._captured_for = settings
+
+    def train_epoch(self, epoch: int) -> None:
+        """One epoch: the model's metrics and state are then those of its end.
+
+        Errors: FloatingPointError if a loss was not finite, cuda.DeviceError, cuda.DeviceMemoryError: the model is
+        then as it was at the end of the epoch before, or before the fit. After others, such as Ctrl-C, it is as after
+        the last step.
+        """
+        with self._saying_which_weights():
+            unfit = problem(self._model, training=True, scored=True)
+            if unfit is not None:
+                raise cuda.DeviceError(f"a callback has changed the model: {unfit} is not supported on a GPU.")
+            if self._looked_at:
+                self._on.send()
+            self._capture()
+            with self._epochs.until_data_end():
+                chunks = [rows for *_, iterator in self._epochs for rows in self._epochs.next_batches(iterator)]
+            self.begin(np.concatenate(chunks))
+            self.run([rows.size for rows in chunks])
+            diverged = int(self._on.counters.read()[2])
+            if diverged >= 0 and self._check_finite:
+                raise self._diverged(diverged)
+            self._scores.fetch()
+            self.fetch()
+        self._finished = f"at the end of epoch {epoch + 1}"
+
+    def begin(self, order: Array) -> None:
+        """Send the rows of the coming batches, and begin with the first; the sums anew."""
+        self._device.write(self._order[: order.size], order)
+        self._on.start()
+        self._scores.reset()
+
+    def run(self, chunks: Sequence[int]) -> None:
+        """Replay the steps of chunks of so many rows, each of whole batches or of a smaller one."""
+        try:
+            with uncut() as whole:
+                for rows in chunks:
+                    size = min(rows, self._batch_size)
+                    replay = self._replays[size]
+                    for _ in range(rows // size):
+                        with whole:
+                            replay()
+        except (cuda.DeviceError, cuda.DeviceMemoryError):
+            raise
+        except BaseException:  # Ctrl-C, between two steps
+            self.fetch()
+            raise
+
+    def fetch(self) -> None:
+        """Put the device's weights, moments, step and seeds into the model."""
+        self._on.fetch()
+
+    @contextlib.contextmanager
+    def _saying_which_weights(self) -> Iterator[None]:
+        try:
+            yield
+        except (cuda.DeviceError, cuda.DeviceMemoryError) as error:
+            raise type(error)(f"{error} The model's weights are those {self._finished}.") from error
+
+    def _diverged(self, step: int) -> FloatingPointError:
+        first = self._model.optimizer.updates
+        return FloatingPointError(
+            f"{self._model.name}: the loss was not finite at step {first + step + 1}. The weights are those "
+            f"{self._finished}, as a GPU is asked once an epoch. Usual causes: a learning rate that is too high (now "
+            f"{self._model.optimizer.learning_rate:g}), or inputs that are not standardized. check_finite=False trains "
+            f"on, as Keras does."
+        )
+
+
+class Replays:
+    """The batches of one pass over data in the order that they have, at inference; a subclass says what is launched."""
+
+    def __init__(self, on: OnDevice, epochs: Epochs) -> None:
+        assert isinstance(epochs.batches, ArrayBatches)
+        self._on, self._epochs, self._samples = on, epochs, epochs.batches.samples
+        self._data = Data.of(on.device, epochs.batches)
+        self._counters = Counters(on.device)
+        size = min(self._samples, epochs.batches.batch_size)
+        sizes = dict.fromkeys(rows for rows in (size, self._samples % size) if rows)
+        self._make()
+        self._replays = {rows: on.device.capture(self._batch(rows)) for rows in sizes}
+
+    def _make(self) -> None:
+        """Buffers that all batches share."""
+
+    def _batch(self, rows: int) -> list[Operation]:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Replay them. Each batch begins where the one before ended."""
+        self._counters.write()
+        with self._epochs.until_data_end():
+            for _, _, iterator in self._epochs:
+                for batch in self._epochs.next_batches(iterator):
+                    self._replays[min(batch.stop, self._samples) - batch.start]()
+
+
+class Evaluation(Replays):
+    """evaluate's batches: their loss and metrics, in the model's metrics when run() returns. within: around run."""
+
+    def __init__(self, on: OnDevice, epochs: Epochs, within: Any = contextlib.nullcontext) -> None:
+        super().__init__(on, epochs)
+        self._within = within
+
+    def _make(self) -> None:
+        self._scores = Scores(self._on)
+
+    def _batch(self, rows: int) -> list[Operation]:
+        on = self._on
+        x, y, weight = (
+            (None, None) if source is None else on.taken(source, None, self._counters, rows) for source in self._data
+        )
+        forward, stages = on.forward(x[0], training=False)
+        scores, counting, _ = self._scores.batch(stages, y[0], weight[0], self._counters, [rows, 1, 0])
+        return [*(launch for _, launch in (x, y, weight) if launch is not None), *forward, *scores, *counting]
+
+    def run(self) -> None:
+        with self._within():
+            self._scores.reset()
+            super().run()
+            self._scores.fetch()
+
+
+class Prediction(Replays):
+    """predict's batches."""
+
+    def _make(self) -> None:
+        self.outputs = self._on.empty(self._samples, self._on.model.output_shape[-1])
+
+    def _batch(self, rows: int) -> list[Operation]:
+        on, counters = self._on, self._counters
+        x, taken = on.taken(self._data.x, None, counters, rows)
+        forward, stages = on.forward(x, training=False)
+        made, moved = stages[-1].outputs, on.device.array(np.array([rows, 1, 0], np.int64))
+        put = on.launch("put_rows", made.size, made, counters.array, self.outputs, rows, made.shape[1])
+        settings = (None, None, None, None, rows, counters.array, moved, 3)
+        return [taken, *forward, put, Launch(f"finish_batch_{on.dtype}", 1, 1, settings)]
+
+    def predicted(self) -> Array:
+        """The outputs of the batches that were asked for, on the device."""
+        rows = int(self._counters.read()[0])
+        return self.outputs[:rows]
+
+
+def _float32(factor: float) -> float:
+    """A penalty's factor as regularizers.py takes it."""
+    return float(np.float32(factor))
