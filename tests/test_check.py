@@ -17,6 +17,7 @@ from check_cases import BINARY, CASES, COMPILED, MODES, X
 from minidl import config
 from minidl.oracle import CannotCheck, assert_matches_reference, check, record, reproduce
 from minidl.oracle.checking import _Run
+from minidl.oracle.judge import Judge
 from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
 from minidl.oracle.tracefile import TraceWriter, check_trace
@@ -151,6 +152,51 @@ def test_steps_progress_and_ctrl_c(keras):
     assert report.interrupted and report.steps == 2 and report.ok and "interrupted" in report.verdict
     assert "call" not in vars(model.layers[0])
     model.fit(X, y, verbose=0)
+
+
+def test_ctrl_c_in_keras_and_errors_of_the_judge(keras, monkeypatch):
+    """The judge is a step behind, in a thread: what Keras has done is in the report, and what it raises is raised."""
+    model = check_cases.built(keras, "scheduled")
+    plain = Recorder.state
+
+    def interrupted(self):
+        if getattr(self, "seen", None) and interrupted.left == 0:
+            raise KeyboardInterrupt
+        interrupted.left -= bool(self.seen)
+        return plain(self)
+
+    interrupted.left = 3
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "state", interrupted)
+        report = check(model, X, y=check_cases.NUMBERS, batch_size=16)
+    assert report.interrupted and report.steps == 3 and report.ok
+    judge = Judge.judge
+    for failing in (1, 4):  # of five; the last is waited for
+
+        def fails(self, step, failing=failing):
+            if step.number == failing:
+                raise ArithmeticError(f"step {step.number}")
+            return judge(self, step)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Judge, "judge", fails)
+            with pytest.raises(ArithmeticError, match=f"step {failing}"):
+                check(model, X, check_cases.NUMBERS, batch_size=16)
+        assert "call" not in vars(model.layers[0])
+
+
+def test_only_two_steps_are_kept_where_one_is_judged_beside_keras(keras, monkeypatch):
+    import weakref
+
+    model, alive, judge = check_cases.built(keras, "scheduled"), [], Judge.judge
+
+    def judged(self, step):
+        alive.append(weakref.ref(step))
+        assert sum(one() is not None for one in alive) <= 2
+        return judge(self, step)
+
+    monkeypatch.setattr(Judge, "judge", judged)
+    assert check(model, X, check_cases.NUMBERS, epochs=3, batch_size=16).steps == len(alive) == 15
 
 
 def test_only_one_step_is_kept(keras):
