@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+import weakref
 from pathlib import Path
 
 import check_cases
@@ -186,23 +188,26 @@ def test_ctrl_c_in_keras_and_errors_of_the_judge(keras, monkeypatch):
 
 
 def test_only_two_steps_are_kept_where_one_is_judged_beside_keras(keras, monkeypatch):
-    import weakref
+    """However slow the judge is."""
+    model, alive, judge, made = check_cases.built(keras, "scheduled"), [], Judge.judge, Recorder.step
 
-    model, alive, judge = check_cases.built(keras, "scheduled"), [], Judge.judge
-
-    def judged(self, step):
+    def noted(self, *args):
+        step = made(self, *args)
         alive.append(weakref.ref(step))
         assert sum(one() is not None for one in alive) <= 2
+        return step
+
+    def slow(self, step):
+        time.sleep(0.03)
         return judge(self, step)
 
-    monkeypatch.setattr(Judge, "judge", judged)
+    monkeypatch.setattr(Recorder, "step", noted)
+    monkeypatch.setattr(Judge, "judge", slow)
     assert check(model, X, check_cases.NUMBERS, epochs=3, batch_size=16).steps == len(alive) == 15
 
 
 def test_only_one_step_is_kept(keras):
     """A step's tensors are let go before the next step's come."""
-    import weakref
-
     model, alive = check_cases.built(keras, "scheduled"), []
 
     def sink(step):
