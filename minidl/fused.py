@@ -12,7 +12,8 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - all else, Adam and the masks too, are the readable path's operations in its order, so the same bits of the same
   inputs: the test holds them to that too;
 - no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
-- batches are gathered, and their losses and metrics computed, for several steps at a time;
+- batches are gathered, masks drawn, and losses and metrics computed, for several steps at a time;
+- a large layer is updated as soon as it has its gradient, which then lies in a cache still;
 - passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
   product OpenBLAS's own threads keep the other cores busy for a while, waiting for the next one.
 """
@@ -81,13 +82,12 @@ class FusedStep:
         self._dropouts = [stage for stage in stages if isinstance(stage, DropoutStage)]
         every = range(batches)
         forwards: list[list[Calls]] = [*(stage.forward for stage in stages), last.forward, self._loss.forward]
-        backwards: list[list[Calls]] = [
-            self._loss.backward,
-            last.backward,
-            *(stage.backward for stage in reversed(stages)),
+        self._backwards = [
+            (self._loss.backward, -1),
+            *((stage.backward, stage.start) for stage in (last, *stages[::-1])),
         ]
         self._forward = [[call for calls in forwards for call in calls[k % len(calls)]] for k in every]
-        self._backward = [[call for calls in backwards for call in calls[k % len(calls)]] for k in every]
+        self._backward: list[Calls] = []
         self._update: Update | None = None
 
     @classmethod
@@ -109,14 +109,14 @@ class FusedStep:
 
         rows: of one batch or several whole ones. whole: where Ctrl-C waits for a step's end; it is the last one then.
         """
-        model, optimizer, loss_of = self._model, self._model.optimizer, self._loss
+        optimizer, loss_of = self._model.optimizer, self._loss
         self._inputs.gather(x, rows)
         loss_of.gather(y, sample_weight, rows)
         if self._update is None or not self._update.still_fits(optimizer):
-            kind = AdamUpdate if AdamUpdate.fits(optimizer) else Update
-            self._update = kind(optimizer, model.arena, self._penalties, self.batches)
+            self._bind_update()
+        assert self._update is not None
         self._update.prepare()
-        forward, backward, update, magnitudes = self._forward, self._backward, self._update.calls, loss_of.magnitudes
+        forward, backward, magnitudes = self._forward, self._backward, loss_of.magnitudes
         begun = done = 0
         steps = len(rows) // self.rows
         for stage in self._dropouts:
@@ -130,8 +130,6 @@ class FusedStep:
                     loss_of.require_finite(k)
                 for call in backward[k]:
                     call()
-                for call in update[k]:
-                    call()
                 done += 1
                 if whole.waiting is not None:
                     break
@@ -139,6 +137,17 @@ class FusedStep:
             for stage in self._dropouts:
                 stage.end(begun)
             loss_of.update_metrics(done)
+
+    def _bind_update(self) -> None:
+        """Put the optimizer's calls after the gradients that they need: large ones are then in a cache still."""
+        optimizer, arena = self._model.optimizer, self._model.arena
+        kind = AdamUpdate if AdamUpdate.fits(optimizer) else Update
+        starts = [start for _, start in self._backwards if start >= 0]
+        update = self._update = kind(optimizer, arena, self._penalties, starts, self.batches)
+        self._backward = [
+            [call for calls, start in self._backwards for call in (*calls[k % len(calls)], *update.after(start, k))]
+            for k in range(self.batches)
+        ]
 
 
 def fits(model: Trainer) -> bool:
@@ -224,7 +233,7 @@ class DenseLayer:
     """A Dense layer's products, all on bound arrays. kernel: where in the arena its kernel, then its bias, begin."""
 
     def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int) -> None:
-        self.layer, self._below = layer, below
+        self.layer, self._below, self.start = layer, below, kernel
         self._bias, self._d_bias = layer.parameters.get("bias"), layer.grads.get("bias")
         self._folded = self._bias is not None and below.ones
         inputs, units = layer.parameters["kernel"].shape
@@ -237,12 +246,12 @@ class DenseLayer:
 
     def _below_pre_activations(self, k: int, d_rows: Array) -> Calls:
         """From dL/d(pre-activations), (B, U), to the layer's own gradients and those of the layer underneath."""
-        calls: Calls = [partial(np.dot, self._columns(k), d_rows, self._gradient)]
-        if self._bias is not None and not self._folded:
-            calls.append(partial(np.add.reduce, d_rows, 0, None, self._d_bias))
+        calls: Calls = []
         if self._below.d_outputs is not None:
             calls.append(partial(np.dot, self.layer.parameters["kernel"], d_rows.T, self._below.d_outputs))
-        return calls
+        if self._bias is not None and not self._folded:
+            calls.append(partial(np.add.reduce, d_rows, 0, None, self._d_bias))
+        return [*calls, partial(np.dot, self._columns(k), d_rows, self._gradient)]  # last: the update reads it
 
 
 class DenseStage(DenseLayer):
@@ -292,6 +301,8 @@ class DropoutStage:
     A mask is kept as words, all of whose bits are set where a unit is kept: a number and its word is the number or 0,
     as in copyto(…, 0, where=~mask), at a tenth of the time. The words of as many steps as are small are made at once.
     """
+
+    start = -1  # it has no parameters
 
     def __init__(self, layer: Dropout, below: Outputs, batches: int) -> None:
         units, batch = below.values(0).shape
@@ -358,9 +369,9 @@ def constant(value: float, dtype: Any) -> Array:
 Bound = tuple[Calls, Calls]
 
 
-def pieces(size: int) -> list[slice]:
-    """size elements in slices of at most PIECE."""
-    return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+def pieces(stop: int, start: int = 0) -> list[slice]:
+    """The elements from start to stop in slices of at most PIECE."""
+    return [slice(at, min(at + PIECE, stop)) for at in range(start, stop, PIECE)]
 
 
 def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
@@ -623,6 +634,16 @@ class SigmoidLoss:
 # --------------------------------------------------------------------------------------------- the update
 
 
+def parts(starts: list[int], size: int) -> list[slice]:
+    """The arena from its end to its beginning in whole layers, as many a part as make a PIECE; starts: of layers."""
+    found, stop = [], size
+    for start in starts:
+        if start == 0 or stop - start >= PIECE:
+            found.append(slice(start, stop))
+            stop = start
+    return found
+
+
 @dataclass
 class Penalty:
     """A regularizer of one parameter, and where in the arena that lies."""
@@ -676,12 +697,19 @@ def penalties_of(model: Trainer) -> list[Penalty]:
 
 
 class Update:
-    """The penalties' gradients and the optimizer's own step. calls: those after each of so many batches."""
+    """The penalties' gradients and the optimizer's own step, of so many batches.
 
-    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], batches: int) -> None:
+    starts: where in the arena the layers begin, from the last to the first.
+    """
+
+    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
         self._optimizer = optimizer
         gradients: Calls = [partial(penalty.add_gradient, optimizer) for penalty in penalties]
-        self.calls: list[Calls] = [[*gradients, partial(optimizer.apply, arena)]] * batches
+        self._calls: dict[int, list[Calls]] = {starts[-1]: [[*gradients, partial(optimizer.apply, arena)]] * batches}
+
+    def after(self, start: int, k: int) -> Calls:
+        """The calls of the k-th batch once the layer that begins there and all above it have their gradients."""
+        return self._calls[start][k] if start in self._calls else []
 
     def still_fits(self, optimizer: Any) -> bool:
         """Whether this is the update that the model's optimizer, which a callback may change, makes now."""
@@ -694,19 +722,21 @@ class Update:
 class AdamUpdate(Update):
     """The gradients of penalties and ops.adam_step over the arena, by pieces that stay in the cache."""
 
-    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], batches: int) -> None:
+    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
         self._optimizer, self._penalties = optimizer, penalties
         self._constants = self._constants_of(optimizer)
         optimizer.build(arena)
         self._alphas = np.empty(batches, arena.dtype)
         gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
-        bound = self._bind(arena)
-        self.calls = []
-        for k in range(batches):
-            calls: Calls = [*gradients]
-            for before, m, change, after in bound:
-                calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
-            self.calls.append([*calls, optimizer.count_batch])
+        self._calls = {}
+        for part in [slice(0, arena.size)] if gradients else parts(starts, arena.size):
+            bound = self._bind(arena, part)
+            self._calls[part.start] = []
+            for k in range(batches):
+                calls: Calls = [*gradients]
+                for before, m, change, after in bound:
+                    calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+                self._calls[part.start].append(calls if part.start else [*calls, optimizer.count_batch])
 
     def _constants_of(self, optimizer: Any) -> tuple[Any, ...]:
         factors = [penalty.factors() for penalty in self._penalties]
@@ -741,14 +771,14 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena) -> list[tuple[Calls, Array, Array, Calls]]:
+    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Array, Array, Calls]]:
         """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
         optimizer, dtype = self._optimizer, self._alphas.dtype
         rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
         epsilon = constant(optimizer.epsilon, dtype)
         work = np.empty((2, min(arena.size, PIECE)), dtype)
         bound: list[tuple[Calls, Array, Array, Calls]] = []
-        for piece in pieces(arena.size):
+        for piece in pieces(part.stop, part.start):
             param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
             change, root = work[:, : param.size]
             before: Calls = [

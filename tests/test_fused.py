@@ -132,11 +132,13 @@ def in_the_fused_order(model):
     return mock.patch.multiple(ops, dense=dense, dense_gradients=gradients, dense_backward=backward)
 
 
-@given(models(), st.integers(1, 3))
-def test_the_same_bits_as_the_readable_step_with_its_products(case, together):
+@given(models(), st.integers(1, 3), st.sampled_from([fused.PIECE, 20]))  # of 20 and more, a layer counts as large
+def test_the_same_bits_as_the_readable_step_with_its_products(case, together, piece):
     build, (x, y, weight), groups = case
     ours, readable = build(), build()
-    step = FusedStep(ours, len(groups[0]), together)
+    with mock.patch.object(fused, "PIECE", piece):
+        step = FusedStep(ours, len(groups[0]), together)
+        step._bind_update()
     with np.errstate(over="ignore", invalid="ignore"):  # some of the models diverge: to the same bits
         for rows in groups:
             weights = None if weight is None else weight[rows]
