@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ Calls = list[Call]
 BATCHES_TOGETHER = 64
 BYTES_TOGETHER = 2**22  # of gathered inputs: they stay in an L3 cache until their steps are done
 FEW_FEATURES = 64  # inputs of so many get their column of ones; of more, the copy costs more than it saves
-PIECE = 2**15  # elements: of six arrays of float32, 0.75 MiB, which fit an L2 cache
+PIECE = 2**16  # elements: about an L2 cache; in pieces that fit an L1 cache, Adam takes twice as long, for its calls
 UNCUT = Whole(None)  # where nobody presses Ctrl-C
 
 
@@ -370,8 +371,10 @@ Bound = tuple[Calls, Calls]
 
 
 def pieces(stop: int, start: int = 0) -> list[slice]:
-    """The elements from start to stop in slices of at most PIECE."""
-    return [slice(at, min(at + PIECE, stop)) for at in range(start, stop, PIECE)]
+    """The elements from start to stop in slices of at most PIECE, alike, so that no small rest costs its calls."""
+    count = -(-(stop - start) // PIECE)
+    borders = [start + (stop - start) * i // count for i in range(count + 1)]
+    return [slice(first, last) for first, last in pairwise(borders)]
 
 
 def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:

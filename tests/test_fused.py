@@ -295,7 +295,7 @@ def test_unseeded_masks_of_torch_are_left_to_the_readable_step():
 
 
 @pytest.mark.parametrize("kind", [regularizers.L1, regularizers.L2, regularizers.L1L2])
-@pytest.mark.parametrize("piece", [2**15, 7])
+@pytest.mark.parametrize("piece", [fused.PIECE, 7])
 def test_a_factor_that_is_changed_between_steps(rng, monkeypatch, kind, piece):
     """The penalties' gradients are parts of Adam's pieces, whose borders cut kernels and biases in two."""
     monkeypatch.setattr(fused, "PIECE", piece)
