@@ -96,6 +96,16 @@ CASES = {
 }
 
 
+def grown(axis: str, size: int) -> Case:
+    """The case of test_growth.py of this width, batch or depth."""
+    widths, batch = {
+        "width": ((size,) * 4 + (1,), 128),
+        "batch": ((256,) * 4 + (1,), size),
+        "depth": ((64,) * (size + 1) + (1,), 128),
+    }[axis]
+    return Case(f"{axis} {size}", widths, batch, 1)
+
+
 class PositiveCase(Case):
     """A case of positive inputs and small positive weights, so that no unit rests, and of y = 0, so that σ − y ≥ ½."""
 

@@ -3,15 +3,13 @@
 The networks: four layers, W-W-W-W-1, on 128 rows; 256-256-256-256-1 on B rows; 64 wide and D layers deep on 128 rows.
 Of fit's step, JAX's jitted one, and the matrix products alone. A size is left out where its arrays would fill a quarter
 of the memory, or where a step would take over half a second by the size before it.
-The bound on a step's rounding grows with width and depth: from 1024 wide or 8 deep it refuses next to nothing, and the
-same code is judged by the smaller networks.
 """
 
 import os
 
 import pytest
 from conftest import skip
-from networks import Case
+from networks import grown
 from peers import FLOOR, MINIDL_STEP
 from test_step import measure_steps
 
@@ -25,25 +23,15 @@ LONGEST = 0.5  # seconds of a step
 last = {}  # axis -> (size, seconds of a step) of the slowest peer at the largest size that was measured
 
 
-def case_of(axis, size):
-    if axis == "width":
-        widths, batch = (size,) * 4 + (1,), 128
-    elif axis == "batch":
-        widths, batch = (256,) * 4 + (1,), size
-    else:
-        widths, batch = (64,) * (size + 1) + (1,), 128
-    return Case(f"{axis} {size}", widths, batch, 1)
-
-
 def too_large(axis, size):
     """Why a size is left out, or None. Steps take eight times as long, at most, when a width doubles thrice."""
-    case = case_of(axis, size)
+    case = grown(axis, size)
     numbers = 4 * case.parameters + 4 * case.batch * sum(case.widths)
     if 4 * numbers > memory() / 4 / len(NAMES):
         return "its arrays would fill a quarter of the memory"
     if axis in last:
         size_before, seconds = last[axis]
-        if seconds * case.flop / case_of(axis, size_before).flop > LONGEST:
+        if seconds * case.flop / grown(axis, size_before).flop > LONGEST:
             return f"a step would take over {LONGEST:g} s"
     return None
 
@@ -55,7 +43,7 @@ def memory():
 
 def measure_growth(pool, names, axis, size, settings):
     settings = {**settings, "rounds": min(5, settings["rounds"]), "round_seconds": settings["round_seconds"] / 2}
-    found = measure_steps(pool, names, case_of(axis, size), settings, steps=1)
+    found = measure_steps(pool, names, grown(axis, size), settings, steps=1)
     slowest = max((min(f[0]) for f in found.values() if not isinstance(f, Exception)), default=0.0)
     last[axis] = size, slowest
     for result in found.values():
