@@ -9,8 +9,8 @@ Worst: whatever the errors' signs.
 
 - a sum of n products, in any order: cₙ |A||B| with cₙ = min(nu/(1 − nu), exp(λ√n u + nu²) − 1). The first holds always
   (Higham 2002, §3.1), the second, with λ = 9, but for a chance of 2n e^(−40) (Higham & Mary 2019, theorem 2.4);
-- through a layer: |Δ(AB)| ≤ cₙ(|A| + ΔA)(|B| + ΔB) + ΔA(|B| + ΔB) + |A|ΔB; through ReLU |Δh| ≤ Δz, and where |z| ≤ Δz
-  the derivative may be 0 or 1.
+- through a layer: |Δ(AB)| ≤ cₙ(|A| + ΔA)(|B| + ΔB) + ΔA(|B| + ΔB) + |A|ΔB; through ReLU |Δh| ≤ Δz, or 0
+  where z < −Δz, and where |z| ≤ Δz the derivative may be 0 or 1.
 
 It grows with the absolute row sums of each kernel: 1024 wide or 8 deep, no step at all is within it.
 
@@ -154,8 +154,10 @@ def forward_errors(rule, case: Case, weights, layers, masks=None, operand: float
         kernel, bias = (w.astype(np.float64) for w in weights[2 * i : 2 * i + 2])
         d_z = rule.add(rule.product(a, d_a, kernel, 0.0, z, operand), rule.of_sum(len(kernel) + 1) * abs(bias))
         found.append((d_a, d_z))
+        d_a = np.where(z < -rule.reach * d_z, 0.0, d_z)
         keep = kept_by(case, masks, i)
-        d_a = d_z if keep is None else rule.add(d_z, 3 * U * (np.maximum(z, 0.0) + d_z)) * keep
+        if keep is not None:
+            d_a = rule.add(d_a, 3 * U * (np.maximum(z, 0.0) + d_a)) * keep
     return found
 
 
