@@ -107,9 +107,12 @@ def _selu(x: Ball) -> Ball:
 
 
 def _selu_slope(x: Ball, y: Ball) -> Ball:
-    """λα + y of the outputs, or λα e^x; at 0 either side's."""
+    """λα + y of the outputs, or λα e^x; where y is 0 either side's.
+
+    TensorFlow asks y for the side, and its y, of e^x − 1, is 0 from x = −2⁻²⁵ on.
+    """
     below = either(y + _SCALE_ALPHA, balls.exp(balls.minimum(x, 0)) * _SCALE_ALPHA)
-    return select(x, 0, _one(x) * x.arithmetic.const(_SCALE), below, tie="either")
+    return select(y, 0, _one(x) * x.arithmetic.const(_SCALE), below, tie="either")
 
 
 def _squareplus(x: Ball, *, b: float = 4) -> Ball:
@@ -143,7 +146,9 @@ def _threshold_slope(x: Ball, y: Ball, *, threshold: float, default_value: float
 
 
 def _sparse_plus(x: Ball) -> Ball:
-    bend = balls.square(balls.clip(x, -1, 1) + 1) * 0.25
+    """The square is a product, or on TensorFlow tf.pow(x + 1, 2), which is rounded less well."""
+    base = balls.clip(x, -1, 1) + 1
+    bend = either(balls.square(base), balls.power(base, 2)) * 0.25
     return select(x, 1, x, bend, tie="either")
 
 
