@@ -262,6 +262,17 @@ def test_figures_are_drawn(bench, tmp_path):
     assert "matrix products alone" in lines and panels[0].get_xscale() == panels[0].get_yscale() == "log"
 
 
+def test_a_single_panel_has_room_for_its_title(bench):
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = bench.figures.growth(bench.report.summary(raw_results(bench))["growth"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    title = figure._suptitle.get_window_extent(canvas.get_renderer())
+    assert len(figure.axes) == 1 and 0 < title.x0 and title.x1 < figure.bbox.width
+
+
 def test_slopes_are_of_the_upper_half(bench):
     rows = [{"size": size, "median": max(1e-3, size**2 * 1e-6), "flop": size**3} for size in (2, 4, 8, 64, 128, 256)]
     assert bench.report.slopes(rows) == (pytest.approx(2), pytest.approx(3))
