@@ -270,7 +270,7 @@ def test_a_single_panel_has_room_for_its_title(bench):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     title = figure._suptitle.get_window_extent(canvas.get_renderer())
-    assert len(figure.axes) == 1 and 0 < title.x0 and title.x1 < figure.bbox.width
+    assert len(figure.axes) == 1 and title.x0 > 0 and title.x1 < figure.bbox.width
 
 
 def test_slopes_are_of_the_upper_half(bench):
