@@ -34,6 +34,7 @@ def pytest_addoption(parser):
     group.addoption("--rounds", type=int, default=7, help="of each comparison, interleaved; at least 3")
     group.addoption("--seconds", type=float, default=6, help="after which a comparison makes no more than 3 rounds")
     group.addoption("--cold-rounds", type=int, default=3, help="of cold starts")
+    group.addoption("--growth-seconds", type=float, default=150, help="of the growth with width, batch and depth")
     group.addoption("--round-seconds", type=float, default=0.05, help="what a peer is timed for in a round, about")
 
 

@@ -96,7 +96,7 @@ def coordinates(points: list[tuple[float, float, str]]) -> tuple[list[float], li
 def growth(results: dict[str, Any]) -> Any:
     """Time over width, batch and depth, all logarithmic, with the fitted slopes beside those of the operations."""
     found = growths(results)
-    figure = new_figure(3.9 * len(found), 4.8, "A training step as the network and the batch grow")
+    figure = new_figure(max(6.0, 3.9 * len(found)), 4.8, "A training step as the network and the batch grow")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     titles = {
         "width": "width W: W-W-W-W-1, 128 rows",

@@ -96,6 +96,21 @@ CASES = {
 }
 
 
+class DeepCase(Case):
+    """A case of He's wider kernels, with which neither values nor gradients vanish by the depth, or turn subnormal."""
+
+    def weights(self):
+        return [w * np.float32(np.sqrt(2)) if w.ndim == 2 else w for w in super().weights()]
+
+
+def grown(axis: str, size: int) -> Case:
+    """The case of test_growth.py of this width, batch or depth."""
+    if axis == "depth":
+        return DeepCase(f"depth {size}", (64,) * (size + 1) + (1,), 128, 1)
+    width, batch = (size, 128) if axis == "width" else (256, size)
+    return Case(f"{axis} {size}", (width,) * 4 + (1,), batch, 1)
+
+
 class PositiveCase(Case):
     """A case of positive inputs and small positive weights, so that no unit rests, and of y = 0, so that σ − y ≥ ½."""
 

@@ -195,9 +195,9 @@ def upper_half(points: list[Any]) -> list[Any]:
 
 def growths(results: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """axis -> name -> rows by size."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {row["axis"]: {} for row in results["benchmarks"]}
     for row in sorted(results["benchmarks"], key=lambda row: row["size"]):
-        found.setdefault(row["axis"], {}).setdefault(row["name"], []).append(row)
+        found[row["axis"]].setdefault(row["name"], []).append(row)
     return found
 
 

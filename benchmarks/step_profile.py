@@ -83,7 +83,8 @@ def profile(name):
     nothing = Timed(int)
     for _ in range(1000):
         nothing()
-    lists = {"forward": step._forward, "backward": step._backward, "update": step._update.calls}
+    updates = {id(call) for of_part in step._update._calls.values() for calls in of_part for call in calls}
+    lists = {"forward": step._forward, "backward": step._backward}
     for calls in lists.values():
         for of_one_batch in calls:
             of_one_batch[:] = [Timed(call) for call in of_one_batch]
@@ -97,7 +98,7 @@ def profile(name):
     for part, calls in [*lists.items(), ("check", [step._loss._squares[:1]])]:
         for i, timed in enumerate(calls[0]):
             least = min(of_one[i].least for of_one in calls if i < len(of_one)) - nothing.least
-            key = f"{part}: {name_of(timed.call)}"
+            key = f"{'update' if id(timed.call) in updates else part}: {name_of(timed.call)}"
             found[key] = found.get(key, 0) + least / 1e3
     for attribute, owner in around.items():
         found[f"batches together: {attribute}"] = getattr(owner, attribute).least / together / 1e3

@@ -2,16 +2,40 @@
 
 A peer hands over its weights after each of a few steps. From the weights before a step, which are known exactly, its
 gradients are computed in float64, with a bound on what float32 may make of them; of these Adam's m and v, the update,
-and its bound. So errors do not compound from step to step. The bounds are derived from u = 2⁻²⁴:
+and its bound. So errors do not compound from step to step. The bounds are derived from u = 2⁻²⁴. Of a gradient there
+are two, and the smaller counts, element by element.
+
+Worst: whatever the errors' signs.
 
 - a sum of n products, in any order: cₙ |A||B| with cₙ = min(nu/(1 − nu), exp(λ√n u + nu²) − 1). The first holds always
   (Higham 2002, §3.1), the second, with λ = 9, but for a chance of 2n e^(−40) (Higham & Mary 2019, theorem 2.4);
-- through a layer: |Δ(AB)| ≤ cₙ(|A| + ΔA)(|B| + ΔB) + ΔA(|B| + ΔB) + |A|ΔB; through ReLU |Δh| ≤ Δz, and where |z| ≤ Δz
-  the derivative may be 0 or 1;
+- through a layer: |Δ(AB)| ≤ cₙ(|A| + ΔA)(|B| + ΔB) + ΔA(|B| + ΔB) + |A|ΔB; through ReLU |Δh| ≤ Δz, or 0
+  where z < −Δz, and where |z| ≤ Δz the derivative may be 0 or 1.
+
+It grows with the absolute row sums of each kernel: 1024 wide or 8 deep, no step at all is within it.
+
+Likely: the roundings as independent random numbers of mean 0 and at most u, so that their squares add up (Higham &
+Mary 2019). s is the scale of an error, which exceeds λs with a chance of at most 2e^(−λ²/2) = 2e^(−40) (Hoeffding
+1963); so λs bounds it, and this for all 10⁸ elements of a run too.
+
+- a sum of n products: each rounding is u of a partial sum, whose square is about Σ a²b² + (Σ ab)² where the products
+  are in no order of size or sign (Higham & Mary 2020, random data): s² = n u² (A²B² + (AB)²), squares by elements. BLAS
+  adds in several running sums, whose squares are smaller;
+- through a layer: s²(AB) = that + s²(A) B² + A² s²(B) + s²(A) s²(B). The errors of a row's elements are taken for
+  uncorrelated; of kernels drawn around 0 the sum of their covariances is 0 on average;
+- where |z| ≤ λs(z) the derivative may be 0 or 1, and the gradient there has the scale of itself.
+
+It grows as the values themselves do, and leaves elements of every array sharp at any width and depth.
+
+Both:
+
 - the loss's gradient (σ(z) − y)/B: |σ′| ≤ ¼, and 16u for the sigmoid, the quotient and the ways to write it;
 - Adam: m and v are sums, each with its error; |α m/(√v + ε)| from the ends of the intervals of m and of v, and never
   more off than itself and what Cauchy and Schwarz allow, α(1 − β₁)/√(1 − β₂)·√(Σ (β₁²/β₂)ᵏ); α from βᵗ, whose rounding
   is magnified by 1/(1 − βᵗ).
+
+What the weights cannot show: Adam divides a factor of the gradient out again, but for ε, so that a gradient that was
+summed, not averaged, is seen only where |g| is not far above ε; the losses and Adam's slots would show it.
 """
 
 from __future__ import annotations
@@ -41,15 +65,11 @@ def sum_error(n: int) -> float:
     return min(n * U / (1 - n * U), likely) if n * U < 1 else likely
 
 
-def product_error(a, d_a, b, d_b, operand: float | None) -> np.ndarray:
-    """The bound on a computed A B, given those on A and B (0: exact). operand: further rounding of each factor.
-
-    operand None: no bound is wanted, and it is 0.
+def product_error(a, d_a, b, d_b, operand: float = 0.0) -> np.ndarray:
+    """Worst's bound on a computed A B, given those on A and B (0: exact). operand: further rounding of each factor.
 
     The sums of positive numbers are made in float32, whose own error, below 2⁻¹⁰, is added.
     """
-    if operand is None:
-        return np.zeros((len(a), b.shape[1]))
     a, b = abs(a), abs(b)
     c = sum_error(a.shape[1]) + 2 * operand + operand**2
     wide_b = (b + d_b).astype(np.float32)
@@ -59,49 +79,134 @@ def product_error(a, d_a, b, d_b, operand: float | None) -> np.ndarray:
     return np.minimum(bound.astype(np.float64) * (1 + 2**-10) + TINY, NO_BOUND)
 
 
-def forward(case: Case, weights, x, masks=None, operand: float | None = 0.0):
-    """Each layer's (inputs, their error, pre-activations, their error), in float64."""
-    a, d_a, layers = x.astype(np.float64), 0.0, []
+def product_of_squares(a, b) -> np.ndarray:
+    """A B of positive numbers, in float32, each matrix divided by its largest, lest its squares vanish."""
+    top_a, top_b = max(a.max(), TINY**2), max(b.max(), TINY**2)
+    return ((a / top_a).astype(np.float32) @ (b / top_b).astype(np.float32)).astype(np.float64) * (top_a * top_b)
+
+
+class Worst:
+    """Errors as the ends of intervals: they add up."""
+
+    reach = 1.0
+
+    @staticmethod
+    def product(a, d_a, b, d_b, out, operand: float) -> np.ndarray:
+        """On the computed product A B = out."""
+        return product_error(a, d_a, b, d_b, operand)
+
+    @staticmethod
+    def of_sum(n: int) -> float:
+        """On a sum of n terms, of the size of a term."""
+        return sum_error(n)
+
+    @staticmethod
+    def add(a, b):
+        return a + b
+
+
+class Likely:
+    """Errors as sub-Gaussian scales, which exceed λ of themselves with a chance of 2e^(−λ²/2): their squares add up."""
+
+    reach = LAMBDA
+
+    @staticmethod
+    def product(a, d_a, b, d_b, out, operand: float) -> np.ndarray:
+        n = a.shape[1]
+        a_squared, b_squared = a**2, b**2
+        total = product_of_squares((n * U**2 + 2 * operand**2) * a_squared + d_a**2, b_squared) + n * U**2 * out**2
+        if not np.isscalar(d_b):
+            total += product_of_squares(a_squared + d_a**2, d_b**2)
+        return np.sqrt(total * (1 + 2**-10)) + TINY
+
+    @staticmethod
+    def of_sum(n: int) -> float:
+        return math.sqrt(n) * U
+
+    @staticmethod
+    def add(a, b):
+        return np.hypot(a, b)
+
+
+def kept_by(case: Case, masks, layer: int):
+    """What the dropout after this layer multiplies by, or None."""
+    if masks is None or case.rate(layer) == 0:
+        return None
+    return masks[layer] / (1 - case.rate(layer))
+
+
+def forward(case: Case, weights, x, masks=None):
+    """Each layer's (inputs, pre-activations), in float64."""
+    a, layers = x.astype(np.float64), []
     for i in range(len(case.layers)):
         kernel, bias = (w.astype(np.float64) for w in weights[2 * i : 2 * i + 2])
         z = a @ kernel + bias
-        d_z = product_error(a, d_a, kernel, 0.0, operand) + sum_error(len(kernel) + 1) * abs(bias)
-        layers.append((a, d_a, z, d_z))
-        a, d_a = np.maximum(z, 0.0), d_z
-        if masks is not None and case.rate(i) > 0:
-            keep = masks[i] / (1 - case.rate(i))
-            a, d_a = a * keep, (d_a + 3 * U * (abs(a) + d_a)) * keep
+        layers.append((a, z))
+        keep = kept_by(case, masks, i)
+        a = np.maximum(z, 0.0) * (1.0 if keep is None else keep)
     return layers
 
 
+def forward_errors(rule, case: Case, weights, layers, masks=None, operand: float = 0.0):
+    """Each layer's (error of the inputs, of the pre-activations), by Worst or Likely."""
+    d_a, found = 0.0, []
+    for i, (a, z) in enumerate(layers):
+        kernel, bias = (w.astype(np.float64) for w in weights[2 * i : 2 * i + 2])
+        d_z = rule.add(rule.product(a, d_a, kernel, 0.0, z, operand), rule.of_sum(len(kernel) + 1) * abs(bias))
+        found.append((d_a, d_z))
+        d_a = np.where(z < -rule.reach * d_z, 0.0, d_z)
+        keep = kept_by(case, masks, i)
+        if keep is not None:
+            d_a = rule.add(d_a, 3 * U * (np.maximum(z, 0.0) + d_a)) * keep
+    return found
+
+
 def gradients(case: Case, weights, x, y, masks=None, operand: float | None = 0.0):
-    """(gradient, bound on its error) of each weight, penalties included."""
-    layers = forward(case, weights, x, masks, operand)
-    found = []
-    z, d_z = layers[-1][2:]
-    d = (1 / (1 + np.exp(-z)) - y) / len(x)
-    d_d = (d_z / 4 + 16 * U) / len(x)
+    """(gradient, bound on its error) of each weight, penalties included. operand None: the bounds are 0."""
+    layers = forward(case, weights, x, masks)
+    d = (1 / (1 + np.exp(-layers[-1][1])) - y) / len(x)
+    found, upstream = [], []
     for i in reversed(range(len(case.layers))):
-        a, d_a = layers[i][:2]
         kernel = weights[2 * i].astype(np.float64)
-        g, d_g = a.T @ d, product_error(a.T, d_a.T if i else 0.0, d, d_d, operand)
+        upstream.append(d)
+        l1, l2 = case.penalties(i)
+        found += [d.sum(axis=0), layers[i][0].T @ d + l1 * np.sign(kernel) + 2 * l2 * kernel]
+        if i:
+            keep = kept_by(case, masks, i - 1)
+            d = d @ kernel.T * (layers[i - 1][1] > 0) * (1.0 if keep is None else keep)
+    found, upstream = found[::-1], upstream[::-1]
+    if operand is None:
+        return [(g, 0.0) for g in found]
+    bounds = [gradient_errors(rule, case, weights, layers, upstream, found, masks, operand) for rule in (Worst, Likely)]
+    return [(g, np.minimum(*both)) for g, *both in zip(found, *bounds, strict=True)]
+
+
+def gradient_errors(rule, case: Case, weights, layers, upstream, found, masks, operand: float):
+    """The bound on each gradient found, by Worst or Likely. upstream: the gradients of the layers' pre-activations."""
+    errors = forward_errors(rule, case, weights, layers, masks, operand)
+    rows, bounds = len(layers[0][0]), []
+    d_d = rule.add(errors[-1][1] / 4, 16 * U) / rows
+    for i in reversed(range(len(layers))):
+        (a, _), d_a, d = layers[i], errors[i][0], upstream[i]
+        kernel, g = weights[2 * i].astype(np.float64), found[2 * i]
+        bound = rule.product(a.T, d_a.T if i else 0.0, d, d_d, g, operand)
         l1, l2 = case.penalties(i)
         if l1 or l2:
             penalty = l1 * np.sign(kernel) + 2 * l2 * kernel
-            g, d_g = g + penalty, d_g + U * (abs(g) + d_g) + 4 * U * abs(penalty)
-        ones = np.ones((1, len(x)))
-        found += [((ones @ d)[0], product_error(ones, 0.0, d, d_d, 0.0)[0]), (g, d_g)]
+            bound = rule.add(bound, U * abs(g) + 4 * U * abs(penalty)) * (1 + U)
+        of_bias = rule.product(np.ones((1, rows)), 0.0, d, d_d, found[2 * i + 1], 0.0)[0]
+        bounds += [rule.reach * of_bias, rule.reach * bound]
         if i == 0:
             break
-        d, d_d = d @ kernel.T, product_error(d, d_d, kernel.T, 0.0, operand)
-        if masks is not None and case.rate(i - 1) > 0:
-            keep = masks[i - 1] / (1 - case.rate(i - 1))
-            d, d_d = d * keep, (d_d + 3 * U * abs(d)) * keep
-        z, d_z = layers[i - 1][2:]
-        unsure = abs(z) <= d_z
-        d_d = np.where(unsure, abs(d) + d_d, np.where(z > 0, d_d, 0.0))
-        d = np.where(z > 0, d, 0.0)
-    return found[::-1]
+        z, d_z = layers[i - 1][1], errors[i - 1][1]
+        d_h = d @ kernel.T  # of the outputs below
+        d_d = rule.product(d, d_d, kernel.T, 0.0, d_h, operand)
+        keep = kept_by(case, masks, i - 1)
+        if keep is not None:
+            d_h, d_d = d_h * keep, rule.add(d_d, 3 * U * abs(d_h)) * keep
+        unsure = abs(z) <= rule.reach * d_z
+        d_d = np.where(unsure, rule.add(abs(d_h), d_d), np.where(z > 0, d_d, 0.0))
+    return bounds[::-1]
 
 
 class Adam:
@@ -292,7 +397,10 @@ SEED_OF_RUNS = 11
 
 def check_outputs(case: Case, weights, x, outputs) -> None:
     """Whether these are the network's outputs on x. |Δσ| ≤ ¼|Δz| + 4u. Errors: Wrong."""
-    z, d_z = forward(replace(case, rates=(0.0, 0.0)), weights, x)[-1][2:]
+    plain = replace(case, rates=(0.0, 0.0))
+    layers = forward(plain, weights, x)
+    z = layers[-1][1]
+    d_z = np.minimum(*(rule.reach * forward_errors(rule, plain, weights, layers)[-1][1] for rule in (Worst, Likely)))
     off = abs(np.asarray(outputs, np.float64).reshape(z.shape) - 1 / (1 + np.exp(-z)))
     if not (off <= d_z / 4 + 4 * U).all():
         raise Wrong(f"{case.name}: an output is off by {np.max(off):.2g}. The peer computed something else.")

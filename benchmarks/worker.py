@@ -81,6 +81,7 @@ def time_of(peer, method: str, first: tuple, *arguments, repeats: int = 1) -> fl
 
 def about() -> dict:
     """Versions, and the libraries of matrix products with their threads and core type."""
+    import numpy  # noqa: F401 - which minidl loads at its first use
     from threadpoolctl import threadpool_info
 
     versions = {}

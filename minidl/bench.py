@@ -1,17 +1,22 @@
 """A quick comparison on this machine: the time of a training step in minidl and in its peers; minidl bench.
 
 Every peer runs in a process of its own, in turns, and trains the same network from the same weights on the same batches
-in float32: one whose loss at the end is another is not compared. The thorough benchmarks are in benchmarks/.
+in float32: one whose loss at the end is another is not compared. The whole keeps to its seconds: half of them are for
+starting the peers, the rest for the cases, with fewer rounds where time is short. A peer that needs longer is
+left out, and named. The thorough benchmarks are in benchmarks/.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import queue
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +28,7 @@ from minidl.models import Sequential
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -139,20 +145,31 @@ def epoch_of(peer: str, case: Case) -> Callable[[], float]:
         from minidl import layers
 
         return keras_epoch(case, layers, Sequential)
-    os.environ["KERAS_BACKEND"] = peer.removeprefix("Keras on ").lower()
     import keras
 
     return keras_epoch(case, keras.layers, keras.Sequential)
 
 
+def load(peer: str) -> None:
+    """Import what a peer needs, which takes seconds."""
+    if peer.startswith("Keras on "):
+        os.environ["KERAS_BACKEND"] = peer.removeprefix("Keras on ").lower()
+        importlib.import_module("keras")
+    elif peer == "torch":
+        importlib.import_module("torch")
+
+
 def work(peer: str) -> None:
-    """The process of one peer: for each case named on a line of its input, microseconds a step and the loss, as JSON.
+    """The process of one peer: a line when it is ready, then for each case named on a line of its input, microseconds
+    a step and the loss, as JSON.
 
     The first epoch, which compiles, is not timed; its loss is the one that is compared.
     """
     epochs: dict[str, Callable[[], float]] = {}
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the frameworks print
+    load(peer)
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name = line.strip()
         loss = None
@@ -162,12 +179,15 @@ def work(peer: str) -> None:
         start = time.perf_counter()
         epochs[name]()
         taken = (time.perf_counter() - start) / CASES[name].steps * 1e6
-        answers.write(json.dumps({"us": taken, "loss": loss}) + "\n")
-        answers.flush()
+        print(json.dumps({"us": taken, "loss": loss}), file=answers, flush=True)
+
+
+class TooSlowError(Exception):
+    """A peer did not answer in time."""
 
 
 class Peer:
-    """A peer's process. Errors: RuntimeError if it ends, with what it printed last."""
+    """A peer's process. Errors: RuntimeError if it ends; TooSlowError if it does not answer in time."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -181,19 +201,34 @@ class Peer:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def time(self, case: str) -> None:
-        """One epoch of a case."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+    def _read(self) -> None:
+        """Hand on its lines, at the end an empty one."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def answer(self, seconds: float) -> str:
+        """Its next line."""
         try:
-            self._process.stdin.write(case + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+            line = self._lines.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            raise TooSlowError from None
         if not line:
             raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
-        answer = json.loads(line)
+        return line
+
+    def time(self, case: str, seconds: float) -> None:
+        """One epoch of a case, within so many seconds."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # if it has ended, its answer says so
+            self._process.stdin.write(case + "\n")
+            self._process.stdin.flush()
+        answer = json.loads(self.answer(seconds))
         self.times.setdefault(case, []).append(answer["us"])
         if answer["loss"] is not None:
             self.losses[case] = answer["loss"]
@@ -202,9 +237,11 @@ class Peer:
         """End the process."""
         self._process.kill()
         self._process.wait()
+        self._reader.join()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 def is_installed(peer: str) -> bool:
@@ -217,43 +254,107 @@ def agrees(loss: float, expected: float) -> bool:
     return abs(loss - expected) <= SAME_LOSS * abs(expected)
 
 
-def run(console: Console, *, rounds: int = 5, cases: list[str] | None = None, peers: list[str] | None = None) -> bool:
-    """Time the peers in turns and print a table; whether all that ran computed the same."""
-    from rich.table import Table
+class Comparison:
+    """The peers that still run, what is said of the others, and whether all that ran computed the same."""
 
-    names, ok = list(CASES) if cases is None else cases, True
-    running = [Peer(name) for name in (PEERS if peers is None else peers) if is_installed(name)]
-    notes = [f"{name}: not installed" for name in (PEERS if peers is None else peers) if not is_installed(name)]
-    try:
-        for case in names:
-            for _ in range(rounds):
-                for peer in list(running):
-                    try:
-                        peer.time(case)
-                    except RuntimeError as error:
-                        notes.append(str(error))
-                        ok = False
-                        running.remove(peer)
-                        peer.close()
-    finally:
-        for peer in running:
+    def __init__(self, names: list[str], seconds: float) -> None:
+        self.names, self.notes, self.ok = (
+            names,
+            [f"{name}: not installed" for name in names if not is_installed(name)],
+            True,
+        )
+        self._end = time.perf_counter() + seconds
+        self.peers = {name: Peer(name) for name in names if is_installed(name)}
+        self.running = dict(self.peers)
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._end - time.perf_counter()
+
+    def attempt(self, peer: Peer, case: str | None, seconds: float) -> None:
+        """Let a peer start, or do a case; one that ends or is too slow is closed and noted."""
+        try:
+            peer.answer(seconds) if case is None else peer.time(case, seconds)
+            return
+        except RuntimeError as error:
+            self.notes.append(str(error))
+            self.ok = False
+        except TooSlowError:
+            self.notes.append(f"{peer.name}: left out, {case or 'its start'} took too long (more time: --seconds)")
+        self.running.pop(peer.name)
+        peer.close()
+
+    def start(self) -> None:
+        """Wait until all have started, half of the seconds at most."""
+        end = self.left() / 2
+        for peer in list(self.running.values()):
+            self.attempt(peer, None, self.left() - end)
+
+    def time(self, case: str, seconds: float, rounds: int) -> None:
+        """One case, in so many seconds: a round after the other of all peers, after one that compiles."""
+        end = self.left() - seconds
+        for turn in range(rounds):
+            if turn and self.left() < end:
+                break
+            waiting = list(self.running.values())
+            for i, peer in enumerate(waiting):
+                share = max(1.0, (self.left() - end) / (len(waiting) - i) * 2)  # most peers take less than theirs
+                self.attempt(peer, case, share)
+
+    def cell(self, name: str, case: str) -> str:
+        """What the table says of a peer."""
+        peer = self.peers.get(name)
+        if peer is None or case not in peer.times:
+            return "–"
+        if name != FLOOR and not agrees(peer.losses[case], self.peers["minidl"].losses[case]):
+            self.ok = False
+            return f"loss {peer.losses[case]:.4f}: not the same"
+        median = statistics.median(peer.times[case])
+        floor = self.peers[FLOOR].times.get(case) if FLOOR in self.peers else None
+        return f"{median / (statistics.median(floor) if floor else median):.2f} ({median:.0f})"
+
+    def table(self, cases: list[str]) -> Table:
+        """Of the cases so far."""
+        from rich.table import Table
+
+        table = Table(title="a training step, as a multiple of its matrix products (median µs)", title_justify="left")
+        table.add_column("")
+        for case in cases:
+            table.add_column(case, justify="right")
+        for name in self.peers:
+            table.add_row(name, *[self.cell(name, case) for case in cases])
+        return table
+
+    def close(self) -> None:
+        """End all processes."""
+        for peer in self.running.values():
             peer.close()
-    table = Table(title="a training step, as a multiple of its matrix products (median µs)", title_justify="left")
-    for heading in ("", *names):
-        table.add_column(heading, justify="right" if heading else "left")
-    by_name = {peer.name: peer for peer in running}
-    for peer in running:
-        row = [peer.name]
-        for case in names:
-            median = statistics.median(peer.times[case])
-            floor = statistics.median(by_name[FLOOR].times[case]) if FLOOR in by_name else median
-            same = peer.name == FLOOR or agrees(peer.losses[case], by_name["minidl"].losses[case])
-            row.append(
-                f"{median / floor:.2f} ({median:.0f})" if same else f"loss {peer.losses[case]:.4f}: not the same"
-            )
-            ok = ok and same
-        table.add_row(*row)
-    console.print(table)
-    for note in notes:
-        console.print(note)
-    return ok
+
+
+def run(
+    console: Console,
+    *,
+    rounds: int = 5,
+    seconds: float = 60.0,
+    cases: list[str] | None = None,
+    peers: list[str] | None = None,
+) -> bool:
+    """Time the peers in turns and print a table, which grows by a case at a time; whether all computed the same.
+
+    rounds: at most. seconds: what the whole may take, about.
+    """
+    from rich.live import Live
+
+    names = list(CASES) if cases is None else cases
+    comparison = Comparison(list(PEERS) if peers is None else peers, seconds)
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            comparison.start()
+            for i, case in enumerate(names):
+                comparison.time(case, comparison.left() / (len(names) - i), rounds)
+                live.update(comparison.table(names[: i + 1]), refresh=True)
+    finally:
+        comparison.close()
+        for note in comparison.notes:
+            console.print(note)
+    return comparison.ok

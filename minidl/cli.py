@@ -70,7 +70,8 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Epochs of each peer that are timed.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Epochs of each peer that are timed, at most.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="What the whole may take, about.")] = 60,
 ) -> None:
     """Time a training step in minidl and in those of its peers that are installed, each in its own process.
 
@@ -78,7 +79,7 @@ def bench(
     """
     from minidl.bench import run
 
-    raise typer.Exit(0 if run(_console(), rounds=rounds) else 1)
+    raise typer.Exit(0 if run(_console(), rounds=rounds, seconds=seconds) else 1)
 
 
 @app.command()

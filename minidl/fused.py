@@ -12,7 +12,8 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - all else, Adam and the masks too, are the readable path's operations in its order, so the same bits of the same
   inputs: the test holds them to that too;
 - no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
-- batches are gathered, and their losses and metrics computed, for several steps at a time;
+- batches are gathered, masks drawn, and losses and metrics computed, for several steps at a time;
+- a large layer is updated as soon as it has its gradient, which then lies in a cache still;
 - passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
   product OpenBLAS's own threads keep the other cores busy for a while, waiting for the next one.
 """
@@ -23,18 +24,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl import activations, config, ops, training
-from minidl.arena import Arena
+from minidl.arena import Arena, Segment
 from minidl.backend import Array
 from minidl.interrupts import Whole
 from minidl.layers import Dense, Dropout
 from minidl.losses import BinaryCrossentropy
 from minidl.metrics import BinaryAccuracy
 from minidl.optimizers import Adam, AdamW
+from minidl.regularizers import L1, L1L2, L2
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
@@ -45,7 +48,7 @@ Calls = list[Call]
 BATCHES_TOGETHER = 64
 BYTES_TOGETHER = 2**22  # of gathered inputs: they stay in an L3 cache until their steps are done
 FEW_FEATURES = 64  # inputs of so many get their column of ones; of more, the copy costs more than it saves
-PIECE = 2**15  # elements: of six arrays of float32, 0.75 MiB, which fit an L2 cache
+PIECE = 2**16  # elements: about an L2 cache; in pieces that fit an L1 cache, Adam takes twice as long, for its calls
 UNCUT = Whole(None)  # where nobody presses Ctrl-C
 
 
@@ -64,7 +67,7 @@ class FusedStep:
         stages: list[DenseStage | DropoutStage] = []
         for layer in self._layers[:-1]:
             if isinstance(layer, Dropout):
-                stages.append(DropoutStage(layer, below))
+                stages.append(DropoutStage(layer, below, batches))
             else:
                 assert isinstance(layer, Dense)
                 stages.append(DenseStage(layer, below, model.arena, next(kernels)))
@@ -73,28 +76,19 @@ class FusedStep:
         top = self._layers[-1]
         assert isinstance(top, Dense)
         last = LastStage(top, below, model.arena, next(kernels), batches if loss is SigmoidLoss else 1)
-        penalized = [
-            (layer.parameters[name], layer.grads[name], regularizer)
-            for layer in self._layers
-            for name, regularizer in layer.regularizers.items()
-        ]
-        values: Calls = [partial(regularizer, weights) for weights, _, regularizer in penalized]
+        self._penalties = penalties_of(model)
+        values = [penalty.value() for penalty in self._penalties]
         self._loss = loss(model, last, (batches, rows), values)
 
-        def add_penalty_gradients() -> None:
-            for weights, gradient, regularizer in penalized:
-                gradient += model.optimizer.scale_loss(regularizer.gradient(weights))
-
+        self._dropouts = [stage for stage in stages if isinstance(stage, DropoutStage)]
         every = range(batches)
         forwards: list[list[Calls]] = [*(stage.forward for stage in stages), last.forward, self._loss.forward]
-        backwards: list[list[Calls]] = [
-            self._loss.backward,
-            last.backward,
-            *(stage.backward for stage in reversed(stages)),
+        self._backwards = [
+            (self._loss.backward, -1),
+            *((stage.backward, stage.start) for stage in (last, *stages[::-1])),
         ]
         self._forward = [[call for calls in forwards for call in calls[k % len(calls)]] for k in every]
-        backwards += [[[add_penalty_gradients]]] if penalized else []
-        self._backward = [[call for calls in backwards for call in calls[k % len(calls)]] for k in every]
+        self._backward: list[Calls] = []
         self._update: Update | None = None
 
     @classmethod
@@ -116,42 +110,59 @@ class FusedStep:
 
         rows: of one batch or several whole ones. whole: where Ctrl-C waits for a step's end; it is the last one then.
         """
-        model, optimizer, loss_of = self._model, self._model.optimizer, self._loss
+        optimizer, loss_of = self._model.optimizer, self._loss
         self._inputs.gather(x, rows)
         loss_of.gather(y, sample_weight, rows)
         if self._update is None or not self._update.still_fits(optimizer):
-            self._update = (AdamUpdate if AdamUpdate.fits(optimizer) else Update)(optimizer, model.arena, self.batches)
+            self._bind_update()
+        assert self._update is not None
         self._update.prepare()
-        forward, backward, update, magnitudes = self._forward, self._backward, self._update.calls, loss_of.magnitudes
-        done = 0
+        forward, backward, magnitudes = self._forward, self._backward, loss_of.magnitudes
+        begun = done = 0
+        steps = len(rows) // self.rows
+        for stage in self._dropouts:
+            stage.begin(steps)
         try:
-            for k in range(len(rows) // self.rows):
+            for k in range(steps):
+                begun += 1
                 for call in forward[k]:
                     call()
                 if check_finite and not math.isfinite(magnitudes[k]()):
                     loss_of.require_finite(k)
                 for call in backward[k]:
                     call()
-                for call in update[k]:
-                    call()
                 done += 1
                 if whole.waiting is not None:
                     break
         finally:
+            for stage in self._dropouts:
+                stage.end(begun)
             loss_of.update_metrics(done)
+
+    def _bind_update(self) -> None:
+        """Put the optimizer's calls after the gradients that they need: large ones are then in a cache still."""
+        optimizer, arena = self._model.optimizer, self._model.arena
+        kind = AdamUpdate if AdamUpdate.fits(optimizer) else Update
+        starts = [start for _, start in self._backwards if start >= 0]
+        update = self._update = kind(optimizer, arena, self._penalties, starts, self.batches)
+        self._backward = [
+            [call for calls, start in self._backwards for call in (*calls[k % len(calls)], *update.after(start, k))]
+            for k in range(self.batches)
+        ]
 
 
 def fits(model: Trainer) -> bool:
-    """Whether every layer and setting has a fused form; a layer whose forward or backward was replaced has none."""
+    """Whether every layer and setting has a fused form; a layer one of whose methods was replaced has none."""
     layers = model.flat_layers()
+    unseeded = config.random_stream() == "torch"  # where layers without a seed draw from one generator, in turn
     plain = all(
         layer.trainable
         and layer.activity_regularizer is None
         and not layer.constraints
-        and vars(layer).keys().isdisjoint(("forward", "backward"))
+        and vars(layer).keys().isdisjoint(("forward", "backward", "draw_mask"))
         and (
             (type(layer) is Dense and layer.activation in ACTIVATIONS)
-            or (type(layer) is Dropout and layer.noise_shape is None)
+            or (type(layer) is Dropout and layer.noise_shape is None and not (unseeded and layer.seed is None))
         )
         for layer in layers
     )
@@ -223,7 +234,7 @@ class DenseLayer:
     """A Dense layer's products, all on bound arrays. kernel: where in the arena its kernel, then its bias, begin."""
 
     def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int) -> None:
-        self.layer, self._below = layer, below
+        self.layer, self._below, self.start = layer, below, kernel
         self._bias, self._d_bias = layer.parameters.get("bias"), layer.grads.get("bias")
         self._folded = self._bias is not None and below.ones
         inputs, units = layer.parameters["kernel"].shape
@@ -236,12 +247,12 @@ class DenseLayer:
 
     def _below_pre_activations(self, k: int, d_rows: Array) -> Calls:
         """From dL/d(pre-activations), (B, U), to the layer's own gradients and those of the layer underneath."""
-        calls: Calls = [partial(np.dot, self._columns(k), d_rows, self._gradient)]
-        if self._bias is not None and not self._folded:
-            calls.append(partial(np.add.reduce, d_rows, 0, None, self._d_bias))
+        calls: Calls = []
         if self._below.d_outputs is not None:
             calls.append(partial(np.dot, self.layer.parameters["kernel"], d_rows.T, self._below.d_outputs))
-        return calls
+        if self._bias is not None and not self._folded:
+            calls.append(partial(np.add.reduce, d_rows, 0, None, self._d_bias))
+        return [*calls, partial(np.dot, self._columns(k), d_rows, self._gradient)]  # last: the update reads it
 
 
 class DenseStage(DenseLayer):
@@ -286,28 +297,66 @@ class LastStage(DenseLayer):
 
 
 class DropoutStage:
-    """A Dropout layer on its buffers: ops.dropout, ops.dropout_backward with the mask that the layer draws."""
+    """A Dropout layer on its buffers: ops.dropout, ops.dropout_backward with the masks that the layer draws.
 
-    def __init__(self, layer: Dropout, below: Outputs) -> None:
+    A mask is kept as words, all of whose bits are set where a unit is kept: a number and its word is the number or 0,
+    as in copyto(…, 0, where=~mask), at a tenth of the time. The words of as many steps as are small are made at once.
+    """
+
+    start = -1  # it has no parameters
+
+    def __init__(self, layer: Dropout, below: Outputs, batches: int) -> None:
         units, batch = below.values(0).shape
         dtype = below.arrays[0].dtype
         with_ones, d_outputs = np.ones((units + 1, batch), dtype), np.empty((units, batch), dtype)
-        outputs, dropped = with_ones[:-1], np.empty((units, batch), bool)
-        factor, zero = constant(0 if layer.rate == 1 else 1 / (1 - layer.rate), dtype), constant(0, dtype)
+        kept = max(1, min(batches, PIECE // d_outputs.size))
+        self._layer, self._shape, self._words = (
+            layer,
+            (batch, units),
+            np.empty((kept, units, batch), f"u{dtype.itemsize}"),
+        )
+        factor = constant(0 if layer.rate == 1 else 1 / (1 - layer.rate), dtype)
         self.outputs = Outputs([with_ones], True, d_outputs)
+        self._steps = 0
+        self.forward: list[Calls] = []
+        self.backward: list[Calls] = []
+        for k in range(math.lcm(batches, len(below.arrays))):
+            words = self._words[k % kept]
+            draw: Calls = [] if k % kept else [partial(self._draw, k)]
+            self.forward.append([*draw, *masked(below.values(k % len(below.arrays)), factor, words, with_ones[:-1])])
+            d_inputs = below.d_outputs
+            self.backward.append([] if d_inputs is None else masked(d_outputs, factor, words, d_inputs))
 
-        def forward(inputs: Array) -> None:
-            np.logical_not(layer.draw_mask((batch, units)).T, dropped)
-            np.multiply(inputs, factor, outputs)
-            np.copyto(outputs, zero, where=dropped)
+    def begin(self, steps: int) -> None:
+        """Before so many steps, whose masks are drawn ahead of the layer's counter."""
+        self._steps = steps
 
-        def backward() -> None:
-            assert below.d_outputs is not None
-            np.multiply(d_outputs, factor, below.d_outputs)
-            np.copyto(below.d_outputs, zero, where=dropped)
+    def end(self, begun: int) -> None:
+        """After so many of these steps drew their masks: only these count."""
+        self._layer.skip_draws(begun)
 
-        self.forward: list[Calls] = [[partial(forward, below.values(k))] for k in range(len(below.arrays))]
-        self.backward: list[Calls] = [[] if below.d_outputs is None else [backward]]
+    def _draw(self, first: int) -> None:
+        """The words from the first-th step's on."""
+        words = self._words[: self._steps - first]
+        drawn = 0
+        while drawn < len(words):
+            masks = self._layer.coming_masks(self._shape, skip=first + drawn, most=len(words) - drawn)
+            words[drawn : drawn + len(masks)] = masks.transpose(0, 2, 1)
+            drawn += len(masks)
+        np.negative(words, words)
+
+
+def masked(inputs: Array, factor: Array, words: Array, outputs: Array) -> Calls:
+    """outputs = inputs · factor where a word is set, else 0."""
+
+    def bind(inputs: Array, words: Array, outputs: Array) -> Calls:
+        bits = outputs.view(words.dtype)
+        return [partial(np.multiply, inputs, factor, outputs), partial(np.bitwise_and, bits, words, bits)]
+
+    if not inputs.flags.c_contiguous:
+        return bind(inputs, words, outputs)
+    flat = [array.reshape(-1) for array in (inputs, words, outputs)]
+    return [call for piece in pieces(words.size) for call in bind(*(array[piece] for array in flat))]
 
 
 def constant(value: float, dtype: Any) -> Array:
@@ -321,9 +370,11 @@ def constant(value: float, dtype: Any) -> Array:
 Bound = tuple[Calls, Calls]
 
 
-def pieces(size: int) -> list[slice]:
-    """size elements in slices of at most PIECE."""
-    return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+def pieces(stop: int, start: int = 0) -> list[slice]:
+    """The elements from start to stop in slices of at most PIECE, alike, so that no small rest costs its calls."""
+    count = -(-(stop - start) // PIECE)
+    borders = [start + (stop - start) * i // count for i in range(count + 1)]
+    return [slice(first, last) for first, last in pairwise(borders)]
 
 
 def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
@@ -468,7 +519,7 @@ class SigmoidLoss:
     ops.binary_crossentropy_from_logits, its backward and ops.sigmoid; ops.reduce_losses and its backward. A step needs
     the gradient alone: the losses and the metrics of all batches are computed at once, from the logits that were kept.
     magnitudes: Σ z², finite only if every |z| is below 2·10¹⁹ (in float32), and so is then the loss, of labels in
-    [0, 1]; of weighted losses and with penalties the loss itself.
+    [0, 1]; plus the penalties; of weighted losses the loss itself.
     """
 
     def __init__(self, model: Trainer, last: LastStage, shape: tuple[int, int], penalties: Calls) -> None:
@@ -482,7 +533,9 @@ class SigmoidLoss:
         self.forward: list[Calls] = [[lambda: self._added.append([call() for call in penalties])] if penalties else []]
         self.backward: list[Calls] = [self._gradient(*arrays) for arrays in zip(z, self._y, self._counts, strict=True)]
         flat = z.reshape(len(z), self._rows)
-        self._squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
+        squares: list[Call] = [partial(logits.dot, logits) for logits in flat]
+        penalized: list[Call] = [partial(self._with_penalties, k, call) for k, call in enumerate(squares)]
+        self._squares = penalized if penalties else squares
         self._exact: list[Call] = [partial(self._loss_of, k) for k in range(len(z))]
         metrics: list[Any] = model.compiled_metrics
         self._fused_metrics = all(type(metric) is BinaryAccuracy and metric.threshold == 0.5 for metric in metrics)
@@ -526,7 +579,7 @@ class SigmoidLoss:
     @property
     def magnitudes(self) -> list[Call]:
         """Of each batch a number that is finite only if its loss is."""
-        return self._exact if self._weighted or self._penalties else self._squares
+        return self._exact if self._weighted else self._squares
 
     def gather(self, y: Array, sample_weight: Array | None, rows: Array) -> None:
         """Take these rows of the labels and the weights."""
@@ -538,6 +591,9 @@ class SigmoidLoss:
         else:
             take(sample_weight, rows, self._weight.reshape(-1))
             np.divide(self._weight, self._of_rows, self._counts[:, :, 0])
+
+    def _with_penalties(self, k: int, square: Call) -> Any:
+        return sum(self._added[k], square())
 
     def _loss_of(self, k: int) -> Any:
         return self._total_losses(k, k + 1)[0]
@@ -581,12 +637,82 @@ class SigmoidLoss:
 # --------------------------------------------------------------------------------------------- the update
 
 
-class Update:
-    """The optimizer's own step. calls: those of the updates after each of so many batches."""
+def parts(starts: list[int], size: int) -> list[slice]:
+    """The arena from its end to its beginning in whole layers, as many a part as make a PIECE; starts: of layers."""
+    found, stop = [], size
+    for start in starts:
+        if start == 0 or stop - start >= PIECE:
+            found.append(slice(start, stop))
+            stop = start
+    return found
 
-    def __init__(self, optimizer: Any, arena: Arena, batches: int) -> None:
+
+@dataclass
+class Penalty:
+    """A regularizer of one parameter, and where in the arena that lies."""
+
+    regularizer: Any
+    weights: Array
+    gradient: Array
+    segment: Segment
+
+    def factors(self) -> tuple[float, ...]:
+        """(λ of L1, λ of L2), as read from the regularizer now; () of one of another kind."""
+        kind, regularizer = type(self.regularizer), self.regularizer
+        if kind not in (L1, L2, L1L2) or not vars(regularizer).keys() <= {"l1", "l2"}:
+            return ()
+        return getattr(regularizer, "l1", 0.0), getattr(regularizer, "l2", 0.0)
+
+    def value(self) -> Call:
+        """A call for the penalty itself."""
+        return partial(self.regularizer, self.weights)
+
+    def add_gradient(self, optimizer: Any) -> None:
+        """training.add_penalty_gradients of this one."""
+        self.gradient += optimizer.scale_loss(self.regularizer.gradient(self.weights))
+
+    def piece(self, piece: slice, theta: Array, grads: Array, work: Array) -> Calls:
+        """The same, of L1, L2 and L1L2, for the part that lies in this piece of the arena; work: two such pieces."""
+        part = slice(max(self.segment.start, piece.start), min(self.segment.stop, piece.stop))
+        if part.start >= part.stop:
+            return []
+        w, g, (first, second) = theta[part], grads[part], work[:, : part.stop - part.start]
+        l1, l2 = (float(np.float32(factor)) for factor in self.factors())
+        of_l1 = [partial(np.sign, w, first), partial(np.multiply, first, constant(l1, w.dtype), first)]
+        if type(self.regularizer) is L1:
+            return [*of_l1, partial(np.add, g, first, g)]
+        of_l2 = partial(np.multiply, w, constant(2 * l2, w.dtype), second)
+        if type(self.regularizer) is L2:
+            return [of_l2, partial(np.add, g, second, g)]
+        return [*of_l1, of_l2, partial(np.add, first, second, first), partial(np.add, g, first, g)]
+
+
+def penalties_of(model: Trainer) -> list[Penalty]:
+    """All penalties on parameters, in training.penalties' order."""
+    layers = model.flat_layers()
+    owners = [(layer, name) for layer in layers for name in layer.parameters]
+    place = dict(zip(owners, model.arena.segments, strict=True))
+    return [
+        Penalty(regularizer, layer.parameters[name], layer.grads[name], place[layer, name])
+        for layer in layers
+        for name, regularizer in layer.regularizers.items()
+    ]
+
+
+class Update:
+    """The penalties' gradients and the optimizer's own step, of so many batches.
+
+    starts: where in the arena the layers begin, from the last to the first.
+    """
+
+    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
         self._optimizer = optimizer
-        self.calls: list[Calls] = [[partial(optimizer.apply, arena)]] * batches
+        gradients: Calls = [partial(penalty.add_gradient, optimizer) for penalty in penalties]
+        self._calls: dict[int, list[Calls]] = {starts[-1]: [[*gradients, partial(optimizer.apply, arena)]] * batches}
+
+    def after(self, start: int, k: int) -> Calls:
+        """The calls of the k-th batch once the layer that begins there and all above it have their gradients."""
+        return self._calls[start][k] if start in self._calls else []
 
     def still_fits(self, optimizer: Any) -> bool:
         """Whether this is the update that the model's optimizer, which a callback may change, makes now."""
@@ -597,24 +723,27 @@ class Update:
 
 
 class AdamUpdate(Update):
-    """ops.adam_step over the arena, by pieces that stay in the cache."""
+    """The gradients of penalties and ops.adam_step over the arena, by pieces that stay in the cache."""
 
-    def __init__(self, optimizer: Any, arena: Arena, batches: int) -> None:
-        self._optimizer = optimizer
+    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
+        self._optimizer, self._penalties = optimizer, penalties
         self._constants = self._constants_of(optimizer)
         optimizer.build(arena)
         self._alphas = np.empty(batches, arena.dtype)
-        bound = self._bind(arena)
-        self.calls = []
-        for k in range(batches):
-            calls: Calls = []
-            for before, m, change, after in bound:
-                calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
-            self.calls.append([*calls, optimizer.count_batch])
+        gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
+        self._calls = {}
+        for part in [slice(0, arena.size)] if gradients else parts(starts, arena.size):
+            bound = self._bind(arena, part)
+            self._calls[part.start] = []
+            for k in range(batches):
+                calls: Calls = [*gradients]
+                for before, m, change, after in bound:
+                    calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+                self._calls[part.start].append(calls if part.start else [*calls, optimizer.count_batch])
 
-    @staticmethod
-    def _constants_of(optimizer: Any) -> tuple[float, ...]:
-        return optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
+    def _constants_of(self, optimizer: Any) -> tuple[Any, ...]:
+        factors = [penalty.factors() for penalty in self._penalties]
+        return optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, factors
 
     @staticmethod
     def fits(optimizer: Any) -> bool:
@@ -645,17 +774,18 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena) -> list[tuple[Calls, Array, Array, Calls]]:
+    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Array, Array, Calls]]:
         """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
         optimizer, dtype = self._optimizer, self._alphas.dtype
         rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
         epsilon = constant(optimizer.epsilon, dtype)
         work = np.empty((2, min(arena.size, PIECE)), dtype)
         bound: list[tuple[Calls, Array, Array, Calls]] = []
-        for piece in pieces(arena.size):
+        for piece in pieces(part.stop, part.start):
             param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
             change, root = work[:, : param.size]
             before: Calls = [
+                *(c for p in self._penalties if p.factors() for c in p.piece(piece, arena.theta, arena.grads, work)),
                 partial(np.subtract, grad, m, change),
                 partial(np.multiply, change, rate_1, change),
                 partial(np.add, m, change, m),

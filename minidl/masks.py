@@ -27,9 +27,16 @@ class MaskBlocks:
         self._masks: Any = None
 
     def take(self, shape: tuple[int, ...], rate: float, pair: random.Pair, dtype: str, stream: str) -> Array:
-        """random.dropout_mask(shape, rate, pair, dtype) on a stream of config.RANDOM_STREAMS.
+        """random.dropout_mask(shape, rate, pair, dtype) on a stream of config.RANDOM_STREAMS."""
+        mask: Array = self.take_some(shape, rate, pair, dtype, stream, 1)[0]
+        return mask
 
-        The result is a view of the block: do not write to it.
+    def take_some(
+        self, shape: tuple[int, ...], rate: float, pair: random.Pair, dtype: str, stream: str, most: int
+    ) -> Array:
+        """The mask of a pair and those of the following counters, as many as there are, but at most so many.
+
+        (n, *shape), 1 ≤ n ≤ most. The result is a view of the block: do not write to it.
         """
         seed, counter = pair
         rows, *rest = shape
@@ -38,7 +45,8 @@ class MaskBlocks:
         if not (alike and self._start <= counter < self._stop):
             used_up = alike and counter == self._stop
             self._draw(kind, (self._masks.shape[1] if used_up else rows, *rest), counter, used_up)
-        return self._masks[counter - self._start, :rows]
+        first = counter - self._start
+        return self._masks[first : first + most, :rows]
 
     def _draw(self, kind: tuple[Any, ...], shape: tuple[int, ...], counter: int, used_up: bool) -> None:
         seed, rate, dtype, stream, _ = kind

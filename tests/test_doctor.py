@@ -1,6 +1,8 @@
 """minidl doctor: what it says of a machine; minidl bench: peers in turns, and one that computes something else."""
 
 import io
+import re
+import time
 
 import numpy as np
 import pytest
@@ -164,8 +166,8 @@ def test_peers_are_timed_in_their_processes():
 def test_a_peer_that_computes_something_else_fails(monkeypatch):
     time = bench.Peer.time
 
-    def another(self, case):
-        time(self, case)
+    def another(self, case, seconds):
+        time(self, case, seconds)
         if self.name == "minidl, really":
             self.losses[case] = 0.1
 
@@ -195,3 +197,29 @@ def test_one_that_is_not_installed_is_skipped_and_named(monkeypatch):
     monkeypatch.setitem(bench.PEERS, "torch", ("no_such_module",))
     ok, text = printed(bench.run, rounds=1, cases=[next(iter(bench.CASES))], peers=["minidl", "torch"])
     assert ok and "torch: not installed" in text
+
+
+def test_one_that_takes_too_long_is_left_out_and_named(monkeypatch):
+    monkeypatch.setitem(bench.PEERS, "sleeper", ())
+    monkeypatch.setattr(bench.Peer, "answer", _never("sleeper", bench.Peer.answer))
+    ok, text = printed(bench.run, rounds=1, cases=[next(iter(bench.CASES))], peers=["minidl", "sleeper"])
+    assert ok and "sleeper: left out, its start took too long" in text and re.search(r"minidl +│ +1\.00 \(", text)
+
+
+def _never(name, plain):
+    def answer(self, seconds):
+        if self.name == name:
+            raise bench.TooSlowError
+        return plain(self, seconds)
+
+    return answer
+
+
+def test_a_comparison_ends_in_time_with_what_it_has():
+    """Rounds without end are asked for: each case gets its part of the seconds, and the peers that began are shown."""
+    cases, start = list(bench.CASES)[:2], time.perf_counter()
+    ok, text = printed(bench.run, rounds=10**6, seconds=4.0, cases=cases, peers=[bench.FLOOR, "minidl"])
+    assert ok and time.perf_counter() - start < 20
+    assert all(case.split()[0] in text for case in cases) and "–" not in text
+    ok, text = printed(bench.run, rounds=1, seconds=0.0, peers=["minidl"])
+    assert ok and "minidl: left out, its start took too long" in text

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from minidl import (
     batches,
     callbacks,
+    config,
     fused,
     interrupts,
     losses,
@@ -131,11 +132,13 @@ def in_the_fused_order(model):
     return mock.patch.multiple(ops, dense=dense, dense_gradients=gradients, dense_backward=backward)
 
 
-@given(models(), st.integers(1, 3))
-def test_the_same_bits_as_the_readable_step_with_its_products(case, together):
+@given(models(), st.integers(1, 3), st.sampled_from([fused.PIECE, 20]))  # of 20 and more, a layer counts as large
+def test_the_same_bits_as_the_readable_step_with_its_products(case, together, piece):
     build, (x, y, weight), groups = case
     ours, readable = build(), build()
-    step = FusedStep(ours, len(groups[0]), together)
+    with mock.patch.object(fused, "PIECE", piece):
+        step = FusedStep(ours, len(groups[0]), together)
+        step._bind_update()
     with np.errstate(over="ignore", invalid="ignore"):  # some of the models diverge: to the same bits
         for rows in groups:
             weights = None if weight is None else weight[rows]
@@ -241,6 +244,82 @@ def test_ctrl_c_ends_after_the_step(rng):
         np.ones((6, 4), np.float32), np.ones((6, 1), np.float32), np.arange(6), None, check_finite=True, whole=whole
     )
     assert model.optimizer.iterations == 1
+
+
+@pytest.mark.parametrize(("ends", "rate"), [("ctrl-c", 0.3), ("ctrl-c", 1.0), ("loss", 0.3)])
+def test_masks_drawn_ahead_count_only_as_far_as_steps_began(rng, ends, rate):
+    """As step by step: the seed's counter, and the masks of all that comes after, of other batch sizes too."""
+
+    def built():
+        utils.set_random_seed(5)
+        model = Sequential(
+            [Input((4,)), Dense(8), Dropout(0.2), Dense(8), Dropout(rate), Dense(1, activation="sigmoid")]
+        )
+        model.compile("sgd", "binary_crossentropy")
+        return model
+
+    ours, readable = built(), built()
+    x, y = rng.normal(size=(12, 4)).astype(np.float32), np.ones((12, 1), np.float32)
+    if ends == "loss":
+        x[5] = np.nan
+    whole = interrupts.Whole(None)
+    step = FusedStep(ours, 3, 4)
+    for attempt in range(2):
+        if ends == "ctrl-c":
+            whole.waiting = (2, None) if attempt == 0 else None
+            step.run(x, y, np.arange(12), None, check_finite=True, whole=whole)
+        else:
+            with pytest.raises(FloatingPointError):
+                step.run(x, y, np.arange(12), None, check_finite=True)
+    FusedStep(ours, 2).run(x, y, np.arange(2), None, check_finite=True)
+    batches = [0, 0, 3, 6, 9] if ends == "ctrl-c" else [0, 3, 0, 3]
+    with in_the_fused_order(readable):
+        for first in batches:
+            rows = slice(first, first + 3)
+            if np.isnan(x[rows]).any():
+                with pytest.raises(FloatingPointError):
+                    training.train_step(readable, x[rows], y[rows], None, check_finite=True)
+            else:
+                training.train_step(readable, x[rows], y[rows], None, check_finite=True)
+        training.train_step(readable, x[:2], y[:2], None, check_finite=True)
+    for name, expected in readable.get_state().items():
+        assert_same(ours.get_state()[name], expected)
+
+
+def test_unseeded_masks_of_torch_are_left_to_the_readable_step():
+    model = Sequential([Input((4,)), Dense(2), Dropout(0.5), Dense(1)])
+    model.compile("sgd", "mse")
+    assert fused.fits(model)
+    with config.using_random_stream("torch"):
+        assert not fused.fits(model)
+
+
+@pytest.mark.parametrize("kind", [regularizers.L1, regularizers.L2, regularizers.L1L2])
+@pytest.mark.parametrize("piece", [fused.PIECE, 7])
+def test_a_factor_that_is_changed_between_steps(rng, monkeypatch, kind, piece):
+    """The penalties' gradients are parts of Adam's pieces, whose borders cut kernels and biases in two."""
+    monkeypatch.setattr(fused, "PIECE", piece)
+
+    def built():
+        utils.set_random_seed(1)
+        penalties = {"kernel_regularizer": kind(0.1), "bias_regularizer": kind(0.2)}
+        model = Sequential([Input((4,)), Dense(5, **penalties), Dense(1, activation="sigmoid", **penalties)])
+        model.compile("adam", "binary_crossentropy")
+        return model
+
+    x, y, rows = rng.normal(size=(8, 4)).astype(np.float32), np.ones((8, 1), np.float32), np.arange(8)
+    model, readable = built(), built()
+    step = FusedStep(model, 8)
+    for _ in range(3):
+        step.run(x, y, rows, None, check_finite=True)
+        with in_the_fused_order(readable):
+            training.train_step(readable, x, y, None, check_finite=True)
+        for one in (model, readable):
+            for regularizer in one.layers[0].regularizers.values():
+                for name in vars(regularizer):
+                    setattr(regularizer, name, 0.5)
+        assert_same(model.arena.grads, readable.arena.grads)
+    assert_same(model.arena.theta, readable.arena.theta)
 
 
 def test_rows_of_an_array_that_is_not_contiguous(rng):

@@ -251,9 +251,13 @@ def test_a_step_is_adam_on_the_gradient(rng):
 def test_dropout_is_on_in_training_and_off_in_evaluation(rng, monkeypatch):
     x, y = data(rng)
     drawn = []
-    monkeypatch.setattr(
-        layers.Dropout, "draw_mask", lambda layer, shape: (drawn.append(shape), np.ones(shape, bool))[1]
-    )
+
+    def draw(layer, shape, **_):
+        drawn.append(shape)
+        return np.ones(shape, bool)
+
+    monkeypatch.setattr(layers.Dropout, "draw_mask", draw)
+    monkeypatch.setattr(layers.Dropout, "coming_masks", lambda *args, **kwargs: draw(*args, **kwargs)[None])  # fused
     model = notebook_model(dropout=True)
     model.evaluate(x, y, verbose=0)
     model.predict(x, verbose=0)

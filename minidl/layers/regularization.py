@@ -61,8 +61,12 @@ class Dropout(_Drawing):
 
     def skip_draw(self) -> None:
         """Leave out the next step's mask."""
-        if self.rate < 1.0:  # with rate 1 none is drawn
-            super().skip_draw()
+        self.skip_draws(1)
+
+    def skip_draws(self, steps: int) -> None:
+        """Leave out the masks of so many steps."""
+        if self.rate < 1.0 and self.seed_generator is not None:  # with rate 1 none is drawn
+            self.seed_generator.advance(steps)
 
     def draw_mask(self, shape: tuple[int, ...]) -> Array:
         """The next step's mask for inputs of this shape, True = kept; moves the seed's counter on by one."""
@@ -74,6 +78,17 @@ class Dropout(_Drawing):
         if stream == "torch" and self.seed is None:  # Keras on torch leaves these to torch's own global generator
             return random.torch_unseeded_dropout_mask(shape, self.rate)
         return self._blocks.take(shape, self.rate, self.seed_generator.next(), self.dtype, stream)
+
+    def coming_masks(self, shape: tuple[int, ...], *, skip: int, most: int) -> Array:
+        """The masks that draw_mask gives after so many more, up to so many, (n, *shape); moves no counter.
+
+        Not for a layer without a seed on the torch stream, whose masks are drawn in the order of the layers.
+        """
+        if self.rate == 1.0 or self.seed_generator is None:
+            return np.full((most, *shape), self.rate == 0.0)
+        seed, counter = self.seed_generator.advance(0)
+        pair = seed, counter + skip
+        return self._blocks.take_some(shape, self.rate, pair, self.dtype, config.random_stream(), most)
 
     def forward(self, inputs: Array, *, training: bool = False) -> Array:
         """inputs · mask / (1 − rate) in training, else inputs;  (B, U) -> (B, U)."""
