@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+import weakref
 from pathlib import Path
 
 import check_cases
@@ -17,6 +19,7 @@ from check_cases import BINARY, CASES, COMPILED, MODES, X
 from minidl import config
 from minidl.oracle import CannotCheck, assert_matches_reference, check, record, reproduce
 from minidl.oracle.checking import _Run
+from minidl.oracle.judge import Judge
 from minidl.oracle.recorder import Recorder
 from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
 from minidl.oracle.tracefile import TraceWriter, check_trace
@@ -153,10 +156,58 @@ def test_steps_progress_and_ctrl_c(keras):
     model.fit(X, y, verbose=0)
 
 
+def test_ctrl_c_in_keras_and_errors_of_the_judge(keras, monkeypatch):
+    """The judge is a step behind, in a thread: what Keras has done is in the report, and what it raises is raised."""
+    model = check_cases.built(keras, "scheduled")
+    plain = Recorder.state
+
+    def interrupted(self):
+        if getattr(self, "seen", None) and interrupted.left == 0:
+            raise KeyboardInterrupt
+        interrupted.left -= bool(self.seen)
+        return plain(self)
+
+    interrupted.left = 3
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "state", interrupted)
+        report = check(model, X, y=check_cases.NUMBERS, batch_size=16)
+    assert report.interrupted and report.steps == 3 and report.ok
+    judge = Judge.judge
+    for failing in (1, 4):  # of five; the last is waited for
+
+        def fails(self, step, failing=failing):
+            if step.number == failing:
+                raise ArithmeticError(f"step {step.number}")
+            return judge(self, step)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Judge, "judge", fails)
+            with pytest.raises(ArithmeticError, match=f"step {failing}"):
+                check(model, X, check_cases.NUMBERS, batch_size=16)
+        assert "call" not in vars(model.layers[0])
+
+
+def test_only_two_steps_are_kept_where_one_is_judged_beside_keras(keras, monkeypatch):
+    """However slow the judge is."""
+    model, alive, judge, made = check_cases.built(keras, "scheduled"), [], Judge.judge, Recorder.step
+
+    def noted(self, *args):
+        step = made(self, *args)
+        alive.append(weakref.ref(step))
+        assert sum(one() is not None for one in alive) <= 2
+        return step
+
+    def slow(self, step):
+        time.sleep(0.03)
+        return judge(self, step)
+
+    monkeypatch.setattr(Recorder, "step", noted)
+    monkeypatch.setattr(Judge, "judge", slow)
+    assert check(model, X, check_cases.NUMBERS, epochs=3, batch_size=16).steps == len(alive) == 15
+
+
 def test_only_one_step_is_kept(keras):
     """A step's tensors are let go before the next step's come."""
-    import weakref
-
     model, alive = check_cases.built(keras, "scheduled"), []
 
     def sink(step):

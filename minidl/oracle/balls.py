@@ -98,7 +98,7 @@ class Arithmetic:
             size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
         )
         if normal:
-            return Ball(value, np.zeros(value.shape, self.wide), self)
+            return Ball(value, np.broadcast_to(self.wide(0), value.shape), self)
         size = size.astype(self.wide)
         known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
         return Ball(np.where(known, value, 0), np.where(known, np.where(size < self.smallest, size, 0), np.inf), self)
@@ -141,6 +141,14 @@ class Ball:
     @property
     def ndim(self) -> int:
         return np.ndim(self.value)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every radius is 0. Those of numbers that are given are one 0 for all: see Arithmetic.given."""
+        radius = self.radius
+        if radius.size and not any(radius.strides):
+            return not radius.flat[0]
+        return not radius.any()
 
     @property
     def magnitude(self) -> Array:
@@ -217,7 +225,7 @@ class Ball:
         other = self.lift(other)
         value = self.value * other.value
         size, spread = np.abs(value), 0
-        if self.radius.any() or other.radius.any():
+        if not (self.exact and other.exact):
             spread = np.abs(self.value) * other.radius + self.radius * other.magnitude
             size = size + spread
         return self._made(value, spread + self.arithmetic.gamma(roundings) * size)
@@ -266,11 +274,11 @@ class Ball:
         n = self.shape[-1] + (plus is not None)
         gamma = self.arithmetic.gamma(n)
         value: Array = self.value @ other.value
-        if not other.radius.any():  # r = (r_a + γ(|a| + r_a)) |b|
+        if other.exact:  # r = (r_a + γ(|a| + r_a)) |b|
             radius, lost = self._product_of_bounds(self._reach(gamma), other._size())
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
             radius, lost = self._product_of_bounds(self._size(), other._reach(gamma))
-            if self.radius.any():
+            if not self.exact:
                 more, lost_too = self._product_of_bounds(self.radius, other.magnitude)
                 radius, lost = radius + (1 + gamma) * more, lost + lost_too
         if plus is not None:
@@ -286,7 +294,7 @@ class Ball:
         """r + γ(|a| + r), in the narrow type where r is 0."""
         size = self._size()
         size *= size.dtype.type(gamma)
-        return size + (1 + gamma) * self.radius if self.radius.any() else size
+        return size + (1 + gamma) * self.radius if not self.exact else size
 
     def _product_of_bounds(self, a: Array, b: Array) -> tuple[Array, float]:
         """An upper bound of a @ b, of numbers ≥ 0, by a product in the narrow type, which takes half the time.
@@ -356,7 +364,7 @@ def square(a: Ball) -> Ball:
 def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: Any) -> Ball:
     """A monotone function: the ball's ends bound it; rounding: its own relative error."""
     value = function(a.value)
-    if not a.radius.any():
+    if a.exact:
         return a._made(value, rounding * np.abs(value))
     high, low = function(a.value + a.radius), function(a.value - a.radius)
     spread = np.maximum(np.abs(high - value), np.abs(value - low))
@@ -466,7 +474,7 @@ def maximum(a: Ball, b: Any) -> Ball:
     """max(a, b): exact, between the maxima of the balls' ends."""
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
-    if not (a.radius.any() or b.radius.any()):
+    if a.exact and b.exact:
         return Ball(*_without_nan(value, np.zeros_like(value), a.arithmetic), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)

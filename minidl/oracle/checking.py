@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import inspect
 import json
@@ -62,14 +63,15 @@ def check(
         judge = run.judge()
         free = FreeRun(run.another_twin(), run.another_twin()) if drift and run.recorder.noise_is_seeded else None
 
-        def sink(step: Step) -> None:
+        def judged(step: Step) -> None:
             fit.start = fit.start or step.before
             report.add(judge.judge(step), step)
             if free is not None and step.x is not None:
                 free.step(step)
 
         try:
-            run.fit(sink, steps, progress)
+            with _beside(judged) if run.backend != "torch" else contextlib.nullcontext(judged) as sink:
+                run.fit(sink, steps, progress)
             if steps is None:
                 report.add(judge.end(run.epochs))
         except KeyboardInterrupt:
@@ -108,6 +110,29 @@ def record(
     with run.settings():
         run.fit(sink, steps, progress)
     return run.about
+
+
+@contextlib.contextmanager
+def _beside(function: Callable[[Step], None]) -> Iterator[Callable[[Step], None]]:
+    """Yields function as one that returns before it is done, in a thread, and first waits for its call before.
+
+    So a step is judged while Keras trains the next, and no more than these two are held. At the end the last call is
+    waited for, after an error or Ctrl-C too; what a call raised, the next one raises, or the end. Not for torch: the
+    judge has NumPy's products take one thread, and where torch's are of that library, so would they, in another order.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1, "minidl judge") as thread:
+        running: list[concurrent.futures.Future[None]] = []
+
+        def wait() -> None:
+            while running:
+                running.pop().result()
+
+        def call(step: Step) -> None:
+            wait()
+            running.append(thread.submit(function, step))
+
+        yield call
+        wait()
 
 
 class _Run:

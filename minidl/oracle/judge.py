@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checks, config, initializers, metrics, random, training
+from minidl import checks, config, initializers, metrics, ops, random, training
 from minidl.backend import Array
-from minidl.layers import Dropout, GaussianDropout, GaussianNoise, Layer
+from minidl.layers import Dense, Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, metric_bounds, noise_bounds, optimizer_bounds
 from minidl.oracle.balls import CHUNK, Arithmetic, Ball
@@ -917,7 +917,8 @@ class _StepJudge:
     def _gradients(self) -> None:
         """From the loss down to the first layer: see training.backward."""
         model = self.model
-        training.backward(model, self.y, self.y_pred, self.sample_weight)
+        with _without_gradient_of_inputs(self.layers[0]):
+            training.backward(model, self.y, self.y_pred, self.sample_weight)
         training.add_penalty_gradients(model)
         p, predictions, from_logits = self._loss_inputs(model.loss)
         d = loss_bounds.gradient(model.loss, self.y, p, from_logits, self.sample_weight)
@@ -1106,6 +1107,21 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         delattr(owner, name)
+
+
+@contextlib.contextmanager
+def _without_gradient_of_inputs(lowest: Layer) -> Iterator[None]:
+    """While open, the lowest layer, if it is a Dense, leaves out dL/d(inputs), which nobody wants."""
+    if type(lowest) is not Dense:
+        yield
+        return
+
+    def backward(d: Array) -> Array:
+        ops.dense_gradients(d, lowest.inputs, out_kernel=lowest.grads["kernel"], out_bias=lowest.grads.get("bias"))
+        return d
+
+    with _replaced(lowest, "backward_from_pre_activations", backward):
+        yield
 
 
 _CATEGORICAL = (metrics.categorical_accuracy, metrics.top_k_categorical_accuracy)
