@@ -2,6 +2,7 @@
 
 import os
 import random as python_random
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from minidl import config, naming, random
 # No deadline: a busy machine is not a fault. In continuous integration always the same examples; elsewhere new ones.
 settings.register_profile("minidl", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("minidl")
+
+# A shell starts what it runs in the background deaf to Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
