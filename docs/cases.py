@@ -27,6 +27,20 @@ on the batch have run already.
 ```
 
 Expected 4 and 0.0625, as with `run_eagerly=True`, `jit_compile=True` or `steps_per_execution=2`. Got 5 and 0.03125.
+
+## Another: NaN of an orthogonal penalty under XLA
+
+`OrthogonalRegularizer` divides rows or columns by max(norm, ε), so that one of zeros has the derivative 0 run eagerly and
+in a graph. With `jit_compile=True` it is NaN, and so are the weights after one step.
+
+```python
+{orthogonal}
+```
+```text
+[[0. 0.]] [[nan  0.]]
+```
+
+Expected the same twice. A `NonNeg` constraint, or a kernel that starts from zeros, makes such columns.
 """
 SCRIPT = """import keras, numpy as np
 
@@ -38,6 +52,18 @@ model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initia
 model.compile(keras.optimizers.SGD(0.5, weight_decay=1.0), "mse")
 model.fit(batches(), shuffle=False, verbose=0)
 print(int(model.optimizer.iterations), float(model.get_weights()[0][0, 0]))"""
+ORTHOGONAL = """import keras, tensorflow as tf
+
+penalty = keras.regularizers.OrthogonalRegularizer(0.1, "columns")
+
+def gradient(kernel):
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        value = penalty(kernel)
+    return tape.gradient(value, kernel)
+
+kernel = tf.constant([[0.0, 1.0]])
+print(gradient(kernel).numpy(), tf.function(gradient, jit_compile=True)(kernel).numpy())"""
 
 
 def page() -> str:
@@ -57,7 +83,7 @@ def page() -> str:
         title, report, does, says = parts(name)
         cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT)
+    return "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL)
 
 
 def main() -> None:
