@@ -30,8 +30,8 @@ Expected 4 and 0.0625, as with `run_eagerly=True`, `jit_compile=True` or `steps_
 
 ## Another: NaN of an orthogonal penalty under XLA
 
-`OrthogonalRegularizer` divides rows or columns by max(norm, ε), so that one of zeros has the derivative 0 run eagerly and
-in a graph. With `jit_compile=True` it is NaN, and so are the weights after one step.
+`OrthogonalRegularizer` divides rows or columns by max(norm, ε), so that one of zeros has the derivative 0 run eagerly
+and in a graph. With `jit_compile=True` it is NaN, and so are the weights after one step.
 
 ```python
 {orthogonal}
