@@ -98,6 +98,15 @@ def test_an_activation_and_its_derivative_are_within_bounds(keras, tf, name, com
     assert derivative.share(d_x.numpy()).max() <= 1
 
 
+def test_penalties_of_a_step_that_was_not_seen_inside_are_not_missing(keras):
+    case = RandomModel(11, optimizer="adam", loss="mse", layer=None, activation="tanh", regularizer="l2")
+    recorder = Recorder(keras, case.build(keras), case.build(minidl_keras))
+    state = recorder.state()
+    assert recorder.step(0, 0, 0, state, state, {}).penalties is None
+    recorder.seen["data_loss"] = [np.float32(1.0)]
+    assert recorder.step(0, 0, 0, state, state, {}).penalties == []
+
+
 def test_a_fault_in_keras_is_named(keras, tf, monkeypatch):
     """Keras's Adam with ε in the root: its slots are right, its weights are not."""
     monkeypatch.setattr(keras.optimizers.Adam, "update_step", keras.optimizers.Adam.update_step)

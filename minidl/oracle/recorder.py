@@ -205,7 +205,7 @@ class Recorder:
         for name in ("data_loss", "loss"):
             if name in seen:
                 setattr(step, name, seen[name][0])
-        step.penalties = seen.get("penalties", [])
+        step.penalties = seen.get("penalties", [] if "data_loss" in seen else None)  # None: the inside was not seen
         if "gradients" in seen:
             names = [f"{segment.layer}/{segment.name}" for segment in self.twin.arena.segments]
             step.gradients = dict(zip(names, seen["gradients"], strict=True))
