@@ -29,13 +29,13 @@ from minidl.batches import ArrayBatches, yields_batches
 from minidl.callbacks import Callback, History
 from minidl.fused import AdamUpdate
 from minidl.layers import Dense, Dropout
+from minidl.on_device import ACTIVATIONS
 from minidl.trainer import Trainer
 from minidl.utils import random_seed_within
 
 KERNEL = "train_epochs"
 DEVICES = ("auto", "cpu", "gpu")
 # As in kernels/train_step.cu and common.cuh.
-ACTIVATIONS = {activations.linear: 0, activations.relu: 1, activations.sigmoid: 2, activations.tanh: 3}
 SOFTMAX = 4  # of the last layer alone
 DENSE, DROPOUT = 0, 1
 BINARY_CROSSENTROPY, SQUARED_ERROR, CATEGORICAL_CROSSENTROPY = 0, 1, 2

@@ -294,6 +294,20 @@ def test_unseeded_masks_of_torch_are_left_to_the_readable_step():
         assert not fused.fits(model)
 
 
+def steps_of_both(built, steps, rng, change):
+    """A model trained by fused steps and one by readable steps in their order; after each, change(model) of both."""
+    x, y, rows = rng.normal(size=(8, 4)).astype(np.float32), np.ones((8, 1), np.float32), np.arange(8)
+    model, readable = built(), built()
+    step = FusedStep(model, 8)
+    for _ in range(steps):
+        step.run(x, y, rows, None, check_finite=True)
+        with in_the_fused_order(readable):
+            training.train_step(readable, x, y, None, check_finite=True)
+        change(model)
+        change(readable)
+        yield model, readable
+
+
 @pytest.mark.parametrize("kind", [regularizers.L1, regularizers.L2, regularizers.L1L2])
 @pytest.mark.parametrize("piece", [fused.PIECE, 7])
 def test_a_factor_that_is_changed_between_steps(rng, monkeypatch, kind, piece):
@@ -307,17 +321,12 @@ def test_a_factor_that_is_changed_between_steps(rng, monkeypatch, kind, piece):
         model.compile("adam", "binary_crossentropy")
         return model
 
-    x, y, rows = rng.normal(size=(8, 4)).astype(np.float32), np.ones((8, 1), np.float32), np.arange(8)
-    model, readable = built(), built()
-    step = FusedStep(model, 8)
-    for _ in range(3):
-        step.run(x, y, rows, None, check_finite=True)
-        with in_the_fused_order(readable):
-            training.train_step(readable, x, y, None, check_finite=True)
-        for one in (model, readable):
-            for regularizer in one.layers[0].regularizers.values():
-                for name in vars(regularizer):
-                    setattr(regularizer, name, 0.5)
+    def change(model):
+        for regularizer in model.layers[0].regularizers.values():
+            for name in vars(regularizer):
+                setattr(regularizer, name, 0.5)
+
+    for model, readable in steps_of_both(built, 3, rng, change):
         assert_same(model.arena.grads, readable.arena.grads)
     assert_same(model.arena.theta, readable.arena.theta)
 
@@ -337,17 +346,12 @@ def test_an_optimizer_that_is_changed_between_steps(rng, change):
         model.compile("adam", "binary_crossentropy")
         return model
 
-    x, y, rows = rng.normal(size=(8, 4)).astype(np.float32), np.ones((8, 1), np.float32), np.arange(8)
-    model, readable = built(), built()
-    step = FusedStep(model, 8)
-    for _ in range(2):
-        step.run(x, y, rows, None, check_finite=True)
-        with in_the_fused_order(readable):
-            training.train_step(readable, x, y, None, check_finite=True)
-        for one in (model, readable):
-            for name, value in change.items():
-                setattr(one.optimizer, name, value)
-    assert_same(model.arena.theta, readable.arena.theta)
+    def set_all(model):
+        for name, value in change.items():
+            setattr(model.optimizer, name, value)
+
+    for model, readable in steps_of_both(built, 2, rng, set_all):
+        assert_same(model.arena.theta, readable.arena.theta)
 
 
 @pytest.mark.parametrize(

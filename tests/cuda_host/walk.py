@@ -18,7 +18,7 @@ if __name__ == "__main__":  # in a process of its own there is no pytest to set 
 
 from cuda_host import checks, host
 
-from minidl import batches, keras, many, random, utils
+from minidl import batches, keras, many, on_device, random, utils
 from minidl.layers import Dense, Dropout
 from minidl.oracle import notebook
 
@@ -66,7 +66,7 @@ class StepOfLaunches:
         """One step on the batch x (rows, I), y (rows, 1)."""
         rows, optimizer = self.rows, self.model.optimizer
         activations = {
-            layer: many.ACTIVATIONS[layer.activation] for layer, *_ in self.layers if isinstance(layer, Dense)
+            layer: on_device.ACTIVATIONS[layer.activation] for layer, *_ in self.layers if isinstance(layer, Dense)
         }
         inputs, top = x, self.layers[-1][0]
         for layer, below, units, parts, outputs, _, state in self.layers:
