@@ -11,7 +11,7 @@ from judge_models import BINARY_METRICS, METRICS
 import minidl.keras as k
 from minidl import config, utils
 from minidl.oracle import layer_bounds, metric_bounds
-from minidl.oracle.balls import Arithmetic
+from minidl.oracle.balls import Arithmetic, Ball
 from minidl.oracle.judge import Judge
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND
 
@@ -92,8 +92,8 @@ def test_counts_without_weights_are_exact(rng):
 def test_an_output_that_may_lie_on_either_side_of_a_threshold_counts_for_both():
     metric = k.metrics.Precision()
     running = metric_bounds.running(metric, Arithmetic.of("float32"))
-    p = running.arithmetic.given(np.array([[0.5], [0.9], [0.1]], "f"))
-    p.radius[0] = 1e-6
+    given = running.arithmetic.given(np.array([[0.5], [0.9], [0.1]], "f"))
+    p = Ball(given.value, np.array([[1e-6], [0.0], [0.0]]), running.arithmetic)
     running.add(np.array([[1], [0], [1]]), p, None)
     found = running.result()
     assert found.share(np.array(0.0)) <= 1 and found.share(np.array(0.5)) <= 1 and found.share(np.array(0.8)) > 1
