@@ -4,16 +4,18 @@
 // adam_alpha: twin of ops.adam_alpha; the formula lives there. Counts the step too, so that a recorded sequence of
 // launches can be replayed without a word from the host.
 // iterations: in/out, 1 int64, the steps taken so far, incremented first. alpha: out, 1 element, T = float | double.
+// rates: in, a learning rate for each step of an epoch; number: in, 1 int64, which of them this step is, from 0.
 // beta_1, beta_2: as Python has them; they are rounded to float here. One thread.
 template <typename T>
-__device__ void adam_alpha(long long* iterations, T* alpha, double learning_rate, double beta_1, double beta_2) {
+__device__ void adam_alpha(long long* iterations, T* alpha, const T* rates, const long long* number, double beta_1,
+                           double beta_2) {
     if (first_index() != 0) return;
     const double step = static_cast<double>(++*iterations);
     const T power_1 = static_cast<T>(pow(static_cast<double>(static_cast<float>(beta_1)), step));
     const T power_2 = static_cast<T>(pow(static_cast<double>(static_cast<float>(beta_2)), step));
     // the root in double, rounded once, as ops.adam_alpha has it: for float that is the correctly rounded root too
     const T root = static_cast<T>(sqrt(static_cast<double>(T(1) - power_2)));
-    *alpha = static_cast<T>(learning_rate) * root / (T(1) - power_1);
+    *alpha = rates[*number] * root / (T(1) - power_1);
 }
 
 // The gradient of parameter i, its penalty's included, as training.add_penalty_gradients adds it.
@@ -65,12 +67,12 @@ __device__ void amsgrad_step(T* param, const T* grad, T* m, T* v, T* v_hat, long
 
 // weight_decay: twin of ops.weight_decay_step, before adam_step or amsgrad_step: AdamW.
 // param: in/out, n elements. decays: in, (segments,), segments ≥ 1: λ of each segment, rounded to float before T, or 0
-// where a parameter does not decay; stops: as adam_step's. learning_rate: rounded to T here.
+// where a parameter does not decay; stops: as adam_step's. rates, number: as adam_alpha's.
 // Grid-stride, one element an iteration; the result does not depend on the launch.
 template <typename T>
-__device__ void weight_decay(T* param, long long n, double learning_rate, const long long* stops, const T* decays,
-                             int segments) {
-    const T rate = static_cast<T>(learning_rate);
+__device__ void weight_decay(T* param, long long n, const T* rates, const long long* number, const long long* stops,
+                             const T* decays, int segments) {
+    const T rate = rates[*number];
     for (long long i = first_index(); i < n; i += grid_stride()) {
         const T decay = decays[segment_of(i, stops, segments)];
         if (decay != T(0)) param[i] -= param[i] * decay * rate;
@@ -78,9 +80,9 @@ __device__ void weight_decay(T* param, long long n, double learning_rate, const 
 }
 
 #define INSTANTIATE(T, suffix)                                                                                        \
-    extern "C" __global__ void adam_alpha_##suffix(long long* iterations, T* alpha, double learning_rate,             \
-                                                   double beta_1, double beta_2) {                                    \
-        adam_alpha<T>(iterations, alpha, learning_rate, beta_1, beta_2);                                              \
+    extern "C" __global__ void adam_alpha_##suffix(long long* iterations, T* alpha, const T* rates,                   \
+                                                   const long long* number, double beta_1, double beta_2) {           \
+        adam_alpha<T>(iterations, alpha, rates, number, beta_1, beta_2);                                              \
     }                                                                                                                 \
     extern "C" __global__ void adam_step_##suffix(T* param, const T* grad, T* m, T* v, long long n, const T* alpha,   \
                                                   double one_minus_beta_1, double one_minus_beta_2, double epsilon,   \
@@ -97,9 +99,9 @@ __device__ void weight_decay(T* param, long long n, double learning_rate, const 
                                          static_cast<T>(epsilon)};                                                    \
         amsgrad_step<T>(param, grad, m, v, v_hat, n, alpha, constants, stops, l1, l2, segments);                      \
     }                                                                                                                 \
-    extern "C" __global__ void weight_decay_##suffix(T* param, long long n, double learning_rate,                     \
+    extern "C" __global__ void weight_decay_##suffix(T* param, long long n, const T* rates, const long long* number,  \
                                                      const long long* stops, const T* decays, int segments) {         \
-        weight_decay<T>(param, n, learning_rate, stops, decays, segments);                                            \
+        weight_decay<T>(param, n, rates, number, stops, decays, segments);                                            \
     }
 
 INSTANTIATE(float, float32)

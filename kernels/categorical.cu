@@ -4,6 +4,15 @@
 // softmax or with from_logits=True.
 #include "common.cuh"
 
+// one_hot: of class numbers a 1 for each, y_true = eye(C)[labels]; with it losses.SparseCategoricalCrossentropy is the
+// loss below. labels: in, (B,), whole numbers in T = float | double; y_true: out, (B, C); size = B · C.
+// Grid-stride, one element an iteration; the result does not depend on the launch.
+template <typename T>
+__device__ void one_hot(const T* labels, T* y_true, long long size, int classes) {
+    for (long long i = first_index(); i < size; i += grid_stride())
+        y_true[i] = labels[i / classes] == static_cast<T>(i % classes) ? T(1) : T(0);
+}
+
 // categorical_from_logits: twin of ops.categorical_crossentropy_from_logits and its backward; the formulas live there.
 // y_true, logits: in, (B, C); sample_weight: in, (B,), or null: all 1. T = float | double.
 // d_logits: out, (B, C), or null: no gradient. losses: out, (B,): w_b ℓ_b, which bce_mean adds (count = size = B).
@@ -32,6 +41,9 @@ __device__ void categorical_from_logits(const T* y_true, const T* logits, const 
 }
 
 #define INSTANTIATE(T, suffix)                                                                                        \
+    extern "C" __global__ void one_hot_##suffix(const T* labels, T* y_true, long long size, int classes) {            \
+        one_hot<T>(labels, y_true, size, classes);                                                                    \
+    }                                                                                                                 \
     extern "C" __global__ void categorical_from_logits_##suffix(const T* y_true, const T* logits,                     \
                                                                 const T* sample_weight, T* d_logits, T* losses,       \
                                                                 long long samples, int classes) {                     \

@@ -1,22 +1,20 @@
 // metrics.cu: the accuracy of a batch, added to running totals that stay on the device until an epoch ends.
 #include "common.cuh"
 
-// binary_accuracy: the first stage of metrics.BinaryAccuracy; twin of ops.binary_accuracy.
-// y_true, y_pred: in, (B, U); sample_weight: in, (B,), or null: all 1. size = B · U elements, T = float | double.
-// partials: out, (2, tiles), tiles = ⌈size / (SUM_ITEMS · blockDim.x)⌉: Σ w · match and Σ w of each tile.
+// The first stage of an accuracy: Σ w · match and Σ w over i < size, match(i) whether prediction i is right.
+// sample_weight: in, (size / units,), or null: all 1. T = float | double.
+// partials: out, (2, tiles), tiles = ⌈size / (SUM_ITEMS · blockDim.x)⌉: the two sums of each tile.
 // blockDim.x a multiple of 32. The result depends on blockDim.x (the order of the sums), not on the grid.
-template <typename T>
-__device__ void binary_accuracy(const T* y_true, const T* y_pred, const T* sample_weight, T* partials, long long size,
-                                long long units, long long tiles, double threshold) {
-    const T boundary = static_cast<T>(threshold);
+template <typename T, typename Match>
+__device__ void accuracy(const T* sample_weight, T* partials, long long size, long long units, long long tiles,
+                         Match match) {
     for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         T matches = T(0), weights = T(0);
         for (int item = 0; item < SUM_ITEMS; ++item) {
             const long long i = tile * sum_tile() + static_cast<long long>(item) * blockDim.x + threadIdx.x;
             if (i >= size) break;
-            const T predicted = y_pred[i] > boundary ? T(1) : T(0);
             const T weight = sample_weight ? sample_weight[i / units] : T(1);
-            if (predicted == y_true[i]) matches += weight;
+            if (match(i)) matches += weight;
             weights += weight;
         }
         matches = block_sum(matches);
@@ -28,10 +26,40 @@ __device__ void binary_accuracy(const T* y_true, const T* y_pred, const T* sampl
     }
 }
 
-// binary_accuracy_add: the second stage: total += Σ w · match / U, count += Σ w / U, as metrics.Mean.add.
-// partials: in, (2, tiles); total, count: in/out, 1 element each. One block, blockDim.x a multiple of 32.
+// binary_accuracy: of metrics.BinaryAccuracy; twin of ops.binary_accuracy.
+// y_true, y_pred: in, (B, U); sample_weight: in, (B,), or null; size = B · U. All else as of accuracy.
 template <typename T>
-__device__ void binary_accuracy_add(const T* partials, T* total, T* count, long long units, long long tiles) {
+__device__ void binary_accuracy(const T* y_true, const T* y_pred, const T* sample_weight, T* partials, long long size,
+                                long long units, long long tiles, double threshold) {
+    const T boundary = static_cast<T>(threshold);
+    accuracy(sample_weight, partials, size, units, tiles,
+             [&](long long i) { return (y_pred[i] > boundary ? T(1) : T(0)) == y_true[i]; });
+}
+
+// The number of the first of a row's largest elements, as argmax has it, to which a NaN is the largest.
+template <typename T>
+__device__ inline int first_largest(const T* row, int count) {
+    int found = 0;
+    for (int c = 1; c < count; ++c)
+        if (row[c] > row[found] || (row[c] != row[c] && row[found] == row[found])) found = c;
+    return found;
+}
+
+// categorical_accuracy: of metrics.CategoricalAccuracy; twin of ops.categorical_accuracy. Of class numbers: one_hot.
+// y_true, y_pred: in, (B, C); sample_weight: in, (B,), or null. A thread a sample; all else as of accuracy.
+template <typename T>
+__device__ void categorical_accuracy(const T* y_true, const T* y_pred, const T* sample_weight, T* partials,
+                                     long long samples, int classes, long long tiles) {
+    accuracy(sample_weight, partials, samples, 1, tiles, [&](long long b) {
+        return first_largest(y_true + b * classes, classes) == first_largest(y_pred + b * classes, classes);
+    });
+}
+
+// accuracy_add: the second stage: total += Σ w · match / U, count += Σ w / U, as metrics.Mean.add.
+// partials: in, (2, tiles); total, count: in/out, 1 element each; units: predictions of a sample, 1 of a categorical
+// accuracy. One block, blockDim.x a multiple of 32.
+template <typename T>
+__device__ void accuracy_add(const T* partials, T* total, T* count, long long units, long long tiles) {
     const T matches = sum_partials(partials, tiles), weights = sum_partials(partials + tiles, tiles);
     if (threadIdx.x == 0) {
         *total += matches / static_cast<T>(units);
@@ -45,9 +73,14 @@ __device__ void binary_accuracy_add(const T* partials, T* total, T* count, long 
                                                         double threshold) {                                            \
         binary_accuracy<T>(y_true, y_pred, sample_weight, partials, size, units, tiles, threshold);                    \
     }                                                                                                                  \
-    extern "C" __global__ void binary_accuracy_add_##suffix(const T* partials, T* total, T* count, long long units,    \
-                                                            long long tiles) {                                         \
-        binary_accuracy_add<T>(partials, total, count, units, tiles);                                                  \
+    extern "C" __global__ void categorical_accuracy_##suffix(const T* y_true, const T* y_pred, const T* sample_weight, \
+                                                             T* partials, long long samples, int classes,              \
+                                                             long long tiles) {                                        \
+        categorical_accuracy<T>(y_true, y_pred, sample_weight, partials, samples, classes, tiles);                     \
+    }                                                                                                                  \
+    extern "C" __global__ void accuracy_add_##suffix(const T* partials, T* total, T* count, long long units,           \
+                                                     long long tiles) {                                                \
+        accuracy_add<T>(partials, total, count, units, tiles);                                                         \
     }
 
 INSTANTIATE(float, float32)

@@ -23,20 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl import activations, checks, config, cuda, losses, metrics, ops, random, regularizers, training
+from minidl import activations, checks, config, cuda, losses, metrics, ops, random, training
 from minidl.backend import Array
 from minidl.batches import ArrayBatches, yields_batches
 from minidl.callbacks import Callback, History
 from minidl.fused import AdamUpdate
 from minidl.layers import Dense, Dropout
-from minidl.on_device import ACTIVATIONS
+from minidl.on_device import ACTIVATIONS, SOFTMAX, of_layer
 from minidl.trainer import Trainer
 from minidl.utils import random_seed_within
 
 KERNEL = "train_epochs"
 DEVICES = ("auto", "cpu", "gpu")
-# As in kernels/train_step.cu and common.cuh.
-SOFTMAX = 4  # of the last layer alone
+# As in kernels/train_step.cu.
 DENSE, DROPOUT = 0, 1
 BINARY_CROSSENTROPY, SQUARED_ERROR, CATEGORICAL_CROSSENTROPY = 0, 1, 2
 MOST_STAGES = 16
@@ -218,7 +217,10 @@ class Plan:
         dropouts = _dropouts(model)
         layers = [layer for layer in model.flat_layers() if type(layer) is not Dropout or layer in dropouts]
         for layer in layers:
-            _require_known(layer, last=layer is layers[-1])
+            softmax = (activations.softmax,) if layer is layers[-1] else ()  # computed with the loss
+            unknown = of_layer(layer, (Dense, Dropout), (*ACTIVATIONS, *softmax))
+            if unknown is not None:
+                raise _unknown(unknown, "is not supported there")
         if not layers or type(layers[-1]) is not Dense:
             raise _unknown(f"model {model.name!r}", "must end in a Dense layer")
         if len({id(layer) for layer in layers}) < len(layers):
@@ -293,29 +295,6 @@ def _unknown(what: str, problem: str) -> DoesNotFitError:
         f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam on binary or "
         f"categorical cross-entropy or mse; device='cpu' trains any model."
     )
-
-
-def _require_known(layer: Any, *, last: bool) -> None:
-    what = f"layer {layer.name!r}"
-    if type(layer) not in (Dense, Dropout):
-        raise _unknown(what, f"is a {type(layer).__name__}")
-    if not layer.trainable:
-        raise _unknown(what, "is frozen")
-    if layer.activity_regularizer is not None:
-        raise _unknown(what, "has an activity_regularizer")
-    if layer.constraints:
-        raise _unknown(what, f"has a constraint on its {', '.join(layer.constraints)}")
-    if not vars(layer).keys().isdisjoint(("forward", "backward")):
-        raise _unknown(what, "has a forward or backward of its own")
-    if type(layer) is Dropout and layer.noise_shape is not None:
-        raise _unknown(what, "has a noise_shape")
-    softmax = last and type(layer) is Dense and layer.activation is activations.softmax
-    if type(layer) is Dense and layer.activation not in ACTIVATIONS and not softmax:
-        known = ", ".join(activation.name for activation in ACTIVATIONS)
-        raise _unknown(what, f"has the activation {layer.activation.name}, not one of {known}")
-    for name, regularizer in layer.regularizers.items():
-        if type(regularizer) not in (regularizers.L1, regularizers.L2, regularizers.L1L2):
-            raise _unknown(what, f"has the {name}_regularizer {type(regularizer).__name__}, not L1, L2 or L1L2")
 
 
 def _numbers(layer: Any, below: int, *, logits: bool) -> tuple[int, ...]:

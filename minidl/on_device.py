@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,14 +23,12 @@ from minidl.backend import Array
 from minidl.batches import ArrayBatches, Batches, Epochs
 from minidl.callbacks import CallbackList, History, ProgbarLogger
 from minidl.device import Device, Launch, Operation, Product
-from minidl.fused import AdamUpdate
 from minidl.interrupts import uncut
 from minidl.layers import Activation, Dense, Dropout, Layer
-from minidl.losses import BinaryCrossentropy
-from minidl.metrics import BinaryAccuracy
-from minidl.optimizers import Adam
+from minidl.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from minidl.metrics import BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy
+from minidl.optimizers import Adam, AdamW
 from minidl.regularizers import L1, L1L2, L2
-from minidl.schedules import LearningRateSchedule
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
@@ -38,12 +36,13 @@ if TYPE_CHECKING:
 BLOCK = 256
 SUM_TILE = 4 * BLOCK  # common.cuh's SUM_ITEMS · blockDim.x
 BIAS_BLOCK = (32, 8)  # of dense_backward, whose sums over the batch depend on the 8
-ACTIVATIONS = {  # common.cuh's enum Activation
+ACTIVATIONS = {  # of an element; common.cuh's enum Activation
     activations.linear: 0,
     activations.relu: 1,
     activations.sigmoid: 2,
     activations.tanh: 3,
 }
+SOFTMAX = 4  # the same enum's; of a row
 
 # ------------------------------------------------------------------------------------------- the territory
 
@@ -58,7 +57,7 @@ def problem(
     if training and not model.optimizer.built:
         model.gather_if_frozen_or_thawed()
     found = [_of_layers(model)]
-    found += [_of_loss(model), _of_metrics(model)] if scored and found[0] is None else []
+    found += [_of_loss(model, training), _of_metrics(model)] if scored and found[0] is None else []
     found += [_of_optimizer(model)] if training else []
     found += [_of_data(batches) for batches in data if batches is not None]
     found += [_of_callbacks(callbacks)]
@@ -70,7 +69,7 @@ def _of_layers(model: Trainer) -> str | None:
     if len(model.input_shape) != 2:
         return f"inputs of shape {model.input_shape}, of more than one axis,"
     for layer in layers:
-        text = _of_layer(layer)
+        text = of_layer(layer, (Dense, Dropout, Activation), (*ACTIVATIONS, activations.softmax))
         if text is not None:
             return text
     random = config.random_stream()
@@ -84,11 +83,16 @@ def _of_layers(model: Trainer) -> str | None:
     return None
 
 
-def _of_layer(layer: Layer) -> str | None:
-    what = f"the layer {layer.name!r}, a {type(layer).__name__},"
-    if type(layer) not in (Dense, Dropout, Activation) or not vars(layer).keys().isdisjoint(("forward", "backward")):
-        return what
-    if isinstance(layer, (Dense, Activation)) and layer.activation not in ACTIVATIONS:
+def of_layer(layer: Layer, kinds: Sequence[type], known: Collection[activations.Activation]) -> str | None:
+    """What of a layer the kernels do not know, or None: of launches, or of train_step.cu (many.py).
+
+    kinds: the layers, known: the activations, for which there are kernels.
+    """
+    if type(layer) not in kinds:
+        return f"the layer {layer.name!r}, a {type(layer).__name__},"
+    if not vars(layer).keys().isdisjoint(("forward", "backward")):
+        return f"a forward or backward of its own of {layer.name!r}"
+    if isinstance(layer, (Dense, Activation)) and layer.activation not in known:
         return f"the activation {layer.activation.name!r} of {layer.name!r}"
     if isinstance(layer, Dropout) and layer.noise_shape is not None:
         return f"noise_shape of {layer.name!r}"
@@ -104,32 +108,47 @@ def _of_layer(layer: Layer) -> str | None:
     return None
 
 
-def _of_loss(model: Trainer) -> str | None:
+def _of_loss(model: Trainer, training: bool) -> str | None:
     loss = model.loss
-    if type(loss) is not BinaryCrossentropy:
-        return f"the loss {loss.name!r}"
-    for name, standard in (("label_smoothing", 0.0), ("axis", -1), ("dtype", model.dtype)):
-        if getattr(loss, name) != standard:
-            return f"{name}={getattr(loss, name)!r} of the loss {loss.name!r}"
+    what = f"the loss {loss.name!r}"
+    if type(loss) not in (BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy):
+        return what
+    standards = (("label_smoothing", 0.0), ("ignore_class", None), ("axis", -1), ("dtype", model.dtype))
+    for name, standard in standards:
+        if getattr(loss, name, standard) != standard:
+            return f"{name}={getattr(loss, name)!r} of {what}"
     if loss.reduction not in ("sum_over_batch_size", "mean"):
-        return f"reduction={loss.reduction!r} of the loss {loss.name!r}"
-    if loss.from_logits and _activation_of(model) is activations.sigmoid:
-        return f"from_logits=True of the loss {loss.name!r} on the outputs of a sigmoid"
+        return f"reduction={loss.reduction!r} of {what}"
+    if loss.from_logits and _logits_of(model, training=False):
+        return f"from_logits=True of {what} on the outputs of a {_last(model, training=False).activation.name}"
+    of_logits = loss.from_logits or _logits_of(model, training=training)
+    if type(loss) is not BinaryCrossentropy and not of_logits:
+        return f"{what} of probabilities, not of the logits under a softmax that ends the model,"
     return None if model.loss_weight is None else "loss_weights"
 
 
-def _activation_of(model: Trainer) -> activations.Activation | None:
-    """The activation that made the outputs at inference, which linear Activations and Dropout pass on."""
+def _last(model: Trainer, *, training: bool) -> Any:
+    """The layer that made the outputs: linear Activations pass them on, and a Dropout that drops nothing."""
     for layer in reversed(model.flat_layers()):
-        if isinstance(layer, Dense) or (isinstance(layer, Activation) and layer.activation is not activations.linear):
-            return layer.activation
+        if isinstance(layer, Dropout) and not (training and layer.rate > 0):
+            continue
+        if isinstance(layer, Activation) and layer.activation == activations.linear:
+            continue
+        return layer
     return None
 
 
+def _logits_of(model: Trainer, *, training: bool) -> bool:
+    """Whether the loss takes the logits under the last activation: see training.loss_inputs."""
+    activation = getattr(_last(model, training=training), "activation", None)
+    return activation is not None and activation.has_logits and config.random_stream() not in ("jax", "torch")
+
+
 def _of_metrics(model: Trainer) -> str | None:
+    known = (SparseCategoricalAccuracy,) if model.loss.sparse else (BinaryAccuracy, CategoricalAccuracy)
     for metric in model.metrics:
         what = f"the metric {metric.name!r}, a {type(metric).__name__}"
-        if metric is not model.loss_tracker and type(metric) is not BinaryAccuracy:
+        if metric is not model.loss_tracker and type(metric) not in known:
             return f"{what},"
         if metric.dtype != model.dtype:
             return f"{what} of {metric.dtype} in a model of {model.dtype},"
@@ -139,15 +158,12 @@ def _of_metrics(model: Trainer) -> str | None:
 def _of_optimizer(model: Trainer) -> str | None:
     optimizer = model.optimizer
     what = f"the optimizer {type(optimizer).__name__}"
-    if type(optimizer) is not Adam:
+    if type(optimizer) not in (Adam, AdamW):
         return what
-    for name in ("amsgrad", "use_ema", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor",
-                 "gradient_accumulation_steps"):  # fmt: skip
+    for name in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps"):
         if getattr(optimizer, name) not in (None, False):
             return f"{name}={getattr(optimizer, name)!r} of {what}"
-    if isinstance(optimizer.learning_rate_argument, LearningRateSchedule):
-        return f"a learning-rate schedule, {type(optimizer.learning_rate_argument).__name__},"
-    return None if AdamUpdate.fits(optimizer) else f"{what} with an update of its own"
+    return None if vars(optimizer).keys().isdisjoint(("apply", "update")) else f"{what} with an update of its own"
 
 
 def _of_data(data: Batches) -> str | None:
@@ -219,19 +235,27 @@ def adopted_data(
         return x, None, None
     outputs = (len(x), *model.compute_output_shape(x.shape)[1:])
     y = adopted(device, "y", y, dtype, check_finite=check_finite)
-    given = y.shape
-    if given == outputs[:-1] and outputs[-1] == 1:
-        y = y.reshape(outputs)
-    if y.shape != outputs:
-        raise ValueError(f"y: the model has {outputs[-1]} outputs, so y must be {outputs}; got {given}.")
-    if sample_weight is not None:
-        sample_weight = adopted(device, "sample_weight", sample_weight, dtype, check_finite=check_finite)
-        if sample_weight.shape != outputs[:1]:
-            raise ValueError(f"sample_weight must be of shape {outputs[:1]}; got {sample_weight.shape}.")
-    model.resolve_loss(given)
-    if check_finite:
-        model.loss.check_labels(device.host(y), outputs[-1])
+    with model.loss_left_open_on_error():
+        model.resolve_loss(y.shape)
+        y = _labels(y, outputs, sparse=model.loss.sparse)
+        if sample_weight is not None:
+            sample_weight = adopted(device, "sample_weight", sample_weight, dtype, check_finite=check_finite)
+            if sample_weight.shape != outputs[:1]:
+                raise ValueError(f"sample_weight must be of shape {outputs[:1]}; got {sample_weight.shape}.")
+        if check_finite:
+            model.loss.check_labels(device.host(y), outputs[-1])
     return x, y, sample_weight
+
+
+def _labels(y: Array, outputs: tuple[Any, ...], *, sparse: bool) -> Array:
+    """y in the shape that the kernels take: of the outputs, or sparse (samples, 1). Errors: ValueError."""
+    given, expected = y.shape, (outputs[0], 1) if sparse else outputs
+    if given == outputs[:-1] and expected[-1] == 1:
+        y = y.reshape(expected)
+    if y.shape != expected:
+        what = "the loss takes class numbers" if sparse else f"the model has {outputs[-1]} outputs"
+        raise ValueError(f"y: {what}, so y must be {expected}; got {given}.")
+    return y
 
 
 class Data(NamedTuple):
@@ -273,10 +297,12 @@ class OnDevice:
         arena = model.arena
         if training:
             model.optimizer.build(arena)
-        self._state = device.empty((3 if training else 1) * arena.size, self.dtype)
+        self._slots = model.optimizer.slots if training else ()
+        self._state = device.empty((1 + len(self._slots)) * arena.size, self.dtype)
         self.theta, *self.moments = (self._state[i : i + arena.size] for i in range(0, self._state.size, arena.size))
         self.grads = device.empty(arena.size, self.dtype) if training else None
         self.iterations = device.empty(1, np.int64) if training else None
+        self.stops = device.array(np.array([segment.stop for segment in arena.segments], np.int64))
         self._drawing = [layer for layer in model.flat_layers() if isinstance(layer, Dropout) and layer.rate > 0]
         self._generators: list[Any] = [layer.seed_generator for layer in self._drawing]
         self.counters = Counters(device, 2 * len(self._drawing) if training else 0)
@@ -290,9 +316,8 @@ class OnDevice:
     def send(self) -> None:
         """Copy the model's state to the device."""
         model, write = self.model, self.device.write
-        theta = model.arena.theta
-        optimizer: Any = model.optimizer if self.moments else None
-        write(self._state, np.concatenate([theta, optimizer.m, optimizer.v]) if self.moments else theta)
+        slots = [getattr(model.optimizer, slot) for slot in self._slots]
+        write(self._state, np.concatenate([model.arena.theta, *slots]) if slots else model.arena.theta)
         if self.iterations is not None:
             write(self.iterations, np.array([model.optimizer.updates], np.int64))
 
@@ -307,7 +332,9 @@ class OnDevice:
         optimizer: Any = self.model.optimizer
         host = self.device.host
         state, iterations, counters = host(self._state), host(self.iterations), self.counters.read()
-        self.model.arena.theta[...], optimizer.m[...], optimizer.v[...] = np.split(state, 3)
+        targets = [self.model.arena.theta, *(getattr(optimizer, slot) for slot in self._slots)]
+        for target, values in zip(targets, np.split(state, len(targets)), strict=True):
+            target[...] = values
         optimizer.iterations = int(iterations[0])
         for generator, pair in zip(self._generators, counters[3:].reshape(-1, 2), strict=True):
             generator.state[...] = pair
@@ -321,10 +348,8 @@ class OnDevice:
                 found.append([_float32(getattr(regularizer, which, 0.0)) for which in ("l1", "l2")])
         if not np.any(found):
             return None
-        stops = np.array([segment.stop for segment in self.model.arena.segments], np.int64)
-        l1, l2 = np.array(found, self.dtype).T
-        array = self.device.array
-        return array(stops), array(np.ascontiguousarray(l1)), array(np.ascontiguousarray(l2))
+        l1, l2 = (self.device.array(np.ascontiguousarray(factors)) for factors in np.array(found, self.dtype).T)
+        return self.stops, l1, l2
 
     def _parameter(self, buffer: Array, layer: Layer, name: str) -> Array | None:
         if name not in layer.parameters:
@@ -373,22 +398,29 @@ class OnDevice:
                 made, pre = self.empty(rows, layer.units), self.empty(rows, layer.units)
                 kernel, bias = (self._parameter(self.theta, layer, name) for name in ("kernel", "bias"))
                 stage = Stage(layer, outputs, made, pre)
-                number = ACTIVATIONS[layer.activation]
                 launches += [
                     Product(outputs, kernel, pre),
-                    self.launch("dense_forward", made.size, pre, bias, pre, made, made.size, layer.units, number),
+                    self._activated(layer.activation, pre, bias, pre, made),
                 ]
             else:
                 assert isinstance(layer, Activation)
                 if layer.activation is activations.linear:  # which passes its inputs on
                     continue
-                made, number = self.empty(*outputs.shape), ACTIVATIONS[layer.activation]
+                made = self.empty(*outputs.shape)
                 stage = Stage(layer, outputs, made, outputs)
-                sizes = made.size, made.shape[1]
-                launches.append(self.launch("dense_forward", made.size, outputs, None, None, made, *sizes, number))
+                launches.append(self._activated(layer.activation, outputs, None, None, made))
             stages.append(stage)
             outputs = made
         return launches, stages
+
+    def _activated(
+        self, activation: Any, products: Array, bias: Array | None, pre: Array | None, made: Array
+    ) -> Launch:
+        """made = activation(products + bias), and pre = products + bias."""
+        (rows, units), arrays = made.shape, (products, bias, pre, made)
+        if activation == activations.softmax:
+            return self.launch("dense_softmax", 32 * rows, *arrays, rows, units)
+        return self.launch("dense_forward", made.size, *arrays, made.size, units, ACTIVATIONS[activation])
 
     def _dropout(self, kernel: str, stage: Stage, inputs: Array, outputs: Array) -> Launch:
         layer = stage.layer
@@ -410,8 +442,13 @@ class OnDevice:
             else:
                 assert layer.activation is not None
                 rows, units = d_outputs.shape
-                act = 0 if of_logits else ACTIVATIONS[layer.activation]
+                activation = activations.linear if of_logits else layer.activation
                 kernel, bias = (self._parameter(self.grads, layer, name) for name in ("kernel", "bias"))
+                if activation == activations.softmax:
+                    arrays = (d_outputs, stage.outputs, d_outputs)
+                    launches.append(self.launch("softmax_backward", 32 * rows, *arrays, rows, units))
+                    activation = activations.linear
+                act = ACTIVATIONS[activation]
                 if act or bias is not None:
                     grid = max(1, min(-(-units // 32), cuda.MAX_GRID[1]))
                     args = (d_outputs, stage.outputs, d_outputs, bias, rows, units, act)
@@ -428,20 +465,59 @@ class OnDevice:
                 break
         return launches
 
-    def update(self) -> list[Operation]:
-        """ops.adam_step with the penalties' gradients, at the optimizer's present settings."""
+    def update(self, rates: Array) -> list[Operation]:
+        """optimizers.Optimizer.apply, of an Adam with its present settings: clip, decay, ops.adam_step or amsgrad_step.
+
+        rates: the learning rates of an epoch's steps.
+        """
         optimizer: Any = self.model.optimizer
-        alpha = self.empty(1)
+        size, alpha = self.theta.size, self.empty(1)
+        which = rates, self.counters.steps
         betas = optimizer.beta_1, optimizer.beta_2
-        stops, l1, l2 = self.penalties or (None, None, None)
-        size = self.theta.size
+        launches, clips = self._clipped(), _clips(optimizer)
+        if optimizer.weight_decay is not None:
+            decays = np.float32(optimizer.weight_decay) * np.array(optimizer.decays, self.dtype)
+            settings = (self.stops, self.device.array(decays.astype(self.dtype)), self.stops.size)
+            launches.append(self.launch("weight_decay", size, self.theta, size, *which, *settings))
+        # of clipped gradients those of the penalties are a part already
+        penalties = (None, None, None, 0) if self.penalties is None or clips else (*self.penalties, self.stops.size)
+        constants = (*(1.0 - beta for beta in betas), float(optimizer.epsilon))
         arrays = (self.theta, self.grads, *self.moments, size, alpha)
-        settings = (*(1.0 - beta for beta in betas), float(optimizer.epsilon))
-        segments = 0 if stops is None else stops.size
         return [
-            Launch(f"adam_alpha_{self.dtype}", 1, 1, (self.iterations, alpha, float(optimizer.rate), *betas)),
-            self.launch("adam_step", size, *arrays, *settings, stops, l1, l2, segments),
+            *launches,
+            Launch(f"adam_alpha_{self.dtype}", 1, 1, (self.iterations, alpha, *which, *betas)),
+            self.launch("amsgrad_step" if optimizer.amsgrad else "adam_step", size, *arrays, *constants, *penalties),
         ]
+
+    def _clipped(self) -> list[Operation]:
+        """What adds the penalties' gradients to grads and clips these, if the optimizer clips."""
+        clips: Any = self.model.optimizer
+        size, stops = self.theta.size, self.stops
+        if not _clips(clips):
+            return []
+        launches: list[Operation] = []
+        if self.penalties is not None:
+            sums, arrays = self.empty(-(-size // SUM_TILE)), (self.theta, self.grads)
+            launches.append(self.launch("penalty", size, *arrays, sums, size, *self.penalties, stops.size))
+        if clips.clipvalue is not None:
+            return [*launches, self.launch("clip_by_value", size, self.grads, size, clips.clipvalue)]
+        longest = max(segment.stop - segment.start for segment in self.model.arena.segments)
+        if clips.global_clipnorm is not None:  # all parameters are one segment
+            longest, stops = size, self.device.array(np.array([size], np.int64))
+        tiles, count = -(-longest // SUM_TILE), stops.size
+        partials, norms = self.empty(count, tiles), self.empty(count)
+        launches += [
+            self.launch("sum_of_squares", count * tiles * BLOCK, self.grads, partials, stops, count, tiles),
+            self.launch("norms", count * BLOCK, partials, norms, count, tiles),
+        ]
+        given = self.grads, size, norms
+        if clips.global_clipnorm is not None:
+            return [*launches, self.launch("clip_by_global_norm", size, *given, clips.global_clipnorm)]
+        return [*launches, self.launch("clip_by_norm", size, *given, clips.clipnorm, stops, count)]
+
+
+def _clips(optimizer: Any) -> bool:
+    return any(c is not None for c in (optimizer.clipnorm, optimizer.clipvalue, optimizer.global_clipnorm))
 
 
 class Counters:
@@ -450,6 +526,11 @@ class Counters:
     def __init__(self, device: Device, extra: int = 0) -> None:
         self._device, self.extra = device, extra
         self.array = device.empty(3 + extra, np.int64)
+
+    @property
+    def steps(self) -> Array:
+        """The number of steps since the epoch began."""
+        return self.array[1:2]
 
     def pair(self, i: int) -> Array:
         """The i-th Dropout's [seed, counter]."""
@@ -495,18 +576,14 @@ class Scores:
         see training.loss_inputs. advance: by how much the counters move on.
         """
         on, last = self._on, stages[-1]
-        loss = on.model.loss
-        recovers = last.layer.activation is activations.sigmoid and config.random_stream() not in ("jax", "torch")
-        predictions = last.pre_activations if recovers else last.outputs
-        size, units = y.size, y.shape[1]
-        tiles = -(-size // SUM_TILE)
-        partials, value = on.empty(tiles), on.empty(1)
-        arrays = (y, predictions, weight, d_outputs, partials, size, units)
-        if recovers or loss.from_logits:
-            launches = [on.launch("bce_from_logits", size, *arrays)]
-        else:
-            launches = [on.launch("bce_from_probabilities", size, *arrays, config.epsilon())]
-        launches.append(on.one_block("bce_mean", partials, value, tiles, size))
+        loss, activation = on.model.loss, last.layer.activation
+        recovers = activation is not None and activation.has_logits and config.random_stream() not in ("jax", "torch")
+        launches: list[Operation] = []
+        if loss.sparse:
+            labels, y = y, on.empty(*last.outputs.shape)
+            launches.append(on.launch("one_hot", y.size, labels, y, y.size, y.shape[1]))
+        value, of_loss = self._loss(y, weight, last.pre_activations if recovers else last.outputs, recovers, d_outputs)
+        launches += of_loss
         penalty = None
         if on.penalties is not None:
             size_of_model = on.theta.size
@@ -518,16 +595,48 @@ class Scores:
             ]
         weighted = len(self._metrics) - on.model.weighted_count
         for i, metric in enumerate(self._metrics[1:], start=1):
-            sums = on.empty(2, tiles)
-            given = (y, last.outputs, weight if i >= weighted else None)
-            launches += [
-                on.launch("binary_accuracy", size, *given, sums, size, units, tiles, float(metric.threshold)),
-                on.one_block("binary_accuracy_add", sums, *self._pair(i), units, tiles),
-            ]
+            launches += self._accuracy(metric, y, last.outputs, weight if i >= weighted else None, self._pair(i))
         moved = on.device.array(np.array(advance, np.int64))
         settings = (len(y), counters.array, moved, moved.size)
         counting = Launch(f"finish_batch_{on.dtype}", 1, 1, (value, penalty, *self._pair(0), *settings))
-        return list(launches), [counting], recovers
+        return launches, [counting], recovers
+
+    def _loss(
+        self, y: Array, weight: Array | None, predictions: Array, recovers: bool, d_outputs: Array | None
+    ) -> tuple[Array, list[Operation]]:
+        """Where the mean loss of a batch will be, and what computes it and its gradient."""
+        on, loss = self._on, self._on.model.loss
+        (rows, units), value = y.shape, on.empty(1)
+        if type(loss) is not BinaryCrossentropy:
+            losses = on.empty(rows)
+            arrays = (y, predictions, weight, d_outputs, losses)
+            return value, [
+                on.launch("categorical_from_logits", 32 * rows, *arrays, rows, units),
+                on.one_block("bce_mean", losses, value, rows, rows),
+            ]
+        tiles = -(-y.size // SUM_TILE)
+        partials = on.empty(tiles)
+        arguments = (y, predictions, weight, d_outputs, partials, y.size, units)
+        if recovers or loss.from_logits:
+            first = on.launch("bce_from_logits", y.size, *arguments)
+        else:
+            first = on.launch("bce_from_probabilities", y.size, *arguments, config.epsilon())
+        return value, [first, on.one_block("bce_mean", partials, value, tiles, y.size)]
+
+    def _accuracy(
+        self, metric: Any, y: Array, outputs: Array, weight: Array | None, pair: tuple[Array, Array]
+    ) -> list[Operation]:
+        """What adds a batch to a metric's total and count."""
+        on, (rows, units), binary = self._on, y.shape, type(metric) is BinaryAccuracy
+        predictions = y.size if binary else rows
+        tiles = -(-predictions // SUM_TILE)
+        sums = on.empty(2, tiles)
+        arrays = (y, outputs, weight, sums)
+        if binary:
+            first = on.launch("binary_accuracy", y.size, *arrays, y.size, units, tiles, float(metric.threshold))
+        else:
+            first = on.launch("categorical_accuracy", rows, *arrays, rows, units, tiles)
+        return [first, on.one_block("accuracy_add", sums, *pair, units if binary else 1, tiles)]
 
 
 # ------------------------------------------------------------------------------------ fit, evaluate, predict
@@ -550,12 +659,13 @@ class Training:
         self._batch_size, self._finished = data.batch_size, "before the fit"
         self._looked_at = any(type(callback) not in (History, ProgbarLogger) for callback in hooks.callbacks)
         self._replays: dict[int, Callable[[], None]] = {}
-        self._captured_for: tuple[float, ...] = ()
+        self._captured_for: tuple[Any, ...] = ()
         rest = data.samples % data.batch_size
         whole = [data.batch_size] if data.samples >= data.batch_size else []
         with self._saying_which_weights():
             self._on = OnDevice(model, device, training=True)
             self._data, self._order = Data.of(device, data), device.empty(data.samples, np.int64)
+            self._rates = device.empty(data.samples, model.dtype)  # of each step: there are no more steps than rows
             self._scores = Scores(self._on)
             self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
             self.evaluation = None
@@ -579,9 +689,10 @@ class Training:
     def _capture(self) -> None:
         """Capture the steps, again if the optimizer's settings are others than they were."""
         optimizer: Any = self._model.optimizer
-        settings = (float(optimizer.rate), optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
+        names = ("beta_1", "beta_2", "epsilon", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm")
+        settings = tuple(getattr(optimizer, name) for name in names)
         if settings != self._captured_for:
-            update = self._on.update()
+            update = self._on.update(self._rates)
             for size, (before, after) in self._steps.items():
                 self._replays[size] = self._device.capture([*before, *update, *after])
             self._captured_for = settings
@@ -602,7 +713,7 @@ class Training:
             self._capture()
             with self._epochs.until_data_end():
                 chunks = [rows for *_, iterator in self._epochs for rows in self._epochs.next_batches(iterator)]
-            self.begin(np.concatenate(chunks))
+            self.begin(chunks)
             self.run([rows.size for rows in chunks])
             diverged = int(self._on.counters.read()[2])
             if diverged >= 0 and self._check_finite:
@@ -611,9 +722,12 @@ class Training:
             self.fetch()
         self._finished = f"at the end of epoch {epoch + 1}"
 
-    def begin(self, order: Array) -> None:
-        """Send the rows of the coming batches, and begin with the first; the sums anew."""
+    def begin(self, chunks: Sequence[Array]) -> None:
+        """Send the rows of the coming batches and their learning rates, and begin with the first; the sums anew."""
+        order, steps = np.concatenate(chunks), sum(-(-rows.size // self._batch_size) for rows in chunks)
+        rates = np.array(self._model.optimizer.rates(steps), self._model.dtype)
         self._device.write(self._order[: order.size], order)
+        self._device.write(self._rates[:steps], rates)
         self._on.start()
         self._scores.reset()
 

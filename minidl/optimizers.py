@@ -145,6 +145,11 @@ class Optimizer:
             return float(np.float32(self._learning_rate(batch)))
         return float(self._learning_rate)
 
+    def rates(self, steps: int) -> list[float]:
+        """rate at each of the coming steps, one a batch, if nobody sets another in between."""
+        scheduled = isinstance(self._learning_rate, LearningRateSchedule)
+        return [self._rate_at(self._batches + i) for i in range(steps)] if scheduled else [self.rate] * steps
+
     @property
     def iterations(self) -> Count:
         """The updates so far: the batches, or with gradient_accumulation_steps a batch in so many."""
@@ -208,6 +213,12 @@ class Optimizer:
                 f"{type(self).__name__}: this optimizer holds the state of another model, or of this one before its "
                 f"layers changed; compile the model with a new optimizer."
             )
+
+    @property
+    def decays(self) -> list[bool]:
+        """Whether weight decay pulls at each of the arena's parameters, once built."""
+        assert self._arena is not None
+        return [any(d.start <= s.start and s.stop <= d.stop for d in self._decayed) for s in self._arena.segments]
 
     def _slices_to_decay(self, arena: Arena) -> list[slice]:
         """Where the parameters lie that weight decay pulls at."""
@@ -499,11 +510,10 @@ class Adam(_AdamFamily):
         """ops.adam_alpha, of dtype, of each of the coming steps, one a batch."""
         first = self._batches
         scheduled = isinstance(self._learning_rate, LearningRateSchedule)
-        rate = [self._rate_at(first + i) for i in range(steps)] if scheduled else self._learning_rate
         return ops.adam_alphas(
             np.dtype(dtype).type,
             steps=range(first + 1, first + steps + 1),
-            learning_rate=rate,
+            learning_rate=self.rates(steps) if scheduled else self._learning_rate,
             beta_1=self.beta_1,
             beta_2=self.beta_2,
         )

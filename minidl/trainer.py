@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -184,6 +186,17 @@ class Trainer(Layer):
         self._label_shape = label_shape
         if self._loss is None:
             self._loss = losses_module.crossentropy_for(label_shape, self.output_shape[-1])
+
+    @contextlib.contextmanager
+    def loss_left_open_on_error(self) -> Iterator[None]:
+        """Around what resolves the loss: if it fails, "crossentropy" stands for none yet."""
+        before = (self._loss, self._label_shape) if self.compiled else None
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                self._loss, self._label_shape = before
+            raise
 
     @property
     def compiled_metrics(self) -> list[metrics_module.Metric]:
@@ -407,13 +420,8 @@ class Trainer(Layer):
 
         Errors leave the loss that "crossentropy" stands for open.
         """
-        before = (self._loss, self._label_shape) if self.compiled else None
-        try:
+        with self.loss_left_open_on_error():
             return self._checked_and_resolved(x, y, sample_weight, class_weight, check_finite)
-        except BaseException:
-            if before is not None:
-                self._loss, self._label_shape = before
-            raise
 
     def _checked_and_resolved(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, check_finite: bool

@@ -18,9 +18,10 @@ from minidl import activations, callbacks, config, datasets, fused, losses, on_d
 from minidl.layers import Activation, Dense, Dropout, Input
 from minidl.metrics import BinaryAccuracy
 from minidl.models import Sequential
-from minidl.optimizers import Adam
+from minidl.optimizers import Adam, AdamW
 from minidl.oracle import reference
 from minidl.regularizers import L1, L1L2, L2
+from minidl.schedules import ExponentialDecay, PiecewiseConstantDecay
 
 # --------------------------------------------------------------------------------------------------- the models
 
@@ -45,12 +46,35 @@ def notebook(dropout, dtype="float32", learning_rate=0.01, **arguments):
     return model
 
 
-def stacked(*layers, inputs=4, loss="binary_crossentropy", metrics=("accuracy",), **arguments):
+def stacked(*layers, inputs=4, loss="binary_crossentropy", metrics=("accuracy",), optimizer=None, **arguments):
     """A model of layers that are made now, after the seed."""
     utils.set_random_seed(3)
     model = Sequential([Input((inputs,)), *(make() for make in layers)])
-    model.compile(Adam(0.02), loss, metrics=list(metrics), **arguments)
+    model.compile(optimizer or Adam(0.02), loss, metrics=list(metrics), **arguments)
     return model
+
+
+def updated(optimizer):
+    """A model with penalties and dropout, trained by an optimizer."""
+    return stacked(
+        lambda: Dense(8, "relu", kernel_regularizer=L1(0.01), bias_regularizer=L2(0.1)),
+        lambda: Dropout(0.3),
+        lambda: Dense(1, "sigmoid"),
+        optimizer=optimizer,
+    )
+
+
+def without_decay_of_biases(optimizer):
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def of_classes(classes, rows=75, inputs=6, one_hot=True):
+    """x and y of so many classes, by the largest of as many sums."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(rows, inputs)).astype(np.float32)
+    numbers = (x @ rng.normal(size=(inputs, classes))).argmax(axis=1)
+    return x, np.eye(classes, dtype=np.float32)[numbers] if one_hot else numbers
 
 
 def of_random(inputs, units=1, rows=75, seed=0):
@@ -139,6 +163,57 @@ CASES = {
         of_random(30, 1, 2500),
         {"batch_size": 2100},
     ),
+    "classes": lambda: (
+        stacked(
+            lambda: Dense(8, "relu", kernel_regularizer=L2(0.01)), lambda: Dropout(0.3), lambda: Dense(3, "softmax"),
+            inputs=6, loss="categorical_crossentropy", weighted_metrics=["accuracy"],
+        ),
+        of_classes(3),
+        {"sample_weight": np.arange(1, 76) / 8, "validation_data": (*of_classes(3, 20), np.arange(1, 21) / 8)},
+    ),
+    "class numbers, more than a warp's lanes": lambda: (
+        stacked(
+            lambda: Dense(40), lambda: Activation("softmax"), lambda: Activation("linear"), inputs=6,
+            loss="sparse_categorical_crossentropy",
+        ),
+        of_classes(40, one_hot=False),
+        {"validation_split": 0.2, "class_weight": {0: 2.0, 3: 0.5}},
+    ),
+    "class numbers in a column, logits": lambda: (
+        stacked(
+            lambda: Dense(3), inputs=6, loss=losses.SparseCategoricalCrossentropy(from_logits=True),
+        ),
+        (of_classes(3)[0], of_classes(3, one_hot=False)[1][:, None]),
+        {},
+    ),
+    "a softmax within, binary labels of a softmax": lambda: (
+        stacked(
+            lambda: Dense(5, "softmax"), lambda: Dense(4), lambda: Activation("softmax"), lambda: Dense(3, "softmax"),
+            inputs=6, metrics=["binary_accuracy", "categorical_accuracy"],
+        ),
+        of_classes(3),
+        {},
+    ),
+    "amsgrad, a schedule": lambda: (
+        updated(Adam(ExponentialDecay(0.1, 2, 0.5), amsgrad=True)), penguins(70), {"validation_split": 0.2}
+    ),
+    "AdamW, biases do not decay": lambda: (
+        updated(without_decay_of_biases(AdamW(PiecewiseConstantDecay([1, 4], [0.02, 0.01, 0.1]), 0.5))),
+        penguins(70),
+        {},
+    ),
+    "AdamW with amsgrad, clipped by value": lambda: (
+        updated(AdamW(0.02, 0.1, amsgrad=True, clipvalue=0.01)), penguins(70), {}
+    ),
+    "clipped by norms": lambda: (updated(Adam(0.02, clipnorm=0.05)), penguins(70), {}),
+    "clipped by the norm of all": lambda: (
+        stacked(
+            lambda: Dense(60, "relu"), lambda: Dense(1, "sigmoid"), inputs=30,
+            optimizer=Adam(0.02, global_clipnorm=0.05),
+        ),
+        of_random(30, 1, 70),
+        {},
+    ),
     "no metrics, one layer": lambda: (stacked(lambda: Dense(1, "sigmoid"), metrics=()), penguins(40), {}),
 }  # fmt: skip
 
@@ -186,9 +261,29 @@ def _gradients(d_outputs, inputs, *, out_kernel, out_bias):
 
 
 def _value_gradient(loss, y_true, y_pred, *, from_logits, sample_weight):
-    """bce.cu's order: the mean is one factor, the weight another."""
-    gradient = loss.backward(y_true, y_pred, from_logits) * y_pred.dtype.type(1 / y_pred.size)
+    """The order of bce.cu and categorical.cu: the mean is one factor, the weight another."""
+    count = y_pred.size if loss.averages else len(y_pred)
+    gradient = loss.backward(loss.targets(y_true, y_pred), y_pred, from_logits) * y_pred.dtype.type(1 / count)
     return gradient if sample_weight is None else gradient * sample_weight[:, None]
+
+
+def _sum_of_row(terms):
+    """Along the last axis, as a warp adds: warp_total."""
+    return np.apply_along_axis(checks.warp_total, -1, terms)[..., None]
+
+
+def _norm(grads):
+    return np.sqrt(checks.block_total(np.square(grads), on_device.BLOCK))
+
+
+def _clip_by_norm(grad, *, clipnorm):
+    c = grad.dtype.type(clipnorm)
+    return grad * c / np.maximum(_norm(grad), c)
+
+
+def _clip_by_global_norm(grads, *, global_clipnorm):
+    one, c = grads.dtype.type(1), grads.dtype.type(global_clipnorm)
+    return grads * (c * np.minimum(one / _norm(grads), grads.dtype.type(1 / global_clipnorm)))
 
 
 @contextlib.contextmanager
@@ -199,14 +294,29 @@ def in_the_kernels_order():
         products = checks.product_in_order(inputs, kernel)
         return products if bias is None else products + bias
 
-    with (
-        mock.patch.multiple(
-            ops, dense=dense, dense_gradients=_gradients, dense_backward=lambda d, k: checks.product_in_order(d, k.T)
-        ),
-        mock.patch.multiple(np, exp=_exp, tanh=_tanh),
-        mock.patch.object(losses.BinaryCrossentropy, "value_gradient", _value_gradient),
-        mock.patch.object(fused, "fits", lambda model: False),
-    ):
+    def softmax_backward(d_outputs, outputs):
+        return outputs * (d_outputs - _sum_of_row(d_outputs * outputs))
+
+    softmax, categorical = checks.of_classes(_sum_of_row)
+    own = activations.softmax.forward, activations.softmax.backward  # of a frozen object, which layers hold
+    cross_entropies = (
+        losses.BinaryCrossentropy, losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy,
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for patch in (
+            mock.patch.multiple(
+                ops, dense=dense, dense_gradients=_gradients, clip_by_norm=_clip_by_norm,
+                dense_backward=lambda d, k: checks.product_in_order(d, k.T), clip_by_global_norm=_clip_by_global_norm,
+                **categorical,
+            ),
+            mock.patch.multiple(np, exp=_exp, tanh=_tanh),
+            *(mock.patch.object(loss, "value_gradient", _value_gradient) for loss in cross_entropies),
+            mock.patch.object(fused, "fits", lambda model: False),
+        ):  # fmt: skip
+            stack.enter_context(patch)
+        for name, function, before in zip(("forward", "backward"), (softmax, softmax_backward), own, strict=True):
+            object.__setattr__(activations.softmax, name, function)
+            stack.callback(object.__setattr__, activations.softmax, name, before)
         yield
 
 

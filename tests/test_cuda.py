@@ -673,7 +673,8 @@ def test_the_runner_for_the_gpu_lets_no_wrong_alpha_pass():
 
     wrong = type("Wrong", (OnHost,), {"launch": launch})("adam", "float64", None)
     with pytest.raises(AssertionError, match="alpha: 1 of 1 beyond the budget"):
-        wrong("adam_alpha", host.array([0], np.int64), host.empty(1, "float64"), 0.01, 0.9, 0.999, grid=1, block=32)
+        which = host.array([0.02, 0.01]), host.array([1], np.int64)
+        wrong("adam_alpha", host.array([0], np.int64), host.empty(1, "float64"), *which, 0.9, 0.999, grid=1, block=32)
 
 
 @pytest.mark.skipif(cuda.unavailable() is None, reason="there is a GPU")

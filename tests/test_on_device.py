@@ -166,7 +166,7 @@ def test_an_epoch_is_a_replay_a_batch_and_nothing_else():
         assert steps[first + 2] == steps[first] + 2, "something between the steps of an epoch"
     assert "allocate" not in log[steps[0] :] and "capture" not in log[steps[0] :]
     between = log[steps[2] + 1 : steps[3]]
-    assert between.count("send") == 3  # order, counters, sums
+    assert between.count("send") == 4  # order, learning rates, counters, sums
     assert between.count("wait") == 5  # whether it diverged, sums, state, step, seeds
 
 
@@ -212,7 +212,44 @@ def assert_with_callbacks(device, make, epochs=4, **arguments):
 
 def test_a_learning_rate_that_changes_with_the_epoch(device):
     assert_with_callbacks(device, lambda: [callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))])
-    assert len(device.captured) > 4
+    assert len(device.captured) == 6, "whole and last batches of fit, evaluate and predict, and no more"
+
+
+def test_settings_of_the_optimizer_that_change_with_the_epoch(device):
+    def change(epoch, logs):
+        optimizer = model_of_case[-1].optimizer
+        optimizer.clipnorm, optimizer.weight_decay, optimizer.beta_1 = 0.1 * (epoch + 1), 0.2 * epoch, 0.8
+
+    model_of_case = []
+
+    def case():
+        model_of_case.append(notebook(True))
+        return model_of_case[-1], penguins(70), {"callbacks": [callbacks.LambdaCallback(on_epoch_begin=change)]}
+
+    device_cases.assert_as_on_the_cpu(device, case)
+
+
+def test_a_schedule_of_ones_own(device):
+    """It is asked on the host, before an epoch, for each of its steps; where it fails the epoch is not begun."""
+
+    class Falling(schedules.LearningRateSchedule):
+        fails_at = 99
+
+        def __call__(self, step):
+            if step == self.fails_at:
+                raise RuntimeError("no rate")
+            return 0.1 / (int(step) + 1)
+
+    device_cases.assert_as_on_the_cpu(
+        device, lambda: (device_cases.updated(optimizers.Adam(Falling())), penguins(70), {})
+    )
+    model, expected = (device_cases.updated(optimizers.Adam(Falling())) for _ in range(2))
+    Falling.fails_at = 4
+    with pytest.raises(RuntimeError, match="no rate"):
+        model.fit(*penguins(70), epochs=3, verbose=0, device=device)
+    Falling.fails_at = 99
+    expected.fit(*penguins(70), epochs=1, verbose=0, device=device)
+    device_cases.assert_same_state(model, expected)
 
 
 def test_a_learning_rate_that_falls_on_a_plateau(device):
@@ -327,6 +364,30 @@ def test_nothing_is_copied_of_arrays_of_the_device(device):
     assert [np.shares_memory(a.values, b.values) for a, b in zip(taken, (x, y), strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "crossentropy"])
+def test_class_numbers_of_the_device(device, loss):
+    x, numbers = device_cases.of_classes(3, one_hot=False)
+    y = numbers.astype(np.float32)
+
+    def model():
+        return device_cases.stacked(lambda: Dense(3, "softmax"), inputs=6, loss=loss)
+
+    for labels in (y, y[:, None]):
+        ours, theirs = model(), model()
+        found = ours.fit(device.array(x), device.array(labels), epochs=2, verbose=0, device=device).history
+        assert found == theirs.fit(x, numbers, epochs=2, verbose=0, device=device).history
+        device_cases.assert_same_state(ours, theirs)
+    for wrong, error, message in (
+        (y[:74], ValueError, r"y: the loss takes class numbers, so y must be \(75, 1\); got \(74,\)"),
+        (y + 1, ValueError, r"labels must be class numbers in \[0, 3\)"),
+        (numbers, TypeError, "y: expected float32"),
+    ):
+        ours = model()
+        with pytest.raises(error, match=message):
+            ours.fit(device.array(x), device.array(wrong), verbose=0, device=device)
+        assert (ours._loss is None) == (loss == "crossentropy")
+
+
 def test_a_model_is_built_by_its_first_data_there(device):
     x, y = (device.array(a) for a in penguins(40))
     model = Sequential([Dense(3, "relu"), Dense(1, "sigmoid")])
@@ -417,7 +478,7 @@ def test_out_of_device_memory(weights):
 
         def full(epoch, logs):
             device.memory = device.used
-            model.optimizer.learning_rate = 0.5  # for which a step is captured anew
+            model.optimizer.beta_1 = 0.5  # for which a step is captured anew
 
         stops = callbacks.LambdaCallback(on_epoch_end=full)
         with pytest.raises(
@@ -425,7 +486,7 @@ def test_out_of_device_memory(weights):
         ):
             model.fit(x, y, epochs=2, verbose=0, device=device, callbacks=[stops])
         expected.fit(x, y, epochs=1, verbose=0, device=host.HostDevice())
-        expected.optimizer.learning_rate = 0.5
+        expected.optimizer.beta_1 = 0.5
     device_cases.assert_same_state(model, expected)
     for one in (model, expected):  # whole and usable
         one.fit(x, y, epochs=1, verbose=0, device=host.HostDevice())
@@ -517,12 +578,25 @@ def ends(**arguments):
     return model_of(Dense(1, "sigmoid"), **arguments)
 
 
+def with_a_forward_of_its_own():
+    model = ends()
+    layer = model.layers[0]
+    layer.forward = layer.forward
+    return model
+
+
+def with_an_update_of_its_own():
+    model = ends()
+    model.optimizer.update = model.optimizer.update
+    return model
+
+
 REFUSED = {
     "the layer 'flatten', a Flatten,": lambda: model_of(Flatten(), Dense(1)),
     "the layer 'batch_normalization', a BatchNormalization,": lambda: model_of(
         Dense(2), BatchNormalization(), Dense(1)
     ),
-    "the activation 'softmax' of 'dense'": lambda: model_of(Dense(1, "softmax")),
+    "a forward or backward of its own of 'dense'": with_a_forward_of_its_own,
     "the activation 'gelu' of 'activation'": lambda: model_of(Activation("gelu"), Dense(1)),
     "noise_shape of 'dropout'": lambda: model_of(Dropout(0.5, noise_shape=(None, 1)), Dense(1)),
     "a frozen layer, 'dense' with trainable=False,": lambda: model_of(Dense(2, trainable=False), Dense(1)),
@@ -536,21 +610,31 @@ REFUSED = {
         loss=losses.BinaryCrossentropy(label_smoothing=0.1)
     ),
     "reduction='sum' of the loss": lambda: ends(loss=losses.BinaryCrossentropy(reduction="sum")),
-    "from_logits=True of the loss": lambda: ends(loss=losses.BinaryCrossentropy(from_logits=True)),
+    "from_logits=True of the loss 'binary_crossentropy' on the outputs of a sigmoid": lambda: ends(
+        loss=losses.BinaryCrossentropy(from_logits=True)
+    ),
+    "ignore_class=-1 of the loss": lambda: model_of(
+        Dense(3, "softmax"), loss=losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    ),
+    "the loss 'sparse_categorical_crossentropy' of probabilities": lambda: model_of(
+        Dense(3, "softmax"), Dropout(0.1), loss="sparse_categorical_crossentropy"
+    ),
+    "the metric 'top_2', a SparseTopKCategoricalAccuracy,": lambda: model_of(
+        Dense(3, "softmax"),
+        loss="sparse_categorical_crossentropy",
+        metrics=[metrics.SparseTopKCategoricalAccuracy(2, "top_2")],
+    ),
     "loss_weights": lambda: ends(loss_weights=0.5),
     "the metric 'auc', a AUC,": lambda: ends(metrics=[metrics.AUC()]),
     "the metric 'binary_accuracy', a BinaryAccuracy of float64": lambda: ends(
         metrics=[metrics.BinaryAccuracy(dtype="float64")]
     ),
     "the optimizer SGD": lambda: ends(optimizer="sgd"),
-    "the optimizer AdamW": lambda: ends(optimizer="adamw"),
-    "amsgrad=True of the optimizer Adam": lambda: ends(optimizer=optimizers.Adam(amsgrad=True)),
-    "clipnorm=1.0 of the optimizer Adam": lambda: ends(optimizer=optimizers.Adam(clipnorm=1.0)),
+    "the optimizer Nadam": lambda: ends(optimizer="nadam"),
+    "loss_scale_factor=2.0 of the optimizer AdamW": lambda: ends(optimizer=optimizers.AdamW(loss_scale_factor=2)),
     "use_ema=True of the optimizer Adam": lambda: ends(optimizer=optimizers.Adam(use_ema=True)),
     "gradient_accumulation_steps=2 of": lambda: ends(optimizer=optimizers.Adam(gradient_accumulation_steps=2)),
-    "a learning-rate schedule, ExponentialDecay,": lambda: ends(
-        optimizer=optimizers.Adam(schedules.ExponentialDecay(0.1, 5, 0.5))
-    ),
+    "the optimizer Adam with an update of its own": with_an_update_of_its_own,
 }
 
 

@@ -39,7 +39,7 @@ class Peer(keras_names.Peer):
                 first = self.done % batches
                 if first == 0:
                     self.there.fetch()  # as at the end of an epoch
-                    self.there.begin(self.rows)
+                    self.there.begin([self.rows])
                 count = min(last - self.done, batches - first)
                 self.there.run([count * size])
                 self.done += count

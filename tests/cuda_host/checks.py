@@ -199,9 +199,10 @@ def penalty_gradients(weights, dtype):
 
 
 def check_adam(dtype, sanitize=None):
-    """Bit-equal over 20 steps, α included, with and without the gradients of penalties."""
+    """Bit-equal over 20 steps, each with a learning rate of its own, α included, with and without penalties."""
     run, rng, size = Kernels("adam", dtype, sanitize), np.random.default_rng(0), 301
-    settings = {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    settings = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    rates = np.array([0.01 / step for step in range(1, 21)], dtype)
     stops, l1, l2 = segments_of(dtype)
     segments = (host.array(stops, np.int64), host.array(l1), host.array(l2), 3)
     for penalties in (False, True):
@@ -214,9 +215,11 @@ def check_adam(dtype, sanitize=None):
         for step in range(1, steps + 1):
             grad[:] = device[1][:] = normal(rng, size, dtype, scale=10.0 ** (step % 7 - 5))
             total = grad + penalty_gradients(param, dtype) if penalties else grad
-            ops.adam_step(param, total, m, v, step=step, **settings)
-            run("adam_alpha", iterations, alpha, 0.01, 0.9, 0.999, grid=2, block=32)
-            expected = ops.adam_alpha(np.dtype(dtype).type, step=step, learning_rate=0.01, beta_1=0.9, beta_2=0.999)
+            rate = float(rates[step - 1])
+            ops.adam_step(param, total, m, v, step=step, learning_rate=rate, **settings)
+            which = host.array(rates), host.array([step - 1], np.int64)
+            run("adam_alpha", iterations, alpha, *which, 0.9, 0.999, grid=2, block=32)
+            expected = ops.adam_alpha(np.dtype(dtype).type, step=step, learning_rate=rate, beta_1=0.9, beta_2=0.999)
             assert_same(alpha[0], expected)
             rest = (alpha, 1 - 0.9, 1 - 0.999, 1e-7, *(segments if penalties else (None, None, None, 0)))
             run("adam_step", *device, size, *rest, **LAUNCHES[step % 3])
@@ -228,7 +231,8 @@ def check_adam(dtype, sanitize=None):
 def check_amsgrad(dtype, sanitize=None):
     """Bit-equal over 20 steps, with decay before each, as AdamW(amsgrad=True) takes them."""
     run, rng, size = Kernels("adam", dtype, sanitize), np.random.default_rng(6), 301
-    settings = {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    settings = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    rates = np.array([0.01 / step for step in range(1, 21)], dtype)
     stops, l1, l2 = segments_of(dtype)
     segments = (host.array(l1), host.array(l2), 3)
     decays = np.float32([10.1, 0.0, 4.3]).astype(dtype)
@@ -238,15 +242,16 @@ def check_amsgrad(dtype, sanitize=None):
     iterations, alpha, ends = host.array([0], np.int64), host.empty(1, dtype), host.array(stops, np.int64)
     for step in range(1, 4 if sanitize == "thread" else 21):
         grad[:] = device[1][:] = normal(rng, size, dtype, scale=10.0 ** (-step % 7 - 5))  # v̂ stays above v
+        rate, which = float(rates[step - 1]), (host.array(rates), host.array([step - 1], np.int64))
         for part, decay in zip(np.split(param, stops[:-1]), (10.1, None, 4.3), strict=True):
             if decay is not None:
-                ops.weight_decay_step(part, weight_decay=decay, learning_rate=0.01)
-        run("weight_decay", device[0], size, 0.01, ends, host.array(decays), 3, **LAUNCHES[(step + 1) % 3])
+                ops.weight_decay_step(part, weight_decay=decay, learning_rate=rate)
+        run("weight_decay", device[0], size, *which, ends, host.array(decays), 3, **LAUNCHES[(step + 1) % 3])
         assert_same(device[0], param)
         penalties = step % 2 == 0
         total = grad + penalty_gradients(param, dtype) if penalties else grad
-        ops.amsgrad_step(param, total, m, v, v_hat, step=step, **settings)
-        run("adam_alpha", iterations, alpha, 0.01, 0.9, 0.999, grid=1, block=32)
+        ops.amsgrad_step(param, total, m, v, v_hat, step=step, learning_rate=rate, **settings)
+        run("adam_alpha", iterations, alpha, *which, 0.9, 0.999, grid=1, block=32)
         rest = (alpha, 1 - 0.9, 1 - 0.999, 1e-7, *((ends, *segments) if penalties else (None, None, None, 0)))
         run("amsgrad_step", *device, size, *rest, **LAUNCHES[step % 3])
         for got, wanted in zip(device, (param, grad, m, v, v_hat), strict=True):
@@ -607,8 +612,36 @@ def check_metrics(dtype, sanitize=None):
                 partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
                 given = (host.array(y), host.array(p), None if w is None else host.array(w))
                 run("binary_accuracy", *given, partials, p.size, units, count, 0.5, **launch)
-                run("binary_accuracy_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
+                run("accuracy_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
                 assert_same(sums[0][0], total)
+                assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+
+
+def check_categorical_accuracy(dtype, sanitize=None):
+    """Equal, as above; of class numbers by their one_hot, which is equal too. The first of equal outputs counts, and a
+    NaN is the largest, as argmax has it."""
+    run, rng = Kernels("metrics", dtype, sanitize), np.random.default_rng(9)
+    for rows, classes in few([(100, 3), (1, 1), (64, 40), (301, 7)], sanitize):
+        labels = rng.integers(0, classes, rows)
+        y_true = host.empty((rows, classes), dtype)
+        Kernels("categorical", dtype, sanitize)(
+            "one_hot", host.array(labels, dtype), y_true, y_true.size, classes, **LAUNCHES[rows % 3]
+        )
+        assert_same(y_true, np.eye(classes, dtype=dtype)[labels])
+        p = (rng.integers(0, 4, (rows, classes)) / 4).astype(dtype)  # with equal ones
+        p[rows // 2, classes // 2] = np.nan
+        weights = (rng.integers(1, 17, rows) / 8).astype(dtype)
+        for w in (None, weights):
+            factor = np.ones(rows, dtype) if w is None else w
+            matches = ops.sparse_categorical_accuracy(labels, p)
+            assert_same(matches, ops.categorical_accuracy(y_true, p))
+            for launch in few(SUM_LAUNCHES, sanitize):
+                count = tiles(rows, launch["block"])
+                partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
+                given = (y_true, host.array(p), None if w is None else host.array(w))
+                run("categorical_accuracy", *given, partials, rows, classes, count, **launch)
+                run("accuracy_add", partials, *sums, 1, count, grid=1, block=32, order=launch["order"])
+                assert_same(sums[0][0], (matches * factor).sum(dtype=dtype) + np.dtype(dtype).type(3))
                 assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
@@ -634,7 +667,7 @@ def exp_minus(x):
 
 
 def warp_total(terms):
-    """Twin of train_step.cu's warp_total: 32 sums of every 32nd term, then halved five times."""
+    """Twin of common.cuh's warp_total: 32 sums of every 32nd term, then halved five times."""
     terms = np.ravel(terms)
     lanes = np.zeros(32, terms.dtype)
     for start in range(0, terms.size, 32):
@@ -643,6 +676,68 @@ def warp_total(terms):
     for offset in (16, 8, 4, 2, 1):
         lanes[:offset] += lanes[offset : 2 * offset]
     return lanes[0]
+
+
+def block_total(terms, block):
+    """Twin of a sum over a grid by blocks of so many threads: each tile's by block_sum, then sum_partials of these."""
+
+    def halved(warps):
+        for offset in (16, 8, 4, 2, 1):
+            warps[:, :offset] += warps[:, offset : 2 * offset]
+        return warps[:, 0]
+
+    def block_sum(sums):
+        of_warps = np.zeros((1, 32), sums.dtype)
+        of_warps[0, : block // 32] = halved(sums.reshape(-1, 32).copy())
+        return halved(of_warps)[0]
+
+    def in_rows(terms):
+        """A row for each round of the block's threads, the last filled up with zeros."""
+        return np.pad(np.ravel(terms), (0, -np.size(terms) % block)).reshape(-1, block)
+
+    def in_order(rows):
+        total = np.zeros(block, rows.dtype)
+        for row in rows:
+            total += row
+        return total
+
+    rows = in_rows(terms)
+    partials = [block_sum(in_order(rows[i : i + SUM_ITEMS])) for i in range(0, len(rows), SUM_ITEMS)]
+    return block_sum(in_order(in_rows(np.array(partials, rows.dtype))))
+
+
+def of_classes(total):
+    """(softmax, the categorical cross-entropies of ops.py by name), with the kernels' e^(−x) and sums by total, which
+    adds along the last axis and keeps it.
+    """
+
+    def softmax(inputs):
+        exponentials = exp_minus(inputs.max(axis=-1, keepdims=True) - inputs)
+        return exponentials / total(exponentials)
+
+    def others(logits):
+        top = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return shifted, top, np.where(top, logits.dtype.type(0), exp_minus(-shifted))
+
+    def categorical(y_true, logits):
+        shifted, _, exponentials = others(logits)
+        return total(y_true * (np.log1p(total(exponentials)) - shifted))[..., 0]
+
+    def backward(y_true, logits):
+        _, top, exponentials = others(logits)
+        tail = total(exponentials)
+        return np.where(top, (1 - y_true) - tail / (1 + tail), exponentials / (1 + tail) - y_true)
+
+    def one_hot(labels, logits):
+        return np.eye(logits.shape[-1], dtype=logits.dtype)[labels.astype(int)]
+
+    return softmax, {
+        "categorical_crossentropy_from_logits": categorical,
+        "categorical_crossentropy_from_logits_backward": backward,
+        "sparse_categorical_crossentropy_from_logits": lambda labels, z: categorical(one_hot(labels, z), z),
+        "sparse_categorical_crossentropy_from_logits_backward": lambda labels, z: backward(one_hot(labels, z), z),
+    }
 
 
 def in_the_kernels_order():
@@ -675,34 +770,9 @@ def in_the_kernels_order():
             total += terms[..., c]
         return total[..., None]
 
-    def softmax(inputs):
-        exponentials = exp_minus(inputs.max(axis=-1, keepdims=True) - inputs)
-        return exponentials / in_order(exponentials)
-
-    def classes(logits):
-        top = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        return shifted, top, np.where(top, logits.dtype.type(0), exp_minus(-shifted))
-
-    def categorical(y_true, logits):
-        shifted, _, others = classes(logits)
-        return in_order(y_true * (np.log1p(in_order(others)) - shifted))[..., 0]
-
-    def categorical_backward(y_true, logits):
-        _, top, others = classes(logits)
-        tail = in_order(others)
-        return np.where(top, (1 - y_true) - tail / (1 + tail), others / (1 + tail) - y_true)
-
-    def one_hot(labels, logits):
-        return np.eye(logits.shape[-1], dtype=logits.dtype)[labels.astype(int)]
-
+    softmax, categorical = of_classes(in_order)
     patched = {
-        "categorical_crossentropy_from_logits": categorical,
-        "categorical_crossentropy_from_logits_backward": categorical_backward,
-        "sparse_categorical_crossentropy_from_logits": lambda labels, z: categorical(one_hot(labels, z), z),
-        "sparse_categorical_crossentropy_from_logits_backward": lambda labels, z: categorical_backward(
-            one_hot(labels, z), z
-        ),
+        **categorical,
         "dense": dense,
         "dense_gradients": dense_gradients,
         "dense_backward": lambda d_outputs, kernel: product_in_order(d_outputs, kernel.T),

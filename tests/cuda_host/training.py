@@ -12,7 +12,15 @@ import device_cases  # noqa: E402
 from cuda_host import host  # noqa: E402
 
 CASES = {
-    "address": ["notebook, dropout", "sample weights", "three labels, tiled products", "sums of several tiles"],
+    "address": [
+        "notebook, dropout",
+        "sample weights",
+        "three labels, tiled products",
+        "sums of several tiles",
+        "class numbers, more than a warp's lanes",
+        "AdamW, biases do not decay",
+        "clipped by norms",
+    ],
     "thread": ["one small batch"],  # where each CUDA thread costs a millisecond
 }
 

@@ -56,6 +56,7 @@ class StepOfLaunches:
         l1, l2 = (host.array([factor[i] for factor in factors], dtype) for i in range(2))
         self.segments = host.array(stops, np.int64), l1, l2, len(stops)
         self.iterations, self.alpha = host.array([0], np.int64), host.empty(1, dtype)
+        self.rates = host.array([model.optimizer.rate], dtype), host.array([0], np.int64)  # of all steps the first
         self.partials, self.loss = host.empty(checks.tiles(rows, 64), dtype), host.empty(1, dtype)
 
     def launch(self, stem, kernel, *arguments, grid=1, block=128):
@@ -96,7 +97,7 @@ class StepOfLaunches:
                 self.launch("dropout", "dropout_backward", d, d_below, d.size, state, layer.rate, 0)
                 state[1] += 1
         betas = (optimizer.beta_1, optimizer.beta_2)
-        self.launch("adam", "adam_alpha", self.iterations, self.alpha, optimizer.rate, *betas, block=32)
+        self.launch("adam", "adam_alpha", self.iterations, self.alpha, *self.rates, *betas, block=32)
         rest = (1 - betas[0], 1 - betas[1], optimizer.epsilon)
         arrays = (self.theta, self.grads, self.m, self.v)
         self.launch("adam", "adam_step", *arrays, self.theta.size, self.alpha, *rest, *self.segments)

@@ -48,7 +48,7 @@ class DeviceKernels:
         if name == "adam_alpha_float64":
             self.check_alpha(*arguments)
 
-    def check_alpha(self, iterations, alpha, learning_rate, beta_1, beta_2):
+    def check_alpha(self, iterations, alpha, rates, number, beta_1, beta_2):
         """Compare α in float64 within a bound, and go on with that of ops.py: the rest of Adam is compared bit for bit.
 
         A power p < 1 is at most 2.5 ulp off (CUDA C++ programming guide, mathematical functions: pow, 2 from the
@@ -56,7 +56,7 @@ class DeviceKernels:
         itself, its root by half of that. Five roundings on either side. In float32 p is rounded from double, which
         hides all that.
         """
-        settings = {"learning_rate": learning_rate, "beta_1": beta_1, "beta_2": beta_2}
+        settings = {"learning_rate": float(rates[number[0]]), "beta_1": beta_1, "beta_2": beta_2}
         expected = ops.adam_alpha(np.float64, step=int(iterations[0]), **settings)
         p1, p2 = (float(np.float32(beta)) ** int(iterations[0]) for beta in (beta_1, beta_2))
         relative = 4 * checks.unit("float64") * (1 / (1 - p1) + 0.5 / (1 - p2)) + checks.gamma(12, "float64")

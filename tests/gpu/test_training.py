@@ -82,7 +82,7 @@ def test_every_case_trains_and_scores_as_the_cpu_does(device, case):
     assert abs(scores["loss"] - expected["loss"]) <= tolerance * (1 + expected["loss"])
 
 
-def test_a_learning_rate_that_changes_is_captured_anew(device):
+def test_a_learning_rate_that_changes(device):
     x, y = penguins()
     models = [notebook(True) for _ in range(2)]
     faster = callbacks.LearningRateScheduler(lambda epoch: 0.001 * (epoch + 1))
