@@ -55,13 +55,7 @@ __device__ void amsgrad_step(T* param, const T* grad, T* m, T* v, T* v_hat, long
     const T step_size = *alpha;
     for (long long i = first_index(); i < n; i += grid_stride()) {
         const T g = penalized(grad, param, i, stops, l1, l2, segments);
-        const T new_m = m[i] + (g - m[i]) * constants.one_minus_beta_1;
-        const T new_v = v[i] + (g * g - v[i]) * constants.one_minus_beta_2;
-        const T most = v_hat[i] > new_v || v_hat[i] != v_hat[i] ? v_hat[i] : new_v;
-        m[i] = new_m;
-        v[i] = new_v;
-        v_hat[i] = most;
-        param[i] -= new_m * step_size / (sqrt(most) + constants.epsilon);
+        amsgrad_update(param[i], g, m[i], v[i], v_hat[i], step_size, constants);
     }
 }
 

@@ -58,10 +58,7 @@ __device__ void clip_by_global_norm(T* grads, long long n, const T* norm, double
 template <typename T>
 __device__ void clip_by_value(T* grads, long long n, double clipvalue) {
     const T c = static_cast<T>(clipvalue);
-    for (long long i = first_index(); i < n; i += grid_stride()) {
-        const T g = grads[i];
-        grads[i] = g < -c ? -c : g > c ? c : g;
-    }
+    for (long long i = first_index(); i < n; i += grid_stride()) grads[i] = clipped(grads[i], c);
 }
 
 #define INSTANTIATE(T, suffix)                                                                                       \

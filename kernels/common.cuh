@@ -309,3 +309,21 @@ __device__ inline void adam_update(T& param, T gradient, T& m, T& v, T alpha, co
     v = new_v;
     param -= new_m * alpha / (sqrt(new_v) + of.epsilon);
 }
+
+// The same with the largest v so far in the place of v. Twin of ops.amsgrad_step.
+template <typename T>
+__device__ inline void amsgrad_update(T& param, T gradient, T& m, T& v, T& v_hat, T alpha, const AdamConstants<T>& of) {
+    const T new_m = m + (gradient - m) * of.one_minus_beta_1;
+    const T new_v = v + (gradient * gradient - v) * of.one_minus_beta_2;
+    const T most = v_hat > new_v || v_hat != v_hat ? v_hat : new_v;
+    m = new_m;
+    v = new_v;
+    v_hat = most;
+    param -= new_m * alpha / (sqrt(most) + of.epsilon);
+}
+
+// A gradient between −c and c; a NaN stays one. Twin of ops.clip_by_value.
+template <typename T>
+__device__ inline T clipped(T gradient, T c) {
+    return gradient < -c ? -c : gradient > c ? c : gradient;
+}

@@ -7,7 +7,7 @@
 
 enum StageKind { DENSE = 0, DROPOUT = 1 };
 enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1, CATEGORICAL_CROSSENTROPY = 2 };  // the two from logits
-constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 4;  // of a stage, in the two tables that describe a model
+constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 6;  // of a stage, in the two tables that describe a model
 constexpr int MOST_STAGES = 16;
 
 // One layer of a model, and where its numbers lie in shared memory.
@@ -18,7 +18,8 @@ struct Stage {
     // the 32 threads that read a column of it find it in 32 different banks of shared memory.
     int bias, row, first;            // the row's length; where in the arena the parameters begin
     InShared<T> weights, m, v;       // (I + bias, row), (I + bias, U), (I + bias, U)
-    T l1[2], l2[2];                  // of the kernel, of the bias
+    InShared<T> v_hat;               // as v, with amsgrad
+    T l1[2], l2[2], decay[2];        // of the kernel, of the bias
     double rate;                     // Dropout
     int draws;                       // the number of its seed state
     InShared<T> outputs, d_outputs;  // (B, U); of a Dense layer d_outputs becomes dL/d(pre-activations)
@@ -28,15 +29,34 @@ struct Stage {
 template <typename T>
 struct Batch {
     InShared<T> x, y, losses;  // (B, I), (B, U), (B, U)
+    InShared<T> weights;       // (B,), if the samples have weights
     int rows;
+    bool weighted;
+
+    __device__ T weight(int b) const { return weighted ? weights[b] : T(1); }
+
+    // What a loss of sample b counts in the mean of so many of each sample; mean: if it has no weight.
+    __device__ T share(int b, int of_sample, T mean) const {
+        return weighted ? static_cast<T>(static_cast<double>(weights[b]) / rows / of_sample) : mean;
+    }
+};
+
+// What the optimizer does besides Adam: a gradient is clipped to ±clipvalue, if that is above 0.
+template <typename T>
+struct Rule {
+    AdamConstants<T> adam;
+    bool amsgrad;
+    T clipvalue;
 };
 
 // Lays out the stages of the tables and what they need in shared memory, from `memory` on. One thread.
 template <typename T>
 __device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, InShared<T> memory, const int* numbers,
-                        const double* settings, int features, int batch_size) {
-    batch->x = memory;
-    memory = memory + batch_size * features;
+                        const double* settings, int features, int batch_size, bool weighted, bool amsgrad) {
+    batch->weighted = weighted;
+    batch->weights = memory;
+    batch->x = batch->weights + (weighted ? batch_size : 0);
+    memory = batch->x + batch_size * features;
     int inputs = features, first = 0, draws = 0;
     for (int k = 0; k < count; ++k, numbers += STAGE_NUMBERS, settings += STAGE_SETTINGS) {
         Stage<T>& stage = stages[k];
@@ -52,11 +72,13 @@ __device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, InShared<T
             stage.weights = memory;
             stage.m = stage.weights + rows * stage.row;
             stage.v = stage.m + rows * stage.units;
-            memory = stage.v + rows * stage.units;
+            stage.v_hat = stage.v + rows * stage.units;
+            memory = stage.v_hat + (amsgrad ? rows * stage.units : 0);
             first += rows * stage.units;
             for (int part = 0; part < 2; ++part) {
                 stage.l1[part] = static_cast<T>(settings[2 * part]);
                 stage.l2[part] = static_cast<T>(settings[2 * part + 1]);
+                stage.decay[part] = static_cast<T>(settings[4 + part]);
             }
         } else {
             stage.rate = settings[0];
@@ -71,7 +93,8 @@ __device__ void lay_out(Stage<T>* stages, int count, Batch<T>* batch, InShared<T
     batch->losses = batch->y + batch_size * inputs;
 }
 
-// visit(element of the arena, weight, m, v, row, unit, stage) for all parameters of a model, each by one thread.
+// visit(element of the arena, weight, stage, element of its m and v, row, unit) for all parameters of a model, each by
+// one thread.
 template <typename T, typename Visit>
 __device__ inline void visit_parameters(Stage<T>* stages, int parameters, Visit visit) {
     for (int i = threadIdx.x; i < parameters; i += blockDim.x) {
@@ -80,20 +103,22 @@ __device__ inline void visit_parameters(Stage<T>* stages, int parameters, Visit 
             ++k;
         Stage<T>& stage = stages[k];
         const int j = i - stage.first, row = j / stage.units, unit = j % stage.units;
-        visit(i, stage.weights[row * stage.row + unit], stage.m[j], stage.v[j], row, unit, k);
+        visit(i, stage.weights[row * stage.row + unit], k, j, row, unit);
     }
 }
 
-// Copies the batch's rows into shared memory. rows: their numbers in x (samples, I) and y (samples, U), or null: the
-// batch is rows first, first + 1, ….
+// Copies the batch's rows into shared memory. rows: their numbers in x (samples, I), y (samples, U) and sample_weight
+// (samples,), or null: the batch is rows first, first + 1, ….
 template <typename T>
-__device__ void gather(const Batch<T>& batch, const T* x, const T* y, const int* rows, int first, int features,
-                       int units) {
-    for (int e = threadIdx.x; e < batch.rows * (features + units); e += blockDim.x) {
-        const int b = e / (features + units), column = e % (features + units);
+__device__ void gather(const Batch<T>& batch, const T* x, const T* y, const T* sample_weight, const int* rows,
+                       int first, int features, int units) {
+    const int columns = features + units + batch.weighted;
+    for (int e = threadIdx.x; e < batch.rows * columns; e += blockDim.x) {
+        const int b = e / columns, column = e % columns;
         const long long row = rows ? rows[b] : first + b;
         if (column < features) batch.x[b * features + column] = x[row * features + column];
-        else batch.y[b * units + column - features] = y[row * units + column - features];
+        else if (column < features + units) batch.y[b * units + column - features] = y[row * units + column - features];
+        else batch.weights[b] = sample_weight[row];
     }
     __syncthreads();
 }
@@ -111,7 +136,8 @@ __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, cons
             for (int e = threadIdx.x; e < size; e += blockDim.x) {
                 const int b = e / stage.units, u = e % stage.units;
                 T z = T(0);
-                for (int i = 0; i < stage.inputs; ++i) z += inputs[b * stage.inputs + i] * stage.weights[i * stage.row + u];
+                for (int i = 0; i < stage.inputs; ++i)
+                    z += inputs[b * stage.inputs + i] * stage.weights[i * stage.row + u];
                 if (stage.bias) z += stage.weights[stage.inputs * stage.row + u];
                 stage.outputs[e] = activate(z, stage.activation);
             }
@@ -127,12 +153,13 @@ __device__ void forward(Stage<T>* stages, int count, const Batch<T>& batch, cons
     }
 }
 
-// The losses of all samples, of a row each, and their gradient: ops.categorical_crossentropy_from_logits and its
-// backward, a thread a sample.
+// The losses of all samples, of a row each, times their weights, and their gradient:
+// ops.categorical_crossentropy_from_logits and its backward, a thread a sample.
 template <typename T>
 __device__ void categorical_losses(const Stage<T>& last, const Batch<T>& batch) {
     const T mean = static_cast<T>(1.0 / batch.rows);
     for (int b = threadIdx.x; b < batch.rows; b += blockDim.x) {
+        const T share = batch.share(b, 1, mean);
         const InShared<T> z = last.outputs + b * last.units, y = batch.y + b * last.units;
         int top = 0;
         for (int c = 1; c < last.units; ++c)
@@ -146,19 +173,21 @@ __device__ void categorical_losses(const Stage<T>& last, const Batch<T>& batch) 
             const T gradient = c == top ? (T(1) - y[c]) - tail / (T(1) + tail)
                                         : exp_minus(below_top) / (T(1) + tail) - y[c];
             loss += y[c] * (log_sum + below_top);
-            last.d_outputs[b * last.units + c] = gradient * mean;
+            last.d_outputs[b * last.units + c] = gradient * share;
         }
-        batch.losses[b] = loss;
+        batch.losses[b] = loss * batch.weight(b);
     }
 }
 
-// The losses of all elements and, for backward, the gradient of their mean at the last stage's pre-activations.
+// The losses of all elements, times the weights of their samples, and for backward the gradient of their mean at the
+// last stage's pre-activations.
 template <typename T>
 __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     const T mean = static_cast<T>(1.0 / batch.rows / last.units);
     const int elements = loss == CATEGORICAL_CROSSENTROPY ? 0 : batch.rows * last.units;
     if (loss == CATEGORICAL_CROSSENTROPY) categorical_losses(last, batch);
     for (int e = threadIdx.x; e < elements; e += blockDim.x) {
+        const int b = e / last.units;
         const T y = batch.y[e], output = last.outputs[e];
         LossAndGradient<T> of;
         if (loss == BINARY_CROSSENTROPY) {
@@ -167,8 +196,9 @@ __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
             const T error = output - y;
             of = {error * error, T(2) * error};
         }
-        batch.losses[e] = of.loss;
-        last.d_outputs[e] = activate_backward(of.gradient * mean, output, last.activation);
+        batch.losses[e] = of.loss * batch.weight(b);
+        const T gradient = of.gradient * batch.share(b, last.units, mean);
+        last.d_outputs[e] = activate_backward(gradient, output, last.activation);
     }
     __syncthreads();
 }
@@ -206,8 +236,8 @@ template <typename T>
 __device__ int sums(Stage<T>* stages, int count, const Batch<T>& batch, T* totals, int loss, int prediction,
                     double threshold) {
     const Stage<T>& last = stages[count - 1];
-    const int size = batch.rows * (loss == CATEGORICAL_CROSSENTROPY ? 1 : last.units), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warps = blockDim.x / 32;
+    const int size = batch.rows * (loss == CATEGORICAL_CROSSENTROPY ? 1 : last.units);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const T boundary = static_cast<T>(threshold);
     if (warp == 0) {
         const T sum = warp_total<T>(size, [&](int e) { return batch.losses[e]; });
@@ -268,10 +298,11 @@ __device__ void backward(Stage<T>* stages, int count, const Batch<T>& batch, con
     }
 }
 
-// Each parameter's gradient, ops.dense_gradients, its penalty's, and Adam's step, by one thread.
+// Each parameter's gradient, ops.dense_gradients, its penalty's, both clipped, then its decay and Adam's step, by one
+// thread. rate: the learning rate, for the decay.
 template <typename T>
-__device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, T alpha, const AdamConstants<T>& adam) {
-    visit_parameters<T>(stages, parameters, [&](int, T& weight, T& m, T& v, int row, int unit, int k) {
+__device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, T alpha, T rate, const Rule<T>& rule) {
+    visit_parameters<T>(stages, parameters, [&](int, T& weight, int k, int j, int row, int unit) {
         const Stage<T>& stage = stages[k];
         const bool is_bias = row == stage.inputs;
         const InShared<T> inputs = k > 0 ? stages[k - 1].outputs : batch.x;
@@ -282,7 +313,11 @@ __device__ void update(Stage<T>* stages, int parameters, const Batch<T>& batch, 
         }
         const T l1 = stage.l1[is_bias], l2 = stage.l2[is_bias];
         if (l1 != T(0) || l2 != T(0)) gradient += penalty_gradient(weight, l1, l2);
-        adam_update(weight, gradient, m, v, alpha, adam);
+        if (rule.clipvalue > T(0)) gradient = clipped(gradient, rule.clipvalue);
+        if (stage.decay[is_bias] != T(0)) weight -= weight * stage.decay[is_bias] * rate;
+        T &m = stage.m[j], &v = stage.v[j];
+        if (rule.amsgrad) amsgrad_update(weight, gradient, m, v, stage.v_hat[j], alpha, rule.adam);
+        else adam_update(weight, gradient, m, v, alpha, rule.adam);
     });
     __syncthreads();
 }
@@ -306,39 +341,44 @@ struct Means {
 };
 
 // train_epochs: twin of trainer.Trainer.fit with loops.fit and training.train_step, for Dense layers of plain
-// activations and Dropout, Adam, and binary or categorical cross-entropy from logits or the squared error. Block i trains
-// model i of gridDim.x, all of one kind.
-//   x, y: in, (samples, features), (samples, U). order: in, (models, orders, samples), rows of x as they are taken;
-//     epoch e takes order e % orders.
-//   x_held_out, y_held_out: in, as x and y, of `sets` sets of data to evaluate on after each epoch, one set behind the
-//     other; set_sizes: in, (sets,), how many samples each has. All null if sets = 0.
+// activations and Dropout, Adam or AdamW, and binary or categorical cross-entropy from logits or the squared error. Block
+// i trains model i of gridDim.x, all of one kind.
+//   x, y, sample_weight: in, (samples, features), (samples, U), (samples,), the last null if no samples have weights.
+//     order: in, (models, orders, samples), rows of x as they are taken; epoch e takes order e % orders.
+//   x_held_out, y_held_out, w_held_out: in, as x, y and sample_weight, of `sets` sets of data to evaluate on after each
+//     epoch, one set behind the other; set_sizes: in, (sets,), how many samples each has. All null if sets = 0.
 //   stage_numbers: in, (stages, 4): enum StageKind, units, enum Activation, 1 with a bias. The last stage is Dense; of
 //     the cross-entropies its activation is LINEAR, so that its outputs are logits.
-//   stage_settings: in, (stages, 4): Dense: l1, l2 of the kernel, l1, l2 of the bias; Dropout: the rate in (0, 1].
-//   alphas: in, (epochs · steps,): ops.adam_alphas. theta, m, v: in/out, (models, parameters), arenas.
+//   stage_settings: in, (stages, 6): Dense: l1, l2 of the kernel, l1, l2 of the bias, the decay of either, 0 for none;
+//     Dropout: the rate in (0, 1].
+//   alphas, rates: in, (epochs · steps,): ops.adam_alphas and the learning rates. theta, m, v: in/out, (models,
+//     parameters), arenas; v_hat: in/out, the same, or null: no amsgrad.
 //   seed_states: in/out, (models, Dropout layers, 2), the states of their SeedGenerators, or null.
 //   history: out, (models, epochs, 2 + 3 · sets): loss and accuracy in training; of each set at inference loss,
 //     accuracy and loss without penalties.
 //   stopped: out, (models,): 0, or with check_finite the number, from 1, of the step whose loss was not finite: the
 //     weights are those before it.
 //   prediction: the activation that makes predictions of the last stage's outputs; threshold: that of the accuracy.
-// Shared memory: B · (features + 2 Σ units + 2U) numbers, and for a Dense layer (I + bias) · (U | 1) + 2 (I + bias) U.
-// blockDim.x a multiple of 32. Deterministic: each sum is of one thread, in order, or of one warp (warp_total), so the
-// result depends on neither the block's size nor the number of models.
+//   clipvalue: gradients are clipped to ±clipvalue; 0: they are not.
+// Shared memory: B · (features + 2 Σ units + 2U) numbers, B more with weights, and for a Dense layer (I + bias) · (U | 1)
+// + 2 (I + bias) U, with amsgrad 3. blockDim.x a multiple of 32. Deterministic: each sum is of one thread, in order, or of
+// one warp (warp_total), so the result depends on neither the block's size nor the number of models.
 template <typename T>
-__device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes,
-                             const int* order, const int* stage_numbers, const double* stage_settings, const T* alphas,
-                             T* theta, T* m, T* v, long long* seed_states, T* history, int* stopped, int samples,
-                             int sets, int features, int count, int dropouts, int parameters, int batch_size,
+__device__ void train_epochs(const T* x, const T* y, const T* sample_weight, const T* x_held_out, const T* y_held_out,
+                             const T* w_held_out, const int* set_sizes, const int* order, const int* stage_numbers,
+                             const double* stage_settings, const T* alphas, const T* rates, T* theta, T* m, T* v,
+                             T* v_hat, long long* seed_states, T* history, int* stopped, int samples, int sets,
+                             int features, int count, int dropouts, int parameters, int batch_size,
                              int held_out_batch_size, int epochs, int orders, int loss, int prediction,
-                             double threshold, const AdamConstants<T>& adam, bool xla, bool check_finite) {
+                             double threshold, const Rule<T>& rule, bool xla, bool check_finite) {
     SHARED_ARRAY(stages, Stage<T>[MOST_STAGES]);
     SHARED_ARRAY(shared_batch, Batch<T>[1]);
     SHARED_ARRAY(totals, T[2 + 2 * MOST_STAGES]);
     DYNAMIC_SHARED(T, memory);
     if (threadIdx.x == 0)
         lay_out(stages, count, &shared_batch[0], {memory}, stage_numbers, stage_settings, features,
-                batch_size > held_out_batch_size ? batch_size : held_out_batch_size);
+                batch_size > held_out_batch_size ? batch_size : held_out_batch_size, sample_weight != nullptr,
+                rule.amsgrad);
     __syncthreads();
     Batch<T> batch = shared_batch[0];
     const Stage<T>& last = stages[count - 1];
@@ -346,14 +386,16 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
     theta += model * parameters;
     m += model * parameters;
     v += model * parameters;
+    if (v_hat) v_hat += model * parameters;
     order += model * orders * samples;
     const int columns = 2 + 3 * sets;
     history += model * epochs * columns;
     if (seed_states) seed_states += model * dropouts * 2;
-    visit_parameters<T>(stages, parameters, [&](int i, T& weight, T& first, T& second, int, int, int) {
+    visit_parameters<T>(stages, parameters, [&](int i, T& weight, int k, int j, int, int) {
         weight = theta[i];
-        first = m[i];
-        second = v[i];
+        stages[k].m[j] = m[i];
+        stages[k].v[j] = v[i];
+        if (v_hat) stages[k].v_hat[j] = v_hat[i];
     });  // gather's barrier comes before anyone reads them
 
     const int predictions = loss == CATEGORICAL_CROSSENTROPY ? 1 : last.units;
@@ -364,7 +406,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
         T* row = history + static_cast<long long>(epoch) * columns;
         for (int start = 0; start < samples; start += batch_size, ++step) {
             batch.rows = samples - start < batch_size ? samples - start : batch_size;
-            gather(batch, x, y, rows + start, 0, features, last.units);
+            gather(batch, x, y, sample_weight, rows + start, 0, features, last.units);
             forward(stages, count, batch, seed_states, step, true, xla);
             losses(last, batch, loss);
             const int penalties = sums(stages, count, batch, totals, loss, prediction, threshold);
@@ -374,7 +416,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
                 break;
             }
             backward(stages, count, batch, seed_states, step, xla);
-            update(stages, parameters, batch, alphas[step], adam);
+            update(stages, parameters, batch, alphas[step], rates[step], rule);
         }
         if (threadIdx.x == 0) {
             row[0] = trained.loss / trained.count;
@@ -386,7 +428,7 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
             for (int start = 0; start < set_sizes[set]; start += held_out_batch_size) {
                 const int left = set_sizes[set] - start;
                 batch.rows = left < held_out_batch_size ? left : held_out_batch_size;
-                gather(batch, x_held_out, y_held_out, nullptr, first + start, features, last.units);
+                gather(batch, x_held_out, y_held_out, w_held_out, nullptr, first + start, features, last.units);
                 forward(stages, count, batch, seed_states, 0, false, xla);
                 losses(last, batch, loss);
                 const int penalties = sums(stages, count, batch, totals, loss, prediction, threshold);
@@ -399,10 +441,11 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
             }
         }
     }
-    visit_parameters<T>(stages, parameters, [&](int i, T& weight, T& first, T& second, int, int, int) {
+    visit_parameters<T>(stages, parameters, [&](int i, T& weight, int k, int j, int, int) {
         theta[i] = weight;
-        m[i] = first;
-        v[i] = second;
+        m[i] = stages[k].m[j];
+        v[i] = stages[k].v[j];
+        if (v_hat) v_hat[i] = stages[k].v_hat[j];
     });
     if (threadIdx.x == 0) {
         for (int k = 0; k < dropouts; ++k) seed_states[2 * k + 1] += step;
@@ -412,18 +455,21 @@ __device__ void train_epochs(const T* x, const T* y, const T* x_held_out, const 
 
 #define INSTANTIATE(T, suffix)                                                                                        \
     extern "C" __global__ void train_epochs_##suffix(                                                                 \
-        const T* x, const T* y, const T* x_held_out, const T* y_held_out, const int* set_sizes, const int* order,     \
-        const int* stage_numbers, const double* stage_settings, const T* alphas, T* theta, T* m, T* v,                \
+        const T* x, const T* y, const T* sample_weight, const T* x_held_out, const T* y_held_out,                     \
+        const T* w_held_out, const int* set_sizes, const int* order, const int* stage_numbers,                        \
+        const double* stage_settings, const T* alphas, const T* rates, T* theta, T* m, T* v, T* v_hat,                \
         long long* seed_states, T* history, int* stopped, int samples, int sets, int features, int stages,            \
         int dropouts, int parameters, int batch_size, int held_out_batch_size, int epochs, int orders,                \
         int loss, int prediction, double threshold, double one_minus_beta_1, double one_minus_beta_2, double epsilon, \
-        int xla, int check_finite) {                                                                                  \
-        const AdamConstants<T> adam{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),               \
-                                    static_cast<T>(epsilon)};                                                         \
-        train_epochs<T>(x, y, x_held_out, y_held_out, set_sizes, order, stage_numbers, stage_settings, alphas, theta, \
-                        m, v, seed_states, history, stopped, samples, sets, features, stages, dropouts, parameters,   \
-                        batch_size, held_out_batch_size, epochs, orders, loss, prediction, threshold, adam, xla != 0, \
-                        check_finite != 0);                                                                           \
+        double clipvalue, int xla, int check_finite) {                                                                \
+        const Rule<T> rule{{static_cast<T>(one_minus_beta_1), static_cast<T>(one_minus_beta_2),                       \
+                            static_cast<T>(epsilon)},                                                                 \
+                           v_hat != nullptr,                                                                          \
+                           static_cast<T>(clipvalue)};                                                                \
+        train_epochs<T>(x, y, sample_weight, x_held_out, y_held_out, w_held_out, set_sizes, order, stage_numbers,     \
+                        stage_settings, alphas, rates, theta, m, v, v_hat, seed_states, history, stopped, samples, sets,\
+                        features, stages, dropouts, parameters, batch_size, held_out_batch_size, epochs, orders, loss,\
+                        prediction, threshold, rule, xla != 0, check_finite != 0);                                    \
     }
 
 INSTANTIATE(float, float32)

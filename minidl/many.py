@@ -27,9 +27,8 @@ from minidl import activations, checks, config, cuda, losses, metrics, ops, rand
 from minidl.backend import Array
 from minidl.batches import ArrayBatches, yields_batches
 from minidl.callbacks import Callback, History
-from minidl.fused import AdamUpdate
 from minidl.layers import Dense, Dropout
-from minidl.on_device import ACTIVATIONS, SOFTMAX, of_layer
+from minidl.on_device import ACTIVATIONS, SOFTMAX, of_layer, of_optimizer
 from minidl.trainer import Trainer
 from minidl.utils import random_seed_within
 
@@ -74,13 +73,16 @@ def fit_many(
     batch_size: int | None = None,
     validation_data: Any = None,
     shuffle: bool | str = True,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
     watch: dict[str, tuple[Any, Any]] | None = None,
     device: str = "auto",
     check_finite: bool = True,
 ) -> FittedMany:
     """Train a model from each of the seeds: what set_random_seed(seed), build() and its fit give, for all of them.
 
-    build: makes and compiles a new model; called once a seed. The other arguments: as fit's; validation_data is (x, y).
+    build: makes and compiles a new model; called once a seed. The other arguments: as fit's; validation_data is (x, y)
+    or (x, y, sample_weight).
     watch: data to look at after each epoch, name -> (x, y): the history has the loss of this data at inference without
     penalties as name_loss and, of binary cross-entropy, as name_accuracy the share of outputs on the right side of 0.5.
     device: "gpu" trains all models at once in one launch of kernels/train_step.cu, "cpu" one after the other by fit,
@@ -104,6 +106,8 @@ def fit_many(
         "batch_size": batch_size,
         "validation_data": validation_data,
         "shuffle": shuffle,
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
         "check_finite": check_finite,
     }
     if device == "gpu" or (device == "auto" and cuda.unavailable() is None):
@@ -193,7 +197,7 @@ class Plan:
     """A model as kernels/train_step.cu has it: the arguments that are the same for every seed.
 
     numbers, settings: a row for each stage, see the kernel's header. units: of the last one. drawing: which of the
-    model's seed states move on. rate: what the learning rates are made of, in words.
+    model's seed states move on. rate: what the learning rates are made of, in words. clipvalue: 0 for none.
     """
 
     dtype: str
@@ -208,6 +212,8 @@ class Plan:
     accuracy: str | None
     threshold: float
     adam: tuple[float, ...]
+    amsgrad: bool
+    clipvalue: float
     rate: str
     xla: bool
 
@@ -235,10 +241,9 @@ class Plan:
             raise _unknown(f"the random stream {config.random_stream()!r}", "is not TensorFlow's")
         loss, prediction = _loss_of(model, layers[-1])
         accuracy, threshold = _accuracy_of(model, loss)
-        if not AdamUpdate.fits(model.optimizer):
-            raise _unknown(
-                f"the optimizer {model.optimizer.name!r}", "is not plain Adam (without decay, clipping, averages, …)"
-            )
+        unknown = of_optimizer(model.optimizer) or _norm_of(model.optimizer)
+        if unknown is not None:
+            raise _unknown(unknown, "is not supported there")
         if training.runs_own_code(model):
             raise _unknown(f"model {model.name!r}", "runs Python code of its own in a step")
         rows: list[tuple[int, ...]] = []
@@ -246,12 +251,13 @@ class Plan:
             below = rows[-1][1] if rows else model.input_shape[-1]
             rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss != SQUARED_ERROR))
         optimizer = model.optimizer
+        optimizer.build(model.arena)
         return cls(
             dtype=model.dtype,
             features=model.input_shape[-1],
             units=layers[-1].units,
             numbers=tuple(rows),
-            settings=tuple(map(_settings, layers)),
+            settings=tuple(map(_settings, layers, _decays(optimizer, layers))),
             drawing=tuple(layer.rate < 1 for layer in dropouts),
             loss=loss,
             sparse=model.loss.sparse,
@@ -259,6 +265,8 @@ class Plan:
             accuracy=accuracy,
             threshold=threshold,
             adam=(1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon),
+            amsgrad=optimizer.amsgrad,
+            clipvalue=optimizer.clipvalue or 0.0,
             rate=f"{optimizer.get_config()['learning_rate']} from step {optimizer.iterations} on",
             xla=model.jit_compile or config.random_stream() == "tensorflow-xla",
         )
@@ -269,13 +277,16 @@ class Plan:
             return np.eye(self.units, dtype=self.dtype)[y.reshape(-1).astype(np.intp)]
         return np.ascontiguousarray(y)
 
-    def shared_bytes(self, batch_size: int) -> int:
-        """What a block's own memory must hold: of each Dense layer θ, m and v, and a batch on its way through."""
-        inputs, elements = self.features, batch_size * (self.features + 2 * self.units)
+    def shared_bytes(self, batch_size: int, *, weighted: bool = False) -> int:
+        """What a block's own memory must hold: of each Dense layer θ, m and v, and a batch on its way through.
+
+        weighted: whether the samples have weights.
+        """
+        inputs, elements = self.features, batch_size * (self.features + 2 * self.units + weighted)
         for kind, units, _, bias in self.numbers:
             elements += 2 * batch_size * units
             if kind == DENSE:
-                elements += (inputs + bias) * ((units | 1) + 2 * units)
+                elements += (inputs + bias) * ((units | 1) + (3 if self.amsgrad else 2) * units)
             inputs = units
         return elements * np.dtype(self.dtype).itemsize
 
@@ -292,9 +303,17 @@ def _dropouts(model: Any) -> list[Any]:
 
 def _unknown(what: str, problem: str) -> DoesNotFitError:
     return DoesNotFitError(
-        f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam on binary or "
-        f"categorical cross-entropy or mse; device='cpu' trains any model."
+        f"fit_many on the GPU: {what} {problem}. The kernel trains Dense layers and Dropout with Adam or AdamW on "
+        f"binary or categorical cross-entropy or mse; device='cpu' trains any model."
     )
+
+
+def _norm_of(optimizer: Any) -> str | None:
+    """A norm that the optimizer clips by, which is known only when all gradients are: the kernel stores none."""
+    for name in ("clipnorm", "global_clipnorm"):
+        if getattr(optimizer, name) is not None:
+            return f"{name}={getattr(optimizer, name)!r} of the optimizer {type(optimizer).__name__}"
+    return None
 
 
 def _numbers(layer: Any, below: int, *, logits: bool) -> tuple[int, ...]:
@@ -305,12 +324,23 @@ def _numbers(layer: Any, below: int, *, logits: bool) -> tuple[int, ...]:
     return DENSE, layer.units, ACTIVATIONS[activation], int(layer.use_bias)
 
 
-def _settings(layer: Any) -> tuple[float, ...]:
-    """A stage's row of settings: the factors as regularizers.py rounds them."""
+def _settings(layer: Any, decays: Sequence[float]) -> tuple[float, ...]:
+    """A stage's row of settings: the factors as regularizers.py rounds them, and those of the decay."""
     if type(layer) is Dropout:
-        return layer.rate, 0.0, 0.0, 0.0
+        return layer.rate, 0.0, 0.0, 0.0, 0.0, 0.0
     penalties = [layer.regularizers.get(name) for name in ("kernel", "bias")]
-    return tuple(float(np.float32(getattr(of, name, 0.0))) for of in penalties for name in ("l1", "l2"))
+    factors = (float(np.float32(getattr(of, name, 0.0))) for of in penalties for name in ("l1", "l2"))
+    return (*factors, *decays)
+
+
+def _decays(optimizer: Any, layers: Sequence[Any]) -> list[tuple[float, ...]]:
+    """Of each layer the weight decay of its kernel and of its bias, as ops.weight_decay_step rounds it; 0 for none."""
+    decay = float(np.float32(optimizer.weight_decay or 0.0))
+    decays = iter(optimizer.decays)  # in the arena's order
+    return [
+        tuple(decay if name in layer.parameters and next(decays) else 0.0 for name in ("kernel", "bias"))
+        for layer in layers
+    ]
 
 
 def _loss_of(model: Any, last: Any) -> tuple[int, int]:
@@ -370,6 +400,8 @@ def fit_in_one_launch(
     shuffle: bool | str,
     check_finite: bool,
     launch: Launch,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
     watch: dict[str, tuple[Any, Any]] | None = None,
 ) -> FittedMany:
     """fit_many by kernels/train_step.cu, wherever launch runs it. Errors: as fit_many's."""
@@ -382,15 +414,13 @@ def fit_in_one_launch(
         with random_seed_within(seed):
             model = _built(build, models)
             # checks the data, builds the model
-            data = model._batches("fit", x, y, None, None, batch_size, None, shuffle, check_finite)
+            data = model._batches("fit", x, y, sample_weight, class_weight, batch_size, None, shuffle, check_finite)
             if not isinstance(data, ArrayBatches) or data.later is not None:
                 raise DoesNotFitError("fit_many on the GPU: x must be an array, not what yields batches.")
             held_out = (
                 [] if validation_data is None else [model._validation(validation_data, batch_size, None, check_finite)]
             )
             held_out += [_watched(model, *pair, batch_size, check_finite) for pair in (watch or {}).values()]
-            if any(of.sample_weight is not None for of in (data, *held_out)):
-                raise DoesNotFitError("fit_many on the GPU: samples have no weights there; device='cpu' knows them.")
             found = Plan.of(model)
             if plan not in (None, found):
                 raise ValueError("fit_many: build must make models that differ in their random numbers alone.")
@@ -445,7 +475,8 @@ def train(
     for model in models:
         model.optimizer.build(model.arena)
     theta = np.stack([model.arena.theta for model in models])
-    m, v = (np.stack([getattr(model.optimizer, slot) for model in models]) for slot in ("m", "v"))
+    names = models[0].optimizer.slots
+    slots = {name: np.stack([getattr(model.optimizer, name) for model in models]) for name in names}
     generators = [[layer.seed_generator for layer in _dropouts(model)] for model in models]
     seeds = np.array([[generator.state for generator in of_model] for of_model in generators], np.int64)
     steps = epochs * math.ceil(data.samples / data.batch_size)
@@ -455,7 +486,9 @@ def train(
         return history, stopped
     size = min(data.batch_size, data.samples)
     held_out_size = max((min(of.batch_size, of.samples) for of in held_out), default=0)
-    shared = plan.shared_bytes(max(size, held_out_size))
+    weighted = any(of.sample_weight is not None for of in (data, *held_out))
+    weights = [_weights(of) for of in held_out] if weighted else []
+    shared = plan.shared_bytes(max(size, held_out_size), weighted=weighted)
     launch(
         f"{KERNEL}_{plan.dtype}",
         len(models),
@@ -463,16 +496,20 @@ def train(
         (
             np.ascontiguousarray(data.x),
             plan.labels(data.y),
+            _weights(data) if weighted else None,
             np.concatenate([of.x for of in held_out]) if held_out else None,
             np.concatenate([plan.labels(of.y) for of in held_out]) if held_out else None,
+            np.concatenate(weights) if weights else None,
             np.array([of.samples for of in held_out], np.int32) if held_out else None,
             orders.astype(np.int32),
             np.array(plan.numbers, np.int32),
             np.array(plan.settings, np.float64),
             optimizer.alphas(steps, dtype),
+            np.array(optimizer.rates(steps), dtype),
             theta,
-            m,
-            v,
+            slots["m"],
+            slots["v"],
+            slots.get("v_hat"),
             seeds if seeds.size else None,
             history,
             stopped,
@@ -490,18 +527,27 @@ def train(
             plan.prediction,
             plan.threshold,
             *plan.adam,
+            plan.clipvalue,
             int(plan.xla),
             int(check_finite),
         ),
         shared,
     )
     for i, model in enumerate(models):
-        model.arena.theta[...], model.optimizer.m[...], model.optimizer.v[...] = theta[i], m[i], v[i]
+        model.arena.theta[...] = theta[i]
+        for name, values in slots.items():
+            getattr(model.optimizer, name)[...] = values[i]
         model.optimizer.iterations = int(model.optimizer.iterations) + (int(stopped[i]) - 1 if stopped[i] else steps)
         for generator, state, moved in zip(generators[i], seeds[i], plan.drawing, strict=True):
             if moved:
                 generator.state[...] = state
     return history, stopped
+
+
+def _weights(data: Any) -> Array:
+    """The samples' weights, (samples,): 1 where none are given."""
+    given = data.sample_weight
+    return np.ones(data.samples, data.x.dtype) if given is None else np.ascontiguousarray(given.reshape(-1))
 
 
 def launch_on_device(kernel: str, grid: int, block: int, arguments: Sequence[Any], shared: int) -> None:

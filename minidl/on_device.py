@@ -58,7 +58,7 @@ def problem(
         model.gather_if_frozen_or_thawed()
     found = [_of_layers(model)]
     found += [_of_loss(model, training), _of_metrics(model)] if scored and found[0] is None else []
-    found += [_of_optimizer(model)] if training else []
+    found += [of_optimizer(model.optimizer)] if training else []
     found += [_of_data(batches) for batches in data if batches is not None]
     found += [_of_callbacks(callbacks)]
     return next((text for text in found if text is not None), None)
@@ -155,8 +155,8 @@ def _of_metrics(model: Trainer) -> str | None:
     return None
 
 
-def _of_optimizer(model: Trainer) -> str | None:
-    optimizer = model.optimizer
+def of_optimizer(optimizer: Any) -> str | None:
+    """What of an optimizer the kernels do not know, or None; see of_layer."""
     what = f"the optimizer {type(optimizer).__name__}"
     if type(optimizer) not in (Adam, AdamW):
         return what

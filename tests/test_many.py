@@ -29,13 +29,14 @@ BUILD = {name: lambda build=build: build(keras) for name, build in notebook.MODE
 
 
 def on_host(
-    build, x, y, *, seeds, epochs=1, batch_size=None, validation_data=None, shuffle=True, check_finite=True, watch=None
-):
+    build, x, y, *, seeds, epochs=1, batch_size=None, validation_data=None, shuffle=True, check_finite=True, watch=None,
+    **weights,
+):  # fmt: skip
     """fit_many(device="gpu"), on this machine's CPU."""
     launch = checks.launcher(checks.Kernels("train_step", config.floatx(), None))
     return many.fit_in_one_launch(
         build, x, y, seeds=tuple(seeds), epochs=epochs, batch_size=batch_size, validation_data=validation_data,
-        shuffle=shuffle, check_finite=check_finite, launch=launch, watch=watch,
+        shuffle=shuffle, check_finite=check_finite, launch=launch, watch=watch, **weights,
     )  # fmt: skip
 
 
@@ -187,6 +188,8 @@ def trainings(draw):
         return numbers if loss.startswith("sparse") else np.eye(units)[numbers]
 
     jit = draw(st.booleans())
+    clip = draw(st.sampled_from([None, None, 0.01]))
+    decay, amsgrad, biases = draw(st.sampled_from([None, 0.0, 0.5])), draw(st.booleans()), draw(st.booleans())
 
     def build():
         layers = [keras.Input((features,))]
@@ -195,15 +198,24 @@ def trainings(draw):
             layers.append(keras.layers.Dense(**arguments))
         model = keras.Sequential(layers)
         of_logits = losses.BinaryCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(0.02), loss or of_logits, metrics=accuracy, jit_compile=jit)
+        optimizer = keras.optimizers.Adam(0.02, amsgrad=amsgrad, weight_decay=decay, clipvalue=clip)
+        if not biases:
+            optimizer.exclude_from_weight_decay(var_names=["bias"])
+        model.compile(optimizer, loss or of_logits, metrics=accuracy, jit_compile=jit)
         return model
 
     rng, samples = np.random.default_rng(draw(st.integers(0, 99))), draw(st.integers(1, 40))
     x, y = rng.normal(size=(samples, features)), labels(samples)
     settings = {"batch_size": draw(st.integers(1, 20)), "epochs": draw(st.integers(1, 3)), "seeds": [1, 2]}
+    weights = draw(st.sampled_from([None, None, "samples", "held out", "both"]))
     if draw(st.booleans()):
         held_out = draw(st.integers(1, 30))
         settings["validation_data"] = rng.normal(size=(held_out, features)), labels(held_out)
+        settings["validation_data"] += (rng.gamma(2, size=held_out),) if weights in ("held out", "both") else ()
+    if weights in ("samples", "both"):
+        settings["sample_weight"] = rng.gamma(2, size=samples)
+    elif draw(st.booleans()):
+        settings["class_weight"] = {0: 0.5, 1: 2.0}
     return build, (x, y), settings
 
 
@@ -286,6 +298,30 @@ def test_the_net_of_the_overfitting_study_fits():
 
 
 @needs_compiler
+def test_weights_and_amsgrad_take_room_only_where_they_are():
+    (x, y), _ = notebook.data()
+    asked = []
+
+    def launch(kernel, grid, block, arguments, shared):
+        asked.append(shared)
+
+    settings = {
+        "seeds": (1,), "epochs": 1, "batch_size": 32, "validation_data": None, "shuffle": True, "check_finite": True,
+        "launch": launch,
+    }  # fmt: skip
+
+    def with_amsgrad():
+        model = BUILD["L1 and L2"]()
+        model.compile(keras.optimizers.Adam(amsgrad=True), "binary_crossentropy")
+        return model
+
+    many.fit_in_one_launch(BUILD["L1 and L2"], x, y, **settings)
+    many.fit_in_one_launch(BUILD["L1 and L2"], x, y, **settings, class_weight={0: 2.0})
+    many.fit_in_one_launch(with_amsgrad, x, y, **settings)
+    assert [shared - asked[0] for shared in asked] == [0, 4 * 32, 4 * 45]
+
+
+@needs_compiler
 def test_a_loss_that_is_not_finite_stops_its_model_and_is_named():
     (x, y), _ = notebook.data()
 
@@ -356,7 +392,7 @@ def test_auto_takes_the_cpu_for_what_the_kernel_does_not_know(stand_in):
     found = many.fit_many(build, x, y, seeds=[1])
     assert_same(found.weights, many.fit_many(build, x, y, seeds=[1], device="cpu").weights)
     wide = model_of(dense(100, "relu"), dense(100, "relu"), dense())
-    for broken, message in ((build, "the optimizer 'sgd"), (wide, r"need \d+\.\d KiB .*this GPU has 99\.0 KiB")):
+    for broken, message in ((build, "the optimizer SGD"), (wide, r"need \d+\.\d KiB .*this GPU has 99\.0 KiB")):
         with pytest.raises(many.DoesNotFitError, match=message):
             many.fit_many(broken, x, y, seeds=[1], device="gpu")
 
@@ -446,8 +482,12 @@ UNKNOWN = {
         dense(3, "softmax"), loss="categorical_crossentropy", metrics=["binary_accuracy"]
     ),
     "the metrics 'auc' are not one BinaryAccuracy": model_of(dense(), metrics=[keras.metrics.AUC()]),
-    "the optimizer 'sgd' is not plain Adam": model_of(dense(), optimizer="sgd"),
-    "the optimizer 'adam' is not plain Adam": model_of(dense(), optimizer=lambda: keras.optimizers.Adam(clipnorm=1.0)),
+    "the optimizer SGD is not supported there": model_of(dense(), optimizer="sgd"),
+    "use_ema=True of the optimizer Adam": model_of(dense(), optimizer=lambda: keras.optimizers.Adam(use_ema=True)),
+    "global_clipnorm=1.0 of the optimizer AdamW": model_of(
+        dense(), optimizer=lambda: keras.optimizers.AdamW(global_clipnorm=1.0)
+    ),
+    "clipnorm=1.0 of the optimizer Adam": model_of(dense(), optimizer=lambda: keras.optimizers.Adam(clipnorm=1.0)),
 }
 
 
@@ -494,10 +534,8 @@ def test_bad_arguments():
 
 @needs_compiler
 def test_bad_arguments_of_the_kernel():
-    (x, y), validation = notebook.data()
+    (x, y), _ = notebook.data()
     build = BUILD["L1 and L2"]
-    with pytest.raises(many.DoesNotFitError, match="samples have no weights"):
-        on_host(build, x, y, seeds=[1], validation_data=(*validation, np.ones(66)))
     with pytest.raises(many.DoesNotFitError, match="x must be an array"):
         on_host(build, ((x[:5], y[:5]) for _ in range(3)), None, seeds=[1], shuffle=False)
     coarse = model_of(dense(), metrics=[keras.metrics.BinaryAccuracy(threshold=0.3)])

@@ -840,9 +840,13 @@ def build_of_classes():
 
 
 def build_of_class_numbers():
+    """With an optimizer that decays the kernels alone, clips, and keeps the largest v."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.2), keras.layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    rate = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
+    optimizer = keras.optimizers.AdamW(rate, 0.7, amsgrad=True, clipvalue=0.02)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
@@ -851,6 +855,12 @@ LABELS = {
     "mixed": lambda x, y: np.stack([y, 1 - y], axis=1),
     "classes": lambda x, y: np.eye(3)[(y + (x[:, 0] > 0)).astype(int)],
     "class numbers": lambda x, y: y + (x[:, 0] > 0),
+}
+# What weights its samples have, in training and validation.
+WEIGHTS = {
+    "mixed": lambda rows, held_out: {"sample_weight": (np.arange(rows) % 7 / 4, np.arange(held_out) % 5 / 2)},
+    "of logits": lambda rows, held_out: {"sample_weight": (None, np.arange(held_out) % 5 / 2)},
+    "classes": lambda rows, held_out: {"class_weight": {0: 2.0, 2: 0.3}},
 }
 TRAININGS = {
     "classes": build_of_classes,
@@ -894,6 +904,11 @@ def check_train_step(dtype, sanitize=None):
         watch = {"few": (x[:5], labels[:5]), "many": (x[:37], labels[:37])}
         settings = {"epochs": epochs, "batch_size": 32, "validation_data": (validation[0], held_out), "shuffle": True}
         settings |= {} if title == "of logits" else {"watch": watch}
+        weights = WEIGHTS.get(title, lambda *_: {})(rows, len(held_out))
+        if "sample_weight" in weights:
+            weights["sample_weight"], of_held_out = weights["sample_weight"]
+            settings["validation_data"] += (of_held_out,)
+        settings |= weights
         with floatx(dtype):
             with in_the_kernels_order():
                 expected = many.fit_many(build, x, labels, seeds=seeds, device="cpu", **settings)

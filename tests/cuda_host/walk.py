@@ -44,7 +44,7 @@ class StepOfLaunches:
                 views = [buffer[start : start + size + layer.units] for buffer in (self.theta, self.grads)]
                 parts = [(view[:size].reshape(below, layer.units), view[size:]) for view in views]
                 stops += [start + size, start + size + layer.units]
-                plan = many._settings(layer)
+                plan = many._settings(layer, ())
                 factors += [plan[:2], plan[2:]]
                 start, units = stops[-1], layer.units
             else:
