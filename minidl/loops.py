@@ -6,7 +6,7 @@ One step is in training.py, its fast form in fused.py, its form on a GPU in on_d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,13 +70,14 @@ def fit(
             logs = by_name(metric_results(model))
             validates = evaluation is not None and is_due(epoch, validation_freq)
             if evaluation is not None and validates:
-                validated = None if there is None else there.evaluation
-                found = evaluate(model, evaluation, callbacks=hooks, there=validated)
+                found = evaluate(model, evaluation, callbacks=hooks, there=None if there is None else there.evaluate)
                 logs = by_name(logs | {f"val_{name}": value for name, value in found.items()})
             random.finish_epoch(evaluated=validates)
             hooks.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
+        if there is not None:
+            there.keep()
         if epochs > 0:
             model.optimizer.finalize_variable_values()
         hooks.on_train_end(logs)
@@ -157,9 +158,9 @@ def evaluate(
     *,
     verbose: Any = 0,
     callbacks: Any = None,
-    there: on_device.Evaluation | None = None,
+    there: Callable[[], None] | None = None,
 ) -> Logs:
-    """The loss, penalties included, and the metrics at inference. there: on a device."""
+    """The loss, penalties included, and the metrics at inference. there: computes them on a device."""
     epochs.reset()
     with callback_list(model, callbacks, verbose, epochs=1, steps=epochs.num_batches) as hooks:
         model.stop_evaluating = False
@@ -168,7 +169,7 @@ def evaluate(
         if there is None:
             _evaluate_batches(model, epochs, hooks)
         else:
-            there.run()
+            there()
         logs = metric_results(model)
         hooks.on_test_end(logs)
     return logs
@@ -208,10 +209,9 @@ def predict(model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any 
 
 def evaluate_on(device: Device, model: Trainer, epochs: Epochs, **settings: Any) -> Logs:
     """evaluate on a device."""
-    with device.active():
-        return evaluate(
-            model, epochs, **settings, there=on_device.Evaluation(on_device.OnDevice(model, device), epochs)
-        )
+    assert isinstance(epochs.batches, ArrayBatches)
+    with device.active(), on_device.Evaluation.of(model, device, epochs.batches, scored=True) as there:
+        return evaluate(model, epochs, **settings, there=lambda: there.run(epochs))
 
 
 def predict_on(device: Device, model: Trainer, epochs: Epochs, *, verbose: Any = 0, callbacks: Any = None) -> Array:
@@ -219,11 +219,13 @@ def predict_on(device: Device, model: Trainer, epochs: Epochs, *, verbose: Any =
     assert isinstance(epochs.batches, ArrayBatches)
     with callback_list(model, callbacks, verbose, epochs=1, steps=epochs.num_batches) as hooks, device.active():
         hooks.on_predict_begin()
-        there = on_device.Prediction(on_device.OnDevice(model, device), epochs)
-        there.run()
-        outputs = there.predicted()
+        with on_device.Prediction.of(model, device, epochs.batches, scored=False) as there:
+            there.run(epochs)
+            outputs = there.predicted()
+            if device.adopted(epochs.batches.x) is None:
+                outputs = device.host(outputs)
         hooks.on_predict_end()
-        return outputs if device.adopted(epochs.batches.x) is not None else device.host(outputs)
+        return outputs
 
 
 def callback_list(

@@ -5,15 +5,17 @@ lie on the device, and so do the numbers that change from step to step: where th
 made, which masks are next. So a step is the same launches every time, and an epoch is one replay a batch, without a
 word from the device in between. Once an epoch the order goes there, and the sums and the model's state come back.
 
-Between calls, and wherever a callback may look, the model's own arrays hold its state; a device holds copies. The
-gradients alone stay there.
+Between calls, and wherever a callback may look, the model's own arrays hold its state; a device holds copies. What a
+call made there, memory and captured steps, is kept for the model's next call like it, which copies state and data anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -266,13 +268,92 @@ class Data(NamedTuple):
     sample_weight: Array | None
 
     @classmethod
-    def of(cls, device: Device, data: ArrayBatches) -> Data:
-        """Copies of host arrays; the arrays themselves if they are the device's."""
+    def like(cls, device: Device, data: ArrayBatches) -> Data:
+        """Room for copies of host arrays; the arrays themselves if they are the device's."""
         made = []
-        for array in (data.x, data.y, data.sample_weight):
+        for array in arrays_of(data):
             there = None if array is None else device.adopted(array)
-            made.append(device.array(np.ascontiguousarray(array)) if there is None and array is not None else there)
+            made.append(device.empty(array.shape, array.dtype) if there is None and array is not None else there)
         return cls(*made)
+
+    def write(self, device: Device, data: ArrayBatches) -> None:
+        """Copy host arrays of the same shapes there."""
+        for target, array in zip(self, arrays_of(data), strict=True):
+            if target is not None and device.adopted(array) is None:
+                device.write(target, np.ascontiguousarray(array))
+
+
+def arrays_of(data: ArrayBatches) -> tuple[Any, Any, Any]:
+    """x, y and sample_weight, whole."""
+    return data.x, data.y, data.sample_weight
+
+
+# ------------------------------------------------------------------------------------ kept from call to call
+
+
+class Signature(NamedTuple):
+    """What the launches that are made for a call depend on: objects, which this does not keep alive, and values."""
+
+    objects: tuple[weakref.ref[Any], ...]
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, model: Trainer, device: Device, *data: ArrayBatches | None, scored: bool, training: bool) -> Signature:
+        """Of a call as `problem` takes it."""
+        layers = model.flat_layers()
+        drops = [layer for layer in layers if isinstance(layer, Dropout)]
+        regularizers = [regularizer for layer in layers for regularizer in layer.regularizers.values()]
+        objects: list[Any] = [device, model.arena, *layers, *regularizers, *(layer.seed_generator for layer in drops)]
+        objects += [layer.activation for layer in layers]
+        values: list[Any] = [config.random_stream(), config.matmul(), config.tensor_float_32_execution_enabled()]
+        values += [model.dtype, model.jit_compile, *(layer.rate for layer in drops)]
+        values += [[getattr(regularizer, name, 0.0) for name in ("l1", "l2")] for regularizer in regularizers]
+        if scored:
+            objects += [model.loss, *model.metrics]
+            values += [model.loss.from_logits, config.epsilon(), model.weighted_count]
+            values += [getattr(metric, "threshold", None) for metric in model.metrics]
+        if training:
+            objects.append(model.optimizer)
+            values.append(model.optimizer.slots)
+        for batches in data:
+            shapes = [] if batches is None else [None if a is None else a.shape for a in arrays_of(batches)]
+            values.append((*shapes, None if batches is None else batches.batch_size))
+        return cls(tuple(weakref.ref(one) for one in objects if one is not None), tuple(values))
+
+    def equals(self, other: Signature) -> bool:
+        """Whether what was made for one does for the other."""
+        pairs = zip(self.objects, other.objects, strict=False)
+        same = len(self.objects) == len(other.objects) and all(a() is b() is not None for a, b in pairs)
+        return same and self.values == other.values
+
+
+# What is kept holds no reference to its model, with which it goes.
+_kept: weakref.WeakKeyDictionary[Any, dict[type, tuple[Signature, Any]]] = weakref.WeakKeyDictionary()
+
+
+def taken_or_made(kind: type, model: Trainer, signature: Signature, make: Callable[[], Any]) -> Any:
+    """What was kept of that kind for a call of this signature, else what make() makes.
+
+    It is kept no more, until `keep`: not after a call that failed. Errors: those of make.
+    """
+    before = _kept.get(model, {}).pop(kind, None)
+    if before is not None and before[0].equals(signature):
+        return before[1]
+    del before  # its memory is free before more is taken
+    try:
+        return make()
+    except cuda.DeviceMemoryError:
+        if not _kept:
+            raise
+    _kept.clear()  # the room that is missing may be what is kept for others
+    return make()
+
+
+def keep(model: Trainer, signature: Signature, made: Any, device: Device, *data: ArrayBatches | None) -> None:
+    """Keep it for the next call, unless it works on arrays of the device, which are the caller's."""
+    given = [a for batches in data if batches is not None for a in arrays_of(batches) if a is not None]
+    if all(device.adopted(array) is None for array in given):
+        _kept.setdefault(model, {})[type(made)] = signature, made
 
 
 # -------------------------------------------------------------------------------------- the model's launches
@@ -290,10 +371,10 @@ class Stage:
 
 
 class OnDevice:
-    """A model's state on a device, and the launches that compute with it."""
+    """Room for a model's state on a device, which send() copies there, and the launches that compute with it."""
 
     def __init__(self, model: Trainer, device: Device, *, training: bool = False) -> None:
-        self.model, self.device, self.dtype = model, device, model.dtype
+        self._model, self.device, self.dtype = weakref.ref(model), device, model.dtype
         arena = model.arena
         if training:
             model.optimizer.build(arena)
@@ -309,7 +390,13 @@ class OnDevice:
         # in the arena's order
         self._segments = [(id(layer), name) for layer in model.flat_layers() for name in layer.parameters]
         self.penalties = self._penalties()
-        self.send()
+
+    @property
+    def model(self) -> Trainer:
+        """The model, which this does not keep alive."""
+        found = self._model()
+        assert found is not None
+        return found
 
     # ------------------------------------------------------------------------------------ to and fro
 
@@ -642,6 +729,55 @@ class Scores:
 # ------------------------------------------------------------------------------------ fit, evaluate, predict
 
 
+class Steps:
+    """fit's steps, captured for each batch size, and the memory that they work on: for data of these shapes."""
+
+    def __init__(self, model: Trainer, device: Device, data: ArrayBatches, validation: ArrayBatches | None) -> None:
+        self._device = device
+        self.on = OnDevice(model, device, training=True)
+        self._data, self.order = Data.like(device, data), device.empty(data.samples, np.int64)
+        self.rates = device.empty(data.samples, model.dtype)  # of each step: there are no more steps than rows
+        self.scores = Scores(self.on)
+        rest = data.samples % data.batch_size
+        whole = [data.batch_size] if data.samples >= data.batch_size else []
+        self._operations = {size: self._of_batch(size) for size in (*whole, *([rest] if rest else []))}
+        self.replays: dict[int, Callable[[], None]] = {}
+        self._captured_for: tuple[Any, ...] = ()
+        self.evaluation = None if validation is None else Evaluation(self.on, validation)
+        self.capture()
+
+    def _of_batch(self, rows: int) -> tuple[list[Operation], list[Operation]]:
+        """train_step of a batch of so many rows: what comes before the update, and after it."""
+        on, data = self.on, self._data
+        x, y, weight = (
+            (None, None) if source is None else on.taken(source, self.order, on.counters, rows) for source in data
+        )
+        launches: list[Operation] = [launch for _, launch in (x, y, weight) if launch is not None]
+        forward, stages = on.forward(x[0], training=True)
+        d_outputs = on.empty(*stages[-1].outputs.shape)
+        advance = [rows, 1, 0, *on.draws]
+        scores, counting, of_logits = self.scores.batch(stages, y[0], weight[0], on.counters, advance, d_outputs)
+        return [*launches, *forward, *scores, *on.backward(stages, d_outputs, of_logits=of_logits)], counting
+
+    def capture(self) -> None:
+        """Capture the steps, again if the optimizer's settings are others than they were."""
+        optimizer: Any = self.on.model.optimizer
+        names = ("beta_1", "beta_2", "epsilon", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm")
+        settings = tuple(getattr(optimizer, name) for name in names)
+        if settings != self._captured_for:
+            update = self.on.update(self.rates)
+            for size, (before, after) in self._operations.items():
+                self.replays[size] = self._device.capture([*before, *update, *after])
+            self._captured_for = settings
+
+    def load(self, data: ArrayBatches, validation: ArrayBatches | None) -> None:
+        """Copy the model's state and the data there."""
+        self.on.send()
+        self._data.write(self._device, data)
+        if self.evaluation is not None and validation is not None:
+            self.evaluation.load(validation)
+
+
 class Training:
     """fit's epochs on a device. All memory is taken, and every batch size captured, before the first step."""
 
@@ -656,46 +792,29 @@ class Training:
         check_finite: bool,
     ) -> None:
         self._model, self._device, self._epochs, self._check_finite = model, device, epochs, check_finite
-        self._batch_size, self._finished = data.batch_size, "before the fit"
+        self._validation = validation
+        held_out = None if validation is None else validation.batches
+        assert held_out is None or isinstance(held_out, ArrayBatches)
+        self._data, self._finished = (data, held_out), "before the fit"
         self._looked_at = any(type(callback) not in (History, ProgbarLogger) for callback in hooks.callbacks)
-        self._replays: dict[int, Callable[[], None]] = {}
-        self._captured_for: tuple[Any, ...] = ()
-        rest = data.samples % data.batch_size
-        whole = [data.batch_size] if data.samples >= data.batch_size else []
+        self._steps: Any = None
         with self._saying_which_weights():
-            self._on = OnDevice(model, device, training=True)
-            self._data, self._order = Data.of(device, data), device.empty(data.samples, np.int64)
-            self._rates = device.empty(data.samples, model.dtype)  # of each step: there are no more steps than rows
-            self._scores = Scores(self._on)
-            self._steps = {size: self._step(size) for size in (*whole, *([rest] if rest else []))}
-            self.evaluation = None
-            if validation is not None:
-                self.evaluation = Evaluation(self._on, validation, within=self._saying_which_weights)
-            self._capture()
+            model.optimizer.build(model.arena)
+            self._open(self._signature_now())
 
-    def _step(self, rows: int) -> tuple[list[Operation], list[Operation]]:
-        """train_step of a batch of so many rows: what comes before the update, and after it."""
-        on, data = self._on, self._data
-        x, y, weight = (
-            (None, None) if source is None else on.taken(source, self._order, on.counters, rows) for source in data
-        )
-        launches: list[Operation] = [launch for _, launch in (x, y, weight) if launch is not None]
-        forward, stages = on.forward(x[0], training=True)
-        d_outputs = on.empty(*stages[-1].outputs.shape)
-        advance = [rows, 1, 0, *on.draws]
-        scores, counting, of_logits = self._scores.batch(stages, y[0], weight[0], on.counters, advance, d_outputs)
-        return [*launches, *forward, *scores, *on.backward(stages, d_outputs, of_logits=of_logits)], counting
+    def _signature_now(self) -> Signature:
+        return Signature.of(self._model, self._device, *self._data, scored=True, training=True)
 
-    def _capture(self) -> None:
-        """Capture the steps, again if the optimizer's settings are others than they were."""
-        optimizer: Any = self._model.optimizer
-        names = ("beta_1", "beta_2", "epsilon", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm")
-        settings = tuple(getattr(optimizer, name) for name in names)
-        if settings != self._captured_for:
-            update = self._on.update(self._rates)
-            for size, (before, after) in self._steps.items():
-                self._replays[size] = self._device.capture([*before, *update, *after])
-            self._captured_for = settings
+    def _open(self, signature: Signature) -> None:
+        """Take the steps that were kept, or make them; with the model's state and the data of now."""
+        self._signature, self._steps = signature, None
+        make = partial(Steps, self._model, self._device, *self._data)
+        self._steps = taken_or_made(Steps, self._model, signature, make)
+        self._steps.load(*self._data)
+
+    def keep(self) -> None:
+        """At the end: keep the steps for the model's next fit."""
+        keep(self._model, self._signature, self._steps, self._device, *self._data)
 
     def train_epoch(self, epoch: int) -> None:
         """One epoch: the model's metrics and state are then those of its end.
@@ -709,35 +828,46 @@ class Training:
             if unfit is not None:
                 raise cuda.DeviceError(f"a callback has changed the model: {unfit} is not supported on a GPU.")
             if self._looked_at:
-                self._on.send()
-            self._capture()
+                now = self._signature_now()
+                if now.equals(self._signature):
+                    self._steps.on.send()
+                else:
+                    self._open(now)
+            self._steps.capture()
             with self._epochs.until_data_end():
                 chunks = [rows for *_, iterator in self._epochs for rows in self._epochs.next_batches(iterator)]
             self.begin(chunks)
             self.run([rows.size for rows in chunks])
-            diverged = int(self._on.counters.read()[2])
+            diverged = int(self._steps.on.counters.read()[2])
             if diverged >= 0 and self._check_finite:
                 raise self._diverged(diverged)
-            self._scores.fetch()
+            self._steps.scores.fetch()
             self.fetch()
         self._finished = f"at the end of epoch {epoch + 1}"
 
+    def evaluate(self) -> None:
+        """The loss and the metrics of the validation's data, in the model's metrics."""
+        assert self._validation is not None
+        with self._saying_which_weights():
+            self._steps.evaluation.run(self._validation)
+
     def begin(self, chunks: Sequence[Array]) -> None:
         """Send the rows of the coming batches and their learning rates, and begin with the first; the sums anew."""
-        order, steps = np.concatenate(chunks), sum(-(-rows.size // self._batch_size) for rows in chunks)
+        size, order = self._data[0].batch_size, np.concatenate(chunks)
+        steps = sum(-(-rows.size // size) for rows in chunks)
         rates = np.array(self._model.optimizer.rates(steps), self._model.dtype)
-        self._device.write(self._order[: order.size], order)
-        self._device.write(self._rates[:steps], rates)
-        self._on.start()
-        self._scores.reset()
+        self._device.write(self._steps.order[: order.size], order)
+        self._device.write(self._steps.rates[:steps], rates)
+        self._steps.on.start()
+        self._steps.scores.reset()
 
     def run(self, chunks: Sequence[int]) -> None:
         """Replay the steps of chunks of so many rows, each of whole batches or of a smaller one."""
         try:
             with uncut() as whole:
                 for rows in chunks:
-                    size = min(rows, self._batch_size)
-                    replay = self._replays[size]
+                    size = min(rows, self._data[0].batch_size)
+                    replay = self._steps.replays[size]
                     for _ in range(rows // size):
                         with whole:
                             replay()
@@ -749,7 +879,7 @@ class Training:
 
     def fetch(self) -> None:
         """Put the device's weights, moments, step and seeds into the model."""
-        self._on.fetch()
+        self._steps.on.fetch()
 
     @contextlib.contextmanager
     def _saying_which_weights(self) -> Iterator[None]:
@@ -769,17 +899,37 @@ class Training:
 
 
 class Replays:
-    """The batches of one pass over data in the order that they have, at inference; a subclass says what is launched."""
+    """The batches of one pass over data in the order that they have, at inference; a subclass says what is launched.
 
-    def __init__(self, on: OnDevice, epochs: Epochs) -> None:
-        assert isinstance(epochs.batches, ArrayBatches)
-        self._on, self._epochs, self._samples = on, epochs, epochs.batches.samples
-        self._data = Data.of(on.device, epochs.batches)
+    For data of these shapes.
+    """
+
+    def __init__(self, on: OnDevice, data: ArrayBatches) -> None:
+        self.on, self._samples = on, data.samples
+        self._data = Data.like(on.device, data)
         self._counters = Counters(on.device)
-        size = min(self._samples, epochs.batches.batch_size)
+        size = min(self._samples, data.batch_size)
         sizes = dict.fromkeys(rows for rows in (size, self._samples % size) if rows)
         self._make()
         self._replays = {rows: on.device.capture(self._batch(rows)) for rows in sizes}
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, model: Trainer, device: Device, data: ArrayBatches, *, scored: bool) -> Iterator[Any]:
+        """For a call of its own: what was kept of the last one like it, or made now, with the model's state and data.
+
+        It is kept for the next one, if all goes well.
+        """
+        signature = Signature.of(model, device, data, scored=scored, training=False)
+        made = taken_or_made(cls, model, signature, lambda: cls(OnDevice(model, device), data))
+        made.on.send()
+        made.load(data)
+        yield made
+        keep(model, signature, made, device, data)
+
+    def load(self, data: ArrayBatches) -> None:
+        """Copy the data there."""
+        self._data.write(self.on.device, data)
 
     def _make(self) -> None:
         """Buffers that all batches share."""
@@ -787,27 +937,23 @@ class Replays:
     def _batch(self, rows: int) -> list[Operation]:
         raise NotImplementedError
 
-    def run(self) -> None:
+    def run(self, epochs: Epochs) -> None:
         """Replay them. Each batch begins where the one before ended."""
         self._counters.write()
-        with self._epochs.until_data_end():
-            for _, _, iterator in self._epochs:
-                for batch in self._epochs.next_batches(iterator):
+        with epochs.until_data_end():
+            for _, _, iterator in epochs:
+                for batch in epochs.next_batches(iterator):
                     self._replays[min(batch.stop, self._samples) - batch.start]()
 
 
 class Evaluation(Replays):
-    """evaluate's batches: their loss and metrics, in the model's metrics when run() returns. within: around run."""
-
-    def __init__(self, on: OnDevice, epochs: Epochs, within: Any = contextlib.nullcontext) -> None:
-        super().__init__(on, epochs)
-        self._within = within
+    """evaluate's batches: their loss and metrics, in the model's metrics when run() returns."""
 
     def _make(self) -> None:
-        self._scores = Scores(self._on)
+        self._scores = Scores(self.on)
 
     def _batch(self, rows: int) -> list[Operation]:
-        on = self._on
+        on = self.on
         x, y, weight = (
             (None, None) if source is None else on.taken(source, None, self._counters, rows) for source in self._data
         )
@@ -815,21 +961,20 @@ class Evaluation(Replays):
         scores, counting, _ = self._scores.batch(stages, y[0], weight[0], self._counters, [rows, 1, 0])
         return [*(launch for _, launch in (x, y, weight) if launch is not None), *forward, *scores, *counting]
 
-    def run(self) -> None:
-        with self._within():
-            self._scores.reset()
-            super().run()
-            self._scores.fetch()
+    def run(self, epochs: Epochs) -> None:
+        self._scores.reset()
+        super().run(epochs)
+        self._scores.fetch()
 
 
 class Prediction(Replays):
     """predict's batches."""
 
     def _make(self) -> None:
-        self.outputs = self._on.empty(self._samples, self._on.model.output_shape[-1])
+        self.outputs = self.on.empty(self._samples, self.on.model.output_shape[-1])
 
     def _batch(self, rows: int) -> list[Operation]:
-        on, counters = self._on, self._counters
+        on, counters = self.on, self._counters
         x, taken = on.taken(self._data.x, None, counters, rows)
         forward, stages = on.forward(x, training=False)
         made, moved = stages[-1].outputs, on.device.array(np.array([rows, 1, 0], np.int64))

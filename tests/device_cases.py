@@ -433,6 +433,28 @@ def assert_repeats(device, steps):
     assert_same_state(models[0], models[1])
 
 
+def assert_kept_between_calls(device):
+    """Calls one after the other, on other data of the same shapes, from other states: as if nothing had been kept."""
+    (x, y), first = penguins(140), slice(0, 70)
+    ours, theirs = notebook(True), notebook(True)
+    for model in (ours, theirs):
+        found = []
+        for rows in (first, slice(70, 140), slice(0, 50)):
+            if model is theirs:
+                on_device._kept.clear()
+            found.append(model.fit(x[rows], y[rows], verbose=0, validation_split=0.2, device=device).history)
+            for _ in range(2):
+                found += model.evaluate(x[rows], y[rows], verbose=0, device=device)
+                found += model.predict(x[rows], verbose=0, device=device).ravel().tolist()
+                model.set_weights([weight * 1.5 for weight in model.get_weights()])
+            model.layers[1].seed_generator.state[1] += 3
+            model.optimizer.m[...] *= 2
+        if model is ours:
+            kept = found
+    assert found == kept
+    assert_same_state(ours, theirs)
+
+
 def assert_device_arrays_are_used_where_they_are(device, send):
     """send: of the caller, makes an array of the device from NumPy's. The same bits as from host arrays."""
     x, y = penguins(70)

@@ -287,6 +287,7 @@ def test_the_tests_for_a_gpu_pass_on_what_stands_in(driver, rng, monkeypatch):
     for case in device_cases.CASES:
         on_gpu.test_every_case_trains_and_scores_as_the_cpu_does(device, case)
     on_gpu.test_a_learning_rate_that_changes(device)
+    on_gpu.test_what_a_call_made_is_kept_for_the_next_like_it(device)
     for dtype in ("float32", "float64"):
         on_gpu.test_products(device, dtype, (3, 5, 7), rng)
         on_gpu.test_products(device, dtype, (64, 70, 64), rng)

@@ -1,8 +1,10 @@
 """fit, evaluate and predict on a device, executed: the host's, which runs the kernels through the shim."""
 
+import gc
 import subprocess
 import sys
 import warnings
+import weakref
 
 import device_cases
 import numpy as np
@@ -12,7 +14,21 @@ from device_cases import notebook, penguins
 from helpers import assert_close, assert_same
 from test_kernels import sanitizer_environment
 
-from minidl import callbacks, config, constraints, cuda, losses, metrics, ops, optimizers, saving, schedules
+from minidl import (
+    activations,
+    callbacks,
+    config,
+    constraints,
+    cuda,
+    losses,
+    metrics,
+    on_device,
+    ops,
+    optimizers,
+    random,
+    saving,
+    schedules,
+)
 from minidl import device as devices
 from minidl.device import Launch, Product
 from minidl.layers import Activation, BatchNormalization, Dense, Dropout, Flatten, Input
@@ -182,20 +198,161 @@ def test_a_step_that_depends_on_a_value_of_the_host_is_caught(device, monkeypatc
         device_cases.assert_as_on_the_cpu(device, device_cases.CASES["notebook, dropout"])
 
 
-def test_memory_is_given_back(device):
-    x, y = penguins(70)
-    model = notebook(True)
-    for _ in range(2):
-        model.fit(x, y, epochs=1, verbose=0, device=device)
-        device.captured.clear()
-        assert device.used == 0
-
-
 def test_progress_is_shown(device, capsys):
     x, y = penguins(70)
     notebook(False).fit(x, y, epochs=2, verbose=2, validation_split=0.3, device=device)
     printed = capsys.readouterr().out
     assert "Epoch 1/2 - 2 steps" in printed and printed.count("val_loss") == 2
+
+
+# ---------------------------------------------------------------------------------------- kept from call to call
+
+
+def test_what_a_call_made_is_kept_for_the_next_like_it(device):
+    device_cases.assert_kept_between_calls(device)
+
+
+def every_call(model, device, x, y):
+    """fit, evaluate and predict; their results."""
+    history = model.fit(x, y, epochs=2, verbose=0, validation_split=0.2, device=device).history
+    return history, model.evaluate(x, y, verbose=0, device=device), model.predict(x, verbose=0, device=device)
+
+
+def test_nothing_is_made_for_a_second_call(device):
+    model, (x, y) = notebook(True), penguins(70)
+    every_call(model, device, x, y)
+    used, captured = device.used, len(device.captured)
+    every_call(model, device, x[::-1], y[::-1])
+    assert (device.used, len(device.captured)) == (used, captured)
+
+
+def compiled_anew(model):
+    model.compile(optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+
+
+def with_another_seed(model):
+    model.layers[1].seed_generator = random.SeedGenerator(77)
+
+
+# Captured are a whole and a last batch of fit, evaluate and predict, and a batch of fit's validation.
+EVERY, SCORED, STEPS = 7, 5, 2
+# name -> (change of the model or of a setting, how much is captured anew)
+CHANGES = {
+    "weights": (lambda model: model.set_weights([weight + 1 for weight in model.get_weights()]), 0),
+    "seed": (lambda model: model.layers[1].seed_generator.state.__setitem__(slice(None), (5, 9)), 0),
+    "another generator": (with_another_seed, EVERY),
+    "learning rate": (lambda model: setattr(model.optimizer, "learning_rate", 0.5), 0),
+    "a setting of the optimizer": (lambda model: setattr(model.optimizer, "clipvalue", 0.001), STEPS),
+    "another optimizer": (compiled_anew, SCORED),
+    "rate": (lambda model: setattr(model.layers[1], "rate", 0.25), EVERY),
+    "factor of a regularizer": (lambda model: setattr(model.layers[0].regularizers["kernel"], "l1", 0.5), EVERY),
+    "activation": (lambda model: setattr(model.layers[0], "activation", activations.sigmoid), EVERY),
+    "random stream": (lambda model: config.set_random_stream("tensorflow-xla"), EVERY),
+    "epsilon": (lambda model: config.set_epsilon(0.01), SCORED),
+    "products": (lambda model: config.set_matmul("kernels"), EVERY),
+    "threshold": (lambda model: setattr(model.metrics[1], "threshold", 0.75), SCORED),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changes_between_calls(device, what):
+    """As if nothing had been kept."""
+    change, captured_anew = CHANGES[what]
+    ours, theirs = notebook(True), notebook(True)
+    x, y = penguins(70)
+    for model in (ours, theirs):
+        every_call(model, device, x, y)
+    captured = len(device.captured)
+    change(ours)
+    found = every_call(ours, device, x, y)
+    assert len(device.captured) - captured == captured_anew
+    if what not in ("random stream", "epsilon", "products"):
+        change(theirs)
+    on_device._kept.clear()
+    expected = every_call(theirs, device, x, y)
+    assert found[:2] == expected[:2]
+    assert_same(found[2], expected[2])
+    device_cases.assert_same_state(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [({"batch_size": 20}, 70), ({}, 60), ({"class_weight": {0: 2.0}}, 70), ({"validation_split": 0.3}, 70)],
+)
+def test_data_of_another_shape(device, arguments, rows):
+    x, y = penguins(rows)
+    ours, theirs = notebook(True), notebook(True)
+    for model in (ours, theirs):
+        model.fit(*penguins(70), epochs=1, verbose=0, device=device)
+        if model is theirs:
+            on_device._kept.clear()
+        model.fit(x, y, epochs=1, verbose=0, device=device, **arguments)
+    device_cases.assert_same_state(ours, theirs)
+
+
+def test_what_a_callback_changes_of_the_model(device):
+    """A rate, a penalty, the optimizer: from the next epoch on, as on the CPU."""
+
+    class Changes(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            model = self.model
+            if epoch == 0:
+                model.layers[1].rate = 0.25
+                model.layers[0].regularizers["kernel"].l1 = 0.5
+            if epoch == 1:
+                model.compile(optimizers.Adam(0.1, amsgrad=True), "binary_crossentropy", metrics=["accuracy"])
+
+    device_cases.assert_as_on_the_cpu(device, lambda: (notebook(True), penguins(70), {"callbacks": [Changes()]}))
+
+
+def test_memory_goes_with_the_model_and_data_with_the_call(device):
+    x, y = penguins(70)
+    seen = [weakref.ref(x), weakref.ref(y)]
+    model = notebook(True)
+    every_call(model, device, x, y)
+    del x, y
+    gc.collect()
+    assert [one() for one in seen] == [None, None], "host data outlive their call"
+    assert device.used > 0
+    device.captured.clear()
+    del model
+    gc.collect()
+    assert device.used == 0
+
+
+def test_a_call_that_failed_keeps_nothing(device):
+    x, y = penguins(70)
+    model = notebook(True)
+    model.fit(x, y, verbose=0, device=device)
+    device.fails_after = device.launches + 30
+    with pytest.raises(cuda.DeviceError):
+        model.fit(x, y, verbose=0, device=device)
+    device.captured.clear()
+    gc.collect()
+    assert device.used == 0
+
+
+def test_arrays_of_the_device_are_not_kept(device):
+    x, y = (device.array(a) for a in penguins(70))
+    used = device.used
+    model = notebook(True)
+    every_call(model, device, x, y)
+    device.captured.clear()
+    gc.collect()
+    assert device.used == used
+
+
+def test_what_is_kept_makes_room_for_another_model(device):
+    x, y = penguins(70)
+    model, other = notebook(True), notebook(True)
+    every_call(model, device, x, y)
+    device.captured.clear()
+    device.memory = device.used + 2**10
+    other.fit(x, y, verbose=0, device=device)
+    device.captured.clear()
+    device.memory = 2**10
+    with pytest.raises(cuda.DeviceMemoryError, match="weights are those before the fit"):
+        notebook(True).fit(x, y, verbose=0, device=device)
 
 
 # ------------------------------------------------------------------------------------------------- callbacks
@@ -216,17 +373,12 @@ def test_a_learning_rate_that_changes_with_the_epoch(device):
 
 
 def test_settings_of_the_optimizer_that_change_with_the_epoch(device):
-    def change(epoch, logs):
-        optimizer = model_of_case[-1].optimizer
-        optimizer.clipnorm, optimizer.weight_decay, optimizer.beta_1 = 0.1 * (epoch + 1), 0.2 * epoch, 0.8
+    class Changes(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            optimizer = self.model.optimizer
+            optimizer.clipnorm, optimizer.weight_decay, optimizer.beta_1 = 0.1 * (epoch + 1), 0.2 * epoch, 0.8
 
-    model_of_case = []
-
-    def case():
-        model_of_case.append(notebook(True))
-        return model_of_case[-1], penguins(70), {"callbacks": [callbacks.LambdaCallback(on_epoch_begin=change)]}
-
-    device_cases.assert_as_on_the_cpu(device, case)
+    assert_with_callbacks(device, lambda: [Changes()])
 
 
 def test_a_schedule_of_ones_own(device):

@@ -45,6 +45,10 @@ def test_resumes_to_the_bit(device, dropout):
     device_cases.assert_resumes(device, dropout)
 
 
+def test_what_a_call_made_is_kept_for_the_next_like_it(device):
+    device_cases.assert_kept_between_calls(device)
+
+
 def test_a_thousand_steps_repeat_to_the_bit(device):
     device_cases.assert_repeats(device, 1000)
 
