@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -58,11 +59,20 @@ def in_new_process(threads: int) -> Callable[[], None] | None:
     return prepare
 
 
-class Worker:
-    """The process of one peer. Errors: RuntimeError with what the peer says, when a command fails."""
+class TooLate(Exception):
+    """A peer's answer did not come in time; the peer can only be ended."""
 
-    def __init__(self, name: str, entry: Entry, threads: int, more: dict[str, str] | None = None) -> None:
-        self.name = name
+
+class Worker:
+    """The process of one peer. Errors: RuntimeError with what the peer says, when a command fails.
+
+    until: by perf_counter, up to when an answer is waited for. Errors: TooLate.
+    """
+
+    def __init__(
+        self, name: str, entry: Entry, threads: int, more: dict[str, str] | None = None, until: float | None = None
+    ) -> None:
+        self.name, self._until = name, until
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "worker.py"), entry.module, json.dumps(entry.options)],
@@ -92,6 +102,10 @@ class Worker:
         return self._answer()
 
     def _answer(self) -> Any:
+        if self._until is not None:
+            left = max(0.0, self._until - time.perf_counter())
+            if not select.select([self._process.stdout], [], [], left)[0]:
+                raise TooLate(f"{self.name}: no time was left for its answer")
         try:
             kind, result = pickle.load(self._process.stdout)
         except EOFError:

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,19 +307,25 @@ def test_the_gpu_script_rehearses_and_writes_nothing(bench, capsys, monkeypatch)
     assert "A 4-4-4-1, batch 32, TF32 off" in printed and "A 4-4-4-1, batch 32, TF32 on" in printed
     assert "| relu | " in printed and "no_such_library is not installed" in printed
     assert printed.count("| minidl, fit's step | ") == 2 or shutil.which("g++") is None
+    assert printed.count(" at once | ") == 4 or shutil.which("g++") is None  # two models, alone and three of them
+    for promised in (
+        "- tests, at most 150 s: ", "tests/gpu\n", "- memcheck, at most 45 s: ", "steps of A, B, C, D, E with TF32 off",
+        "- whole trainings, at most 60 s: ",
+    ):  # fmt: skip
+        assert promised in printed
     assert before == {path: path.read_bytes() for path in (BENCHMARKS / "results").iterdir()}
 
 
 def test_the_gpu_script_measures_nothing_unless_its_checks_pass(bench, monkeypatch, capsys):
     python = sys.executable
-    run = bench.on_gpu.Run(seconds=9, rehearse=False)
+    run = bench.on_gpu.Run(seconds=12, rehearse=False)
     commands = {
         "tests": [python, "-c", "print('fine')"],
         "memcheck": [python, "-c", "print('a race'); raise SystemExit(9)"],
         "racecheck": [python, "-c", "while True: pass"],
         "initcheck": None,
     }
-    run.check(commands, seconds=1)
+    run.check(commands)
     assert run.checks == {
         "tests": "passed",
         "memcheck": "failed",
@@ -336,6 +344,57 @@ def test_the_gpu_script_measures_nothing_unless_its_checks_pass(bench, monkeypat
     assert list(found) == ["tests", "memcheck", "racecheck", "initcheck", "synccheck"]
 
 
+def test_the_parts_of_a_run_on_a_gpu_fit_into_ten_minutes(bench):
+    script = (BENCHMARKS / "run_gpu.sh").read_text(encoding="utf-8")
+    most, seconds = (int(re.search(pattern, script)[1]) for pattern in (r"kill-after=10 (\d+)", r"--seconds (\d+)"))
+    assert most <= 600 and seconds == bench.on_gpu.SECONDS <= most - 30
+    limits = bench.on_gpu.limits(seconds)
+    assert sum(limits.values()) == pytest.approx(seconds) and limits["steps"] >= 2 * bench.on_gpu.LEFT
+    assert set(bench.on_gpu.commands()) == set(limits) - {"whole training", "steps"}
+
+
+def test_whole_trainings_on_a_gpu_have_a_limit(bench, monkeypatch):
+    run, start = bench.on_gpu.Run(seconds=9, rehearse=False), time.perf_counter()
+    for program, skipped, failed in (("while True: pass", 1, 0), ("print('wrong'); raise SystemExit(1)", 1, 1)):
+        command = [sys.executable, "-c", program]
+        monkeypatch.setattr(bench.on_gpu, "whole_training_command", lambda command=command: command)
+        run.whole_training()
+        assert (len(run.skipped), len(run.failed), run.rows) == (skipped, failed, [])
+    assert run.skipped[0]["reason"] == "stopped after 1 s" and "wrong" in run.failed[0]
+    assert time.perf_counter() - start < 60
+
+
+def test_no_peer_is_waited_for_beyond_the_end(bench, monkeypatch):
+    """One that hangs in its first answer, and one that does so later, are left out; nothing fails."""
+    monkeypatch.setattr(bench.on_gpu, "LEFT", 0.0)
+    hangs = bench.peers.Entry("floor")
+    monkeypatch.setitem(bench.peers.PEERS, "hangs", hangs)
+    run = bench.on_gpu.Run(seconds=9, rehearse=True)
+    monkeypatch.setattr(bench.on_gpu, "STEPS", ["hangs"])
+    workers = bench.pool.Pool(1, run.environment(bench.on_gpu.TF32_OFF))
+    run.end = time.perf_counter() + 0.01
+    try:
+        run.steps(workers, "A", "off")
+        assert workers.workers == {}, "one that hangs is kept"
+    finally:
+        workers.close()
+    assert run.rows == [] and run.failed == []
+    assert run.skipped[0]["reason"] == "hangs: no time was left for its answer"
+
+    def late(*_, **__):
+        raise bench.pool.TooLate("hangs: later")
+
+    run.end = time.perf_counter() + 60
+    monkeypatch.setattr(bench.on_gpu, "STEPS", [bench.peers.FLOOR])
+    monkeypatch.setattr(bench.pool, "interleaved", late)
+    workers = bench.pool.Pool(1, run.environment(bench.on_gpu.TF32_OFF))
+    try:
+        run.steps(workers, "A", "off")
+    finally:
+        workers.close()
+    assert run.rows == [] and run.failed == [] and run.skipped[-1]["reason"] == "hangs: later"  # said of all
+
+
 @pytest.mark.skipif(cuda.unavailable() is None, reason="there is a GPU")
 def test_the_gpu_script_says_that_there_is_no_gpu():
     script = BENCHMARKS / "run_gpu.sh"
@@ -348,7 +407,7 @@ def test_the_gpu_script_says_that_there_is_no_gpu():
 def test_results_are_json_with_the_machine(bench):
     for file in (BENCHMARKS / "results").glob("*.json"):
         found = json.loads(file.read_text(encoding="utf-8"))
-        assert set(found) == {"about", "benchmarks", "skipped"}
+        assert set(found) - {"checks"} == {"about", "benchmarks", "skipped"}
         assert {"commit", "cpu", "threads", "versions", "blas"} <= set(found["about"])
 
 

@@ -426,9 +426,9 @@ def test_the_benchmark_of_whole_training_measures_and_checks(monkeypatch, capsys
         names = [parameter.name for parameter in cuda.kernels()[kernel].parameters]
         return 60.0 + 2.0 * 9 * arguments[names.index("epochs")] * grid
 
-    found = bench.rows(timed, models=(1, 2), short=1, long=3)
-    assert found == [(name, n, 2.0 * n) for name in notebook.MODELS for n in (1, 2)]
-    assert bench.table([("one", 1000, 5e-6)]).endswith("| one | 1,000 | 5.00 | 0.005 |")
+    found = bench.rows(timed, models=(1, 2), short=1, long=3, rounds=2)
+    assert found == [(name, n, [2.0 * n, 2.0 * n]) for name in notebook.MODELS for n in (1, 2)]
+    assert bench.table([("one", 1000, [5e-6, 1.0, 4e-6])]).endswith("| one | 1,000 | 5.00 | 0.005 |")
 
     def wrong(kernel, grid, block, arguments, shared):
         launch(kernel, grid, block, arguments, shared)
