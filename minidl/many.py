@@ -131,12 +131,15 @@ class _Watch(Callback):
     def __init__(self, watch: dict[str, tuple[Any, Any]], batch_size: int | None, check_finite: bool) -> None:
         super().__init__()
         self._watch, self._settings = watch, (batch_size, check_finite)
+        self._data: dict[str, Any] = {}
         self.history: dict[str, list[float]] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._data = {name: _watched(self.model, *pair, *self._settings) for name, pair in self._watch.items()}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         model = self.model
-        for name, (x, y) in self._watch.items():
-            data = _watched(model, x, y, *self._settings)
+        for name, data in self._data.items():
             outputs = training.forward(model, data.x, training=False)
             found = {f"{name}_loss": float(training.data_loss(model, data.y, outputs, None))}
             if type(model.loss) is losses.BinaryCrossentropy:

@@ -297,6 +297,23 @@ def test_the_net_of_the_overfitting_study_fits():
         many.require_room(needed, 99 * 1024)
 
 
+def test_watched_data_are_checked_once_before_training(monkeypatch):
+    (x, y), (x_test, y_test) = notebook.data()
+    watch, calls = {"test": (x_test, y_test), "few": (x[:5], y[:5])}, []
+    watched = many._watched
+    monkeypatch.setattr(many, "_watched", lambda *arguments: calls.append(1) or watched(*arguments))
+    settings = {"seeds": [1, 2], "epochs": 3, "device": "cpu"}
+    found = many.fit_many(BUILD["L1 and L2"], x, y, **settings, watch=watch)
+    assert len(calls) == 4 and found.history["few_loss"].shape == (2, 3)  # a model and a set
+
+    def never(epoch, logs):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(many._Watch, "on_epoch_begin", never)
+    with pytest.raises(ValueError, match="the model takes 4 features"):
+        many.fit_many(BUILD["L1 and L2"], x, y, **settings, watch={"wide": (np.ones((3, 5)), np.ones(3))})
+
+
 @needs_compiler
 def test_weights_and_amsgrad_take_room_only_where_they_are():
     (x, y), _ = notebook.data()
