@@ -7,7 +7,7 @@ with an error and the smallest model that it finds if the oracle sees a fault in
 import sys
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 ACTIVATIONS = [
@@ -279,7 +279,12 @@ def no_false_alarm(keras, count, progress=lambda done: None):
     @given(random_models())
     def right(case):
         nonlocal done
-        report = judged_by_the_oracle(keras, case)
+        try:
+            report = judged_by_the_oracle(keras, case)
+        except RuntimeError as error:  # on torch the cross-entropy of an output that is NaN stops the training
+            if "all elements of input should be between 0 and 1" not in str(error):
+                raise
+            reject()
         done += 1
         progress(done)
         first = report.first_divergence

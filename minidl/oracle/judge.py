@@ -865,7 +865,7 @@ class _StepJudge:
 
     def _unsure(self, metric: Any) -> Any:
         """1 where the balls of the outputs leave open whether an accuracy counts a match, else 0."""
-        p = self.y_pred_ball
+        p = metric_bounds.compared(self.y_pred_ball)
         if not p.radius.any():
             return 0.0
         function, arguments = metric._fn, metric._fn_kwargs
