@@ -56,6 +56,21 @@ of NaN the one is true and the other false.
 ```
 
 Expected the same twice. So outputs that are NaN are false negatives of a Keras metric run eagerly, and none in a graph.
+
+## One of two backends: the cosine of zeros
+
+`CosineSimilarity` multiplies a row of outputs with the smaller of 1/√Σx² and 1/ε. Where all of it are 0 the derivative
+of the root is infinite and that of the minimum 0. Their product is 0 on TensorFlow, whose gradient of rsqrt asks for
+that case, and NaN on JAX (0.10.2) and torch (2.13.0).
+
+```python
+{cosine}
+```
+```text
+[[70710.67 70710.67]]
+```
+
+Expected the same on each backend. With `KERAS_BACKEND=jax` or `torch` it prints `[[nan nan]]`.
 """
 SCRIPT = """import keras, numpy as np
 
@@ -92,6 +107,12 @@ def at_most(p, threshold):
 
 nan = tf.constant([float("nan")])
 print(at_most(nan, 0.5).numpy(), tf.function(at_most)(nan, 0.5).numpy())"""
+COSINE = """import keras, numpy as np
+
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, kernel_initializer="zeros")])
+model.compile("sgd", keras.losses.CosineSimilarity())
+model.fit(np.ones((1, 1)), np.ones((1, 2)), verbose=0)
+print(model.get_weights()[0])"""
 
 
 def page() -> str:
@@ -111,7 +132,9 @@ def page() -> str:
         title, report, does, says = parts(name)
         cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION)
+    return (
+        "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, cosine=COSINE)
+    )
 
 
 def main() -> None:
