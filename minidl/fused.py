@@ -156,7 +156,7 @@ def fits(model: Trainer) -> bool:
         and vars(layer).keys().isdisjoint(("forward", "backward", "draw_mask"))
         and (
             (type(layer) is Dense and layer.activation in ACTIVATIONS)
-            or (type(layer) is Dropout and layer.noise_shape is None and not (unseeded and layer.seed is None))
+            or (type(layer) is Dropout and layer.noise_shape is None and not (unseeded and layer.draws_globally))
         )
         for layer in layers
     )
