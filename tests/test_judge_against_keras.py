@@ -98,6 +98,25 @@ def test_an_activation_and_its_derivative_are_within_bounds(keras, tf, name, com
     assert derivative.share(d_x.numpy()).max() <= 1
 
 
+@pytest.mark.parametrize("name", sorted({*ACTIVATIONS} - {"softmax", "log_softmax", "sparsemax"}))
+def test_an_activation_in_one_kernel_with_its_product_is_within_bounds(keras, tf, name):
+    """As in training, with the gradient. Also where it underflows, which oneDNN's exponential does before others."""
+    rng = np.random.default_rng(8)
+    x = np.concatenate([np.linspace(-90, -80, 4000), rng.normal(size=4000), np.linspace(80, 87, 1000)])[:, None]
+    layer = keras.layers.Dense(1, name, kernel_initializer="ones")
+    layer.build(x.shape)
+
+    @tf.function
+    def value(x):
+        with tf.GradientTape() as tape:
+            y = layer(x)
+        return y, tape.gradient(y, layer.trainable_variables)
+
+    computed = value(tf.constant(x, tf.float32))[0].numpy()
+    ball = activation_form(activations.get(name)).value(Arithmetic.of("float32").given(x.astype(np.float32)))
+    assert ball.share(computed).max() <= 1
+
+
 def test_penalties_of_a_step_that_was_not_seen_inside_are_not_missing(keras):
     case = RandomModel(11, optimizer="adam", loss="mse", layer=None, activation="tanh", regularizer="l2")
     recorder = Recorder(keras, case.build(keras), case.build(minidl_keras))
