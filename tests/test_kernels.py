@@ -348,14 +348,11 @@ FAULTS_OF_NUMBERS = {
     "a class's loss without its label": ("loss += y[c] * (log_sum", "loss += (log_sum"),
     "seeds that stay": ("+= step;", "+= 0;"),
     "the weights of other samples": ("sample_weight[row]", "sample_weight[b]"),
-    "a loss without its weight": ("of.loss * batch.weight(b)", "of.loss"),
-    "a class's loss without its weight": ("loss * batch.weight(b);", "loss;"),
     "a gradient without its weight": ("return weighted ?", "return false ?"),
     "decay of the bias too": ("settings[4 + part]", "settings[4]"),
     "the first step's learning rate": ("rates[step]", "rates[0]"),
     "v for the largest v": ("if (rule.amsgrad) amsgrad", "if (rule.clipvalue < T(0)) amsgrad"),
     "no clipping": ("rule.clipvalue > T(0)", "rule.clipvalue < T(0)"),
-    "the largest v of the first launch": ("v_hat[i] = stages[k].v_hat[j];", "v_hat[i] = T(0);"),
 }  # fmt: skip
 
 
