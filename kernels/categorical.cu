@@ -4,8 +4,8 @@
 // softmax or with from_logits=True.
 #include "common.cuh"
 
-// one_hot: of class numbers a 1 for each, y_true = eye(C)[labels]; with it losses.SparseCategoricalCrossentropy is the
-// loss below. labels: in, (B,), whole numbers in T = float | double; y_true: out, (B, C); size = B · C.
+// one_hot: twin of ops.one_hot; with it losses.SparseCategoricalCrossentropy is the loss below.
+// labels: in, (B,), whole numbers in T = float | double; y_true: out, (B, C), 0 for a label that is no class; size = B · C.
 // Grid-stride, one element an iteration; the result does not depend on the launch.
 template <typename T>
 __device__ void one_hot(const T* labels, T* y_true, long long size, int classes) {
