@@ -316,8 +316,9 @@ class Signature(NamedTuple):
             objects.append(model.optimizer)
             values.append(model.optimizer.slots)
         for batches in data:
-            shapes = [] if batches is None else [None if a is None else a.shape for a in arrays_of(batches)]
-            values.append((*shapes, None if batches is None else batches.batch_size))
+            if batches is not None:
+                arrays = [array for array in arrays_of(batches) if array is not None]
+                values.append([batches.batch_size, *((a.shape, device.adopted(a) is None) for a in arrays)])
         return cls(tuple(weakref.ref(one) for one in objects if one is not None), tuple(values))
 
     def equals(self, other: Signature) -> bool:

@@ -333,13 +333,20 @@ def test_a_call_that_failed_keeps_nothing(device):
 
 
 def test_arrays_of_the_device_are_not_kept(device):
-    x, y = (device.array(a) for a in penguins(70))
-    used = device.used
-    model = notebook(True)
-    every_call(model, device, x, y)
+    """Nor taken for what was kept of host arrays of the same shapes."""
+    (x, y), model, expected = penguins(140), notebook(True), notebook(True)
+    for one in (model, expected):
+        every_call(one, device, x[:70], y[:70])
+    theirs = every_call(expected, device, x[70:], y[70:])
+    x, y = (device.array(a[70:]) for a in (x, y))
+    ours = every_call(model, device, x, y)
+    assert ours[:2] == theirs[:2]
+    assert_same(device.host(ours[2]), theirs[2])
+    device_cases.assert_same_state(model, expected)
     device.captured.clear()
+    del ours, expected, one
     gc.collect()
-    assert device.used == used
+    assert device.used == x.values.nbytes + y.values.nbytes
 
 
 def test_what_is_kept_makes_room_for_another_model(device):
