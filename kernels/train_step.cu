@@ -35,7 +35,7 @@ struct Batch {
 
     __device__ T weight(int b) const { return weighted ? weights[b] : T(1); }
 
-    // What a loss of sample b counts in the mean of so many of each sample; mean: if it has no weight.
+    // What a loss of sample b counts in the mean of all, so many of each sample; mean: where samples have no weights.
     __device__ T share(int b, int of_sample, T mean) const {
         return weighted ? static_cast<T>(static_cast<double>(weights[b]) / rows / of_sample) : mean;
     }
