@@ -59,7 +59,8 @@ __device__ void amsgrad_step(T* param, const T* grad, T* m, T* v, T* v_hat, long
     }
 }
 
-// weight_decay: twin of ops.weight_decay_step, before adam_step or amsgrad_step: AdamW.
+// weight_decay: twin of ops.weight_decay_step, before adam_step or amsgrad_step: AdamW. A penalty's gradient is that of the
+// weights before the decay: with penalties add it before (penalty.cu), and leave it out of the step.
 // param: in/out, n elements. decays: in, (segments,), segments ≥ 1: λ of each segment, rounded to float before T, or 0
 // where a parameter does not decay; stops: as adam_step's. rates, number: as adam_alpha's.
 // Grid-stride, one element an iteration; the result does not depend on the launch.

@@ -562,13 +562,18 @@ class OnDevice:
         size, alpha = self.theta.size, self.empty(1)
         which = rates, self.counters.steps
         betas = optimizer.beta_1, optimizer.beta_2
-        launches, clips = self._clipped(), _clips(optimizer)
+        launches: list[Operation] = []
+        penalties = (None, None, None, 0) if self.penalties is None else (*self.penalties, self.stops.size)
+        if self.penalties is not None and (_clips(optimizer) or optimizer.weight_decay is not None):
+            # their gradients are clipped too, and are those of the weights before the decay
+            sums, arrays = self.empty(-(-size // SUM_TILE)), (self.theta, self.grads)
+            launches.append(self.launch("penalty", size, *arrays, sums, size, *penalties))
+            penalties = (None, None, None, 0)
+        launches += self._clipped()
         if optimizer.weight_decay is not None:
             decays = np.float32(optimizer.weight_decay) * np.array(optimizer.decays, self.dtype)
             settings = (self.stops, self.device.array(decays.astype(self.dtype)), self.stops.size)
             launches.append(self.launch("weight_decay", size, self.theta, size, *which, *settings))
-        # of clipped gradients those of the penalties are a part already
-        penalties = (None, None, None, 0) if self.penalties is None or clips else (*self.penalties, self.stops.size)
         constants = (*(1.0 - beta for beta in betas), float(optimizer.epsilon))
         arrays = (self.theta, self.grads, *self.moments, size, alpha)
         return [
@@ -578,23 +583,19 @@ class OnDevice:
         ]
 
     def _clipped(self) -> list[Operation]:
-        """What adds the penalties' gradients to grads and clips these, if the optimizer clips."""
+        """What clips grads, if the optimizer does."""
         clips: Any = self.model.optimizer
         size, stops = self.theta.size, self.stops
         if not _clips(clips):
             return []
-        launches: list[Operation] = []
-        if self.penalties is not None:
-            sums, arrays = self.empty(-(-size // SUM_TILE)), (self.theta, self.grads)
-            launches.append(self.launch("penalty", size, *arrays, sums, size, *self.penalties, stops.size))
         if clips.clipvalue is not None:
-            return [*launches, self.launch("clip_by_value", size, self.grads, size, clips.clipvalue)]
+            return [self.launch("clip_by_value", size, self.grads, size, clips.clipvalue)]
         longest = max(segment.stop - segment.start for segment in self.model.arena.segments)
         if clips.global_clipnorm is not None:  # all parameters are one segment
             longest, stops = size, self.device.array(np.array([size], np.int64))
         tiles, count = -(-longest // SUM_TILE), stops.size
         partials, norms = self.empty(count, tiles), self.empty(count)
-        launches += [
+        launches: list[Operation] = [
             self.launch("sum_of_squares", count * tiles * BLOCK, self.grads, partials, stops, count, tiles),
             self.launch("norms", count * BLOCK, partials, norms, count, tiles),
         ]

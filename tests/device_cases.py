@@ -57,7 +57,7 @@ def stacked(*layers, inputs=4, loss="binary_crossentropy", metrics=("accuracy",)
 def updated(optimizer):
     """A model with penalties and dropout, trained by an optimizer."""
     return stacked(
-        lambda: Dense(8, "relu", kernel_regularizer=L1(0.01), bias_regularizer=L2(0.1)),
+        lambda: Dense(8, "relu", kernel_regularizer=L1L2(0.01, 0.02), bias_regularizer=L2(0.1)),
         lambda: Dropout(0.3),
         lambda: Dense(1, "sigmoid"),
         optimizer=optimizer,
