@@ -5,13 +5,16 @@ import subprocess
 import sys
 import warnings
 import weakref
+from functools import partial
 
 import device_cases
+import hypothesis
 import numpy as np
 import pytest
 from cuda_host import checks, host, training
 from device_cases import notebook, penguins
 from helpers import assert_close, assert_same
+from hypothesis import strategies as st
 from test_kernels import sanitizer_environment
 
 from minidl import (
@@ -33,6 +36,7 @@ from minidl import device as devices
 from minidl.device import Launch, Product
 from minidl.layers import Activation, BatchNormalization, Dense, Dropout, Flatten, Input
 from minidl.models import Sequential
+from minidl.regularizers import L1, L1L2, L2
 
 pytestmark = pytest.mark.skipif(
     host.compiler() is None or sys.platform == "win32", reason="executing the kernels needs g++ on a POSIX system"
@@ -50,6 +54,58 @@ def device():
 @pytest.mark.parametrize("case", device_cases.CASES)
 def test_as_on_the_cpu(device, case):
     device_cases.assert_as_on_the_cpu(device, device_cases.CASES[case])
+
+
+LOSSES = {
+    "sigmoid": (losses.BinaryCrossentropy, lambda rng, rows, units: rng.integers(0, 2, (rows, units))),
+    "softmax": (losses.CategoricalCrossentropy, lambda rng, rows, units: np.eye(units)[rng.integers(0, units, rows)]),
+    "sparse": (losses.SparseCategoricalCrossentropy, lambda rng, rows, units: rng.integers(0, units, rows)),
+}
+
+
+@st.composite
+def trainings(draw):
+    """A case of device_cases: any model, optimizer, loss and weights that the kernels know, but for tanh."""
+    activation = st.sampled_from(["linear", "relu", "sigmoid", "softmax"])
+    penalty = st.sampled_from([None, L1(0.01), L2(0.02), L1L2(0.01, 0.03)])
+    inputs, rows, kind = draw(st.integers(1, 8)), draw(st.integers(1, 70)), draw(st.sampled_from(list(LOSSES)))
+    layers = []
+    for _ in range(draw(st.integers(0, 3))):
+        settings = {"kernel_regularizer": draw(penalty), "use_bias": draw(st.booleans())}
+        layers.append(
+            partial(Dense, draw(st.integers(1, 12)), draw(activation), bias_regularizer=draw(penalty), **settings)
+        )
+        layers += draw(st.sampled_from([[], [], [partial(Dropout, 0.3)], [partial(Dropout, 1.0)]]))
+        layers += draw(st.sampled_from([[], [], [partial(Activation, "softmax")], [partial(Activation, "relu")]]))
+    units = draw(st.integers(1, 4) if kind == "sigmoid" else st.integers(2, 40))
+    last, end = draw(st.sampled_from(["activation", "layer", "logits"])), "sigmoid" if kind == "sigmoid" else "softmax"
+    layers.append(partial(Dense, units, end if last == "activation" else None))
+    layers += [partial(Activation, end)] if last == "layer" else []
+    clip = draw(st.sampled_from([None, "clipnorm", "clipvalue", "global_clipnorm"]))
+    rate = draw(st.sampled_from([0.02, schedules.PiecewiseConstantDecay([1, 4], [0.01, 0.05, 0.02])]))
+    how = {"amsgrad": draw(st.booleans()), "weight_decay": draw(st.sampled_from([None, 0.1]))}
+    how |= {} if clip is None else {clip: draw(st.sampled_from([0.01, 0.3]))}
+    metric = ["binary_accuracy" if kind == "sigmoid" else "accuracy"]
+    weighted, seed = draw(st.booleans()), draw(st.integers(0, 99))
+    arguments = {"batch_size": draw(st.sampled_from([8, 32]))} | ({"validation_split": 0.3} if rows > 4 else {})
+
+    def case():
+        loss, labels = LOSSES[kind]
+        rng = np.random.default_rng(seed)
+        model = device_cases.stacked(
+            *layers, inputs=inputs, loss=loss(from_logits=last == "logits"), metrics=() if weighted else metric,
+            weighted_metrics=metric if weighted else None, optimizer=optimizers.Adam(rate, **how),
+        )  # fmt: skip
+        weights = {"sample_weight": rng.integers(1, 9, rows) / 8} if weighted else {}
+        return model, (rng.normal(size=(rows, inputs)), labels(rng, rows, units)), arguments | weights
+
+    return case
+
+
+@hypothesis.settings(max_examples=30)
+@hypothesis.given(trainings())
+def test_any_model_as_on_the_cpu(case):
+    device_cases.assert_as_on_the_cpu(host.HostDevice(), case)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
