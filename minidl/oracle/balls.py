@@ -98,10 +98,16 @@ class Arithmetic:
             size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
         )
         if normal:
-            return Ball(value, np.broadcast_to(self.wide(0), value.shape), self)
+            found = Ball(value, self.no_radius(value.shape), self)
+            found.size = size if size.dtype == self.dtype else None
+            return found
         size = size.astype(self.wide)
         known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
         return Ball(np.where(known, value, 0), np.where(known, np.where(size < self.smallest, size, 0), np.inf), self)
+
+    def no_radius(self, shape: tuple[int, ...]) -> Array:
+        """Zeros of this shape that are one zero, not to be written to."""
+        return np.ndarray(shape, self.wide, _ZEROS, strides=(0,) * len(shape))
 
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
@@ -120,17 +126,21 @@ class Arithmetic:
         return self.given(np.asarray(value).astype(self.dtype))
 
 
+_ZEROS = bytes(32)
+
+
 class Ball:
     """All numbers within radius of value, elementwise: two arrays of one shape, of the arithmetic's wide type.
 
     Where the radius is infinite there is no bound, and value says nothing. Where value is NaN it is one for certain.
     """
 
-    __slots__ = ("arithmetic", "radius", "value")
+    __slots__ = ("arithmetic", "radius", "size", "value")
     __array_ufunc__ = None  # array ∘ Ball is the Ball's
 
     def __init__(self, value: Array, radius: Array, arithmetic: Arithmetic) -> None:
         self.value, self.radius, self.arithmetic = value, radius, arithmetic
+        self.size: Array | None = None  # |value| in the narrow type, of numbers that are given
 
     # ---------------------------------------------------------------------------------- what it holds
 
@@ -145,10 +155,13 @@ class Ball:
     @property
     def exact(self) -> bool:
         """Whether every radius is 0. Those of numbers that are given are one 0 for all: see Arithmetic.given."""
+        return self.is_plainly_exact or not self.radius.any()
+
+    @property
+    def is_plainly_exact(self) -> bool:
+        """Whether the radius is one 0 for all, which is seen without a look at all."""
         radius = self.radius
-        if radius.size and not any(radius.strides):
-            return not radius.flat[0]
-        return not radius.any()
+        return radius.size > 0 and not any(radius.strides) and not radius.flat[0]
 
     @property
     def magnitude(self) -> Array:
@@ -166,6 +179,11 @@ class Ball:
             share = np.where((error == 0) & (self.radius == 0), 0, error / self.radius)
         share = np.where(np.isnan(computed) & np.isnan(self.value), 0, np.where(np.isnan(share), np.inf, share))
         return np.where(self.unbounded, 0, share).astype(np.float64)
+
+    @property
+    def _is_bounded(self) -> bool:
+        """Whether all of it are numbers."""
+        return bool(np.abs(self.value).max(initial=0) + self.radius.max(initial=0) < np.inf)
 
     @property
     def unbounded(self) -> Array:
@@ -273,41 +291,27 @@ class Ball:
         other = self.lift(other)
         n = self.shape[-1] + (plus is not None)
         gamma = self.arithmetic.gamma(n)
-        value: Array = self.value @ other.value
         if other.exact:  # r = (r_a + γ(|a| + r_a)) |b|
-            radius, lost = self._product_of_bounds(self._reach(gamma), other._size())
+            factors = [(self._reach(gamma), other._size())]
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
-            radius, lost = self._product_of_bounds(self._size(), other._reach(gamma))
+            factors = [(self._size(), other._reach(gamma))]
             if not self.exact:
-                more, lost_too = self._product_of_bounds(self.radius, other.magnitude)
-                radius, lost = radius + (1 + gamma) * more, lost + lost_too
-        if plus is not None:
-            value += plus.value
-            radius += plus._reach(gamma)
-        return self._made(value, radius, flushes=n + lost)
+                factors.append((self.radius, (1 + gamma) * other.magnitude))
+        bounds = _Bounds(factors, None if plus is None else plus._reach(gamma), n, self.arithmetic)
+        terms = self.value, other.value, None if plus is None else plus.value
+        if bounds.has_floor and bounds.are_far_from_overflow:
+            return Product(*terms, bounds)
+        return self._made(_product(*terms), *bounds.sum())
 
     def _size(self) -> Array:
-        """|a|, in the narrow type."""
-        return np.abs(self.value.astype(self.arithmetic.dtype))
+        """|a|, in the narrow type, not to be written to."""
+        return np.abs(self.value.astype(self.arithmetic.dtype)) if self.size is None else self.size
 
     def _reach(self, gamma: float) -> Array:
         """r + γ(|a| + r), in the narrow type where r is 0."""
         size = self._size()
-        size *= size.dtype.type(gamma)
+        size = size * size.dtype.type(gamma)
         return size + (1 + gamma) * self.radius if not self.exact else size
-
-    def _product_of_bounds(self, a: Array, b: Array) -> tuple[Array, float]:
-        """An upper bound of a @ b, of numbers ≥ 0, by a product in the narrow type, which takes half the time.
-
-        Three roundings of a, as many of b, and those of the product of inner dimension n: within γₙ₊₆. What underflows
-        on the way, at most η u times the other factor, is not in it; second: how many η that comes to.
-        """
-        n, arithmetic = a.shape[-1], self.arithmetic
-        a, b = a.astype(arithmetic.dtype, copy=False), b.astype(arithmetic.dtype, copy=False)
-        found = (a @ b).astype(arithmetic.wide)
-        found *= 1 + 2 * arithmetic.gamma(n + 6)
-        most = np.nanmax(a, initial=0) + np.nanmax(b, initial=0)
-        return found, float(n * arithmetic.unit * (1 + most))
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -335,7 +339,9 @@ class Ball:
 
     def moved(self, function: Callable[[Array], Array]) -> Ball:
         """A function that only moves, repeats or picks elements, of both arrays."""
-        return self._exact(function(self.value), function(self.radius))
+        found = self._exact(function(self.value), function(self.radius))
+        found.size = None if self.size is None else function(self.size)
+        return found
 
     def reshape(self, *shape: Any) -> Ball:
         return self.moved(lambda a: a.reshape(*shape))
@@ -346,6 +352,134 @@ class Ball:
 
     def __getitem__(self, key: Any) -> Ball:
         return self.moved(lambda a: a[key])
+
+
+# ------------------------------------------------------------------------------------------- products
+
+
+class _Bounds:
+    """The radius of a matrix product of n terms a sum, Σ a @ b + plus, of factors (a, b) and a summand all ≥ 0."""
+
+    def __init__(self, factors: list[tuple[Array, Array]], plus: Array | None, n: int, arithmetic: Arithmetic) -> None:
+        narrow = arithmetic.dtype
+        self.factors = [(a.astype(narrow, copy=False), b.astype(narrow, copy=False)) for a, b in factors]
+        self.plus, self.n, self.arithmetic = plus, n, arithmetic
+
+    @property
+    def are_far_from_overflow(self) -> bool:
+        """Whether value and radius are certain to be numbers of the narrow type; |value| is at most the radius / γₙ."""
+        most = sum(float(a.max(initial=0)) * float(b.max(initial=0)) for a, b in self.factors) * self.n
+        most += 0.0 if self.plus is None else float(self.plus.max(initial=0))
+        return 4 * most / self.arithmetic.gamma(self.n) < self.arithmetic.largest  # not so of a NaN
+
+    def sum(self) -> tuple[Array, float]:
+        """An upper bound of it, by products in the narrow type, which take half the time; how many η are not in it.
+
+        Three roundings of a, as many of b, and those of a product of k terms a sum: within γₖ₊₆. The η: n by the
+        trainer, and of what underflows here, at most η u times the other factor.
+        """
+        arithmetic, flushes, radius = self.arithmetic, float(self.n), 0.0 if self.plus is None else self.plus
+        for a, b in self.factors:
+            k = a.shape[-1]
+            found = (a @ b).astype(arithmetic.wide)
+            found *= 1 + 2 * arithmetic.gamma(k + 6)
+            found += radius
+            radius = found
+            flushes += k * arithmetic.unit * (1 + _most(a) + _most(b))
+        return radius, flushes
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether sums are so long that a floor of them saves work."""
+        a, b = self.factors[0]
+        return a.ndim == b.ndim == 2 and a.shape[1] >= 2 * _EVERY and a.shape[0] * b.shape[1] >= CHUNK
+
+    def floor(self, rows: slice) -> Array:
+        """A lower bound of it in these rows: of the first product every so many-th term alone, in the narrow type.
+
+        What is compared with it may be rounded to that type: slack is in it.
+        """
+        a, b = self.factors[0]
+        a, b = a[rows, ::_EVERY], b[::_EVERY]
+        found: Array = a @ b
+        found *= found.dtype.type((1 - 2 * self.arithmetic.gamma(a.shape[1] + 6)) / self.arithmetic.slack)
+        return found
+
+    def rough(self, columns: Array) -> Array:
+        """Of a column in each row, n times the first product, if its factors had nothing to do with each other."""
+        a, b = self.factors[0]
+        ones = np.ones(a.shape[1], a.dtype)
+        return np.maximum((a @ ones) * (ones @ b)[columns], self.arithmetic.smallest)
+
+    def at(self, rows: Array, columns: Array) -> _Bounds:
+        """The bounds of these elements, as one column."""
+        factors = [(a[rows, None], b.T[columns, :, None]) for a, b in self.factors]
+        return _Bounds(factors, None if self.plus is None else self.plus[columns, None, None], self.n, self.arithmetic)
+
+
+def _most(a: Array) -> float:
+    """The largest number that is one."""
+    most = float(a.max(initial=0))
+    return float(np.nanmax(a, initial=0)) if math.isnan(most) else most
+
+
+_EVERY = 8  # of the terms of a sum that is to be bounded from below, one is taken
+
+
+class Product(Ball):
+    """a @ b + plus. Value and radius are computed when first asked for: what lies within a floor needs no radius."""
+
+    __slots__ = ("_radius", "_terms", "_value", "bounds")
+
+    def __init__(self, a: Array, b: Array, plus: Array | None, bounds: _Bounds) -> None:
+        self._terms, self.bounds, self.arithmetic = (a, b, plus), bounds, bounds.arithmetic
+        self._value: Array | None = None
+        self._radius: Array | None = None
+        self.size = None
+
+    @property
+    def value(self) -> Array:
+        """As of any ball."""
+        if self._value is None:
+            self._value = _product(*self._terms)
+        return self._value
+
+    @property
+    def radius(self) -> Array:
+        """As of any ball."""
+        if self._radius is None:
+            self._radius = self._made(self.value, *self.bounds.sum()).radius
+        return self._radius
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._terms[0]), self._terms[1].shape[1]
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    def truth(self, rows: slice, out: Array) -> Array:
+        """The value in these rows, into out."""
+        a, b, plus = self._terms
+        np.matmul(a[rows], b, out=out)
+        if plus is not None:
+            out += plus
+        return out
+
+    def at(self, rows: Array, columns: Array) -> Ball:
+        """The ball of these elements alone."""
+        a, b, plus = self._terms
+        plus = None if plus is None else plus[columns, None, None]
+        value = _product(a[rows, None], b.T[columns, :, None], plus)
+        return self._made(value, *self.bounds.at(rows, columns).sum()).reshape(-1)
+
+
+def _product(a: Array, b: Array, plus: Array | None) -> Array:
+    found: Array = a @ b
+    if plus is not None:
+        found += plus
+    return found
 
 
 # ------------------------------------------------------------------------------------------- functions
@@ -475,7 +609,7 @@ def maximum(a: Ball, b: Any) -> Ball:
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
     if a.exact and b.exact:
-        return Ball(*_without_nan(value, np.zeros_like(value), a.arithmetic), a.arithmetic)
+        return Ball(*_without_nan(value, a.arithmetic.no_radius(value.shape), a.arithmetic), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
     with np.errstate(invalid="ignore"):
@@ -514,6 +648,8 @@ def where(mask: Array, a: Any, b: Any) -> Ball:
     """a where the mask, which is certain, else b."""
     like = a if isinstance(a, Ball) else b
     a, b = like.lift(a), like.lift(b)
+    if b.ndim == 0 and b.value == b.radius == 0 and np.shape(mask) == a.shape and a._is_bounded:
+        return Ball(a.value * mask, a.radius * mask, like.arithmetic)
     return Ball(np.where(mask, a.value, b.value), np.where(mask, a.radius, b.radius), like.arithmetic)
 
 

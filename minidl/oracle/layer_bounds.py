@@ -65,10 +65,9 @@ def _relu(x: Ball, *, negative_slope: float = 0.0, max_value: float | None = Non
 def _relu_backward(
     d: Ball, x: Ball, y: Ball, *, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Ball:
-    one, zero = _one(x), _zero(x)
     if not threshold and max_value is None:
-        return select(x, 0, d, d * _kept(x, negative_slope) if negative_slope else zero)
-    at = _kept(x, threshold)
+        return select(x, 0, d, d * _kept(x, negative_slope) if negative_slope else 0)
+    one, zero, at = _one(x), _zero(x), _kept(x, threshold)
     found = select(x, at, one, zero)
     if max_value is not None:
         found = select(x, _kept(x, max_value), zero, found, tie="either")

@@ -231,7 +231,7 @@ def _batch(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
         theta = _stepped(step, theta, g, decayed)
     elif (batch + 1) % every == 0:
         theta = _stepped(step, theta, (g + step.before["accumulated_gradients"]) / float(every), decayed)
-        step.slots["accumulated_gradients"] = step.before["accumulated_gradients"] * 0
+        step.slots["accumulated_gradients"] = step.arithmetic.given(np.zeros(g.shape))  # set, also where it was a NaN
     else:
         for slot in (*optimizer.slots, *optimizer.scalars):
             step.slots[slot] = step.before[slot]
