@@ -201,14 +201,14 @@ class Ball:
     def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
         """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact.
 
-        It is taken over. Each rounding may itself underflow, at most flushes times.
+        It is taken over. The rounding is at least u|value|. It may itself underflow, at most flushes times.
         """
-        flushed = flushes * self.arithmetic.smallest
+        arithmetic = self.arithmetic
+        flushed = flushes * arithmetic.smallest
         radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))
-        radius *= self.arithmetic.slack
-        size = np.abs(value)
-        if radius.size and not size.max() + radius.max() <= self.arithmetic.largest:  # nor of a NaN
-            bounded, nan = size + radius <= self.arithmetic.largest, np.isnan(value) & self.arithmetic.keeps_nan
+        radius *= arithmetic.slack
+        if radius.size and not radius.max() * (1 + 1 / arithmetic.unit) <= arithmetic.largest:  # nor of a NaN
+            bounded, nan = np.abs(value) + radius <= arithmetic.largest, np.isnan(value) & arithmetic.keeps_nan
             radius = np.where(bounded, radius, np.where(nan, 0, np.inf))
             value = np.where(bounded | nan, value, 0)
         return Ball(value, radius, self.arithmetic)

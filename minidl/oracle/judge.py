@@ -67,7 +67,7 @@ class Judge:
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
         self._steps = 0
-        self.beside = concurrent.futures.ThreadPoolExecutor(1, "minidl products")
+        self.beside = concurrent.futures.ThreadPoolExecutor(1, "minidl judge's second")
         self._one_thread = _one_thread()
         _keep_freed_memory()
 
@@ -579,8 +579,8 @@ class _StepJudge:
     def _note(
         self, quantity: str, layer: str | None, name: str, got: Any, own: Any, ball: Ball, *args: Any, **kwargs: Any
     ) -> None:
-        """Add a check. That of a large product is made beside all that follows, on which nothing of it bears."""
-        if isinstance(ball, Product):
+        """Add a check. One of many elements is made beside all that follows, on which nothing of it bears."""
+        if isinstance(ball, Product) or math.prod(ball.shape) >= CHUNK:
             own = own.copy()  # gradients are written over
             made: Any = self.judge.beside.submit(
                 _quietly_compared, quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs
@@ -1078,10 +1078,10 @@ class _StepJudge:
         arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
         gradients = self._picked(self.gradients, places)
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at, self.judge.beside)
         if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at, self.judge.beside)
         for slot in optimizer.slots:
             self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), places)
         for name in optimizer.scalars:
