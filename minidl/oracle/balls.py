@@ -155,7 +155,7 @@ class Ball:
     @property
     def exact(self) -> bool:
         """Whether every radius is 0. Those of numbers that are given are one 0 for all: see Arithmetic.given."""
-        return self.is_plainly_exact or not self.radius.any()
+        return self.is_plainly_exact or not ((self.radius.size and self.radius.flat[0]) or self.radius.any())
 
     @property
     def is_plainly_exact(self) -> bool:

@@ -241,7 +241,7 @@ def _compare(
     if not math.prod(ball.shape):
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
     flat, own_flat = got.reshape(-1), own.reshape(-1)
-    if at is not None:
+    if at is not None and at.size < flat.size:
         flat, own_flat = flat[at], own_flat[at]
 
     def place_of(index: Any) -> tuple[int, ...]:
@@ -544,6 +544,10 @@ class _Places:
     name: str
     at: slice
     within: Array
+
+    def of(self, flat: Any) -> Any:
+        """These elements of all of the weight's."""
+        return flat[self.within] if self.within.size < self.segment.stop - self.segment.start else flat
 
 
 class _StepJudge:
@@ -1118,7 +1122,7 @@ class _StepJudge:
 
     def _picked(self, arrays: dict[str, Any], places: list[_Places]) -> Ball:
         """Of arrays or balls by the names of weights, the elements at these places."""
-        parts = [arrays[one.name].reshape(-1)[one.within] for one in places]
+        parts = [one.of(arrays[one.name].reshape(-1)) for one in places]
         if any(isinstance(part, Ball) for part in parts):
             return balls.concatenate(
                 [part if isinstance(part, Ball) else self.arithmetic.given(part) for part in parts]
