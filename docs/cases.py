@@ -41,12 +41,44 @@ and in a graph. With `jit_compile=True` it is NaN, and so are the weights after 
 ```
 
 Expected the same twice. A `NonNeg` constraint, or a kernel that starts from zeros, makes such columns.
+
+## One for TensorFlow: not greater is not at most
+
+The graph optimizer replaces `logical_not(greater(p, t))`, where nothing else uses the comparison, by
+`less_equal(p, t)`:
+of NaN the one is true and the other false.
+
+```python
+{negation}
+```
+```text
+[ True] [False]
+```
+
+Expected the same twice. So outputs that are NaN are false negatives of a Keras metric run eagerly, and none in a graph.
+
+## One of two backends: the cosine of zeros
+
+`CosineSimilarity` multiplies a row of outputs with the smaller of 1/√Σx² and 1/ε. Where all of it are 0 the derivative
+of the root is infinite and that of the minimum 0. Their product is 0 on TensorFlow, whose gradient of rsqrt asks for
+that case, and NaN on JAX (0.10.2) and torch (2.13.0).
+
+```python
+{cosine}
+```
+```text
+[[70710.67 70710.67]]
+```
+
+Expected the same on each backend. With `KERAS_BACKEND=jax` or `torch` it prints `[[nan nan]]`.
 """
 SCRIPT = """import keras, numpy as np
+
 
 def batches():
     for _ in range(4):
         yield np.zeros((2, 1)), np.zeros((2, 1))
+
 
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
 model.compile(keras.optimizers.SGD(0.5, weight_decay=1.0), "mse")
@@ -56,14 +88,31 @@ ORTHOGONAL = """import keras, tensorflow as tf
 
 penalty = keras.regularizers.OrthogonalRegularizer(0.1, "columns")
 
+
 def gradient(kernel):
     with tf.GradientTape() as tape:
         tape.watch(kernel)
         value = penalty(kernel)
     return tape.gradient(value, kernel)
 
+
 kernel = tf.constant([[0.0, 1.0]])
 print(gradient(kernel).numpy(), tf.function(gradient, jit_compile=True)(kernel).numpy())"""
+NEGATION = """import tensorflow as tf
+
+
+def at_most(p, threshold):
+    return tf.logical_not(tf.greater(p, threshold))
+
+
+nan = tf.constant([float("nan")])
+print(at_most(nan, 0.5).numpy(), tf.function(at_most)(nan, 0.5).numpy())"""
+COSINE = """import keras, numpy as np
+
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, kernel_initializer="zeros")])
+model.compile("sgd", keras.losses.CosineSimilarity())
+model.fit(np.ones((1, 1)), np.ones((1, 2)), verbose=0)
+print(model.get_weights()[0])"""
 
 
 def page() -> str:
@@ -83,7 +132,9 @@ def page() -> str:
         title, report, does, says = parts(name)
         cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL)
+    return (
+        "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, cosine=COSINE)
+    )
 
 
 def main() -> None:

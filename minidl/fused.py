@@ -21,34 +21,28 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, config, ops, training
-from minidl.arena import Arena, Segment
+from minidl import activations, calls, config, ops, training
+from minidl.arena import Arena
 from minidl.backend import Array
+from minidl.calls import ACTIVATIONS, Call, Calls, constant, exp_minus_abs, pieces
+from minidl.fused_update import AdamUpdate, Update, penalties_of
 from minidl.interrupts import Whole
 from minidl.layers import Dense, Dropout
 from minidl.losses import BinaryCrossentropy
 from minidl.metrics import BinaryAccuracy
-from minidl.optimizers import Adam, AdamW
-from minidl.regularizers import L1, L1L2, L2
 
 if TYPE_CHECKING:
     from minidl.trainer import Trainer
 
-Call = Callable[[], Any]
-Calls = list[Call]
-
 BATCHES_TOGETHER = 64
 BYTES_TOGETHER = 2**22  # of gathered inputs: they stay in an L3 cache until their steps are done
 FEW_FEATURES = 64  # inputs of so many get their column of ones; of more, the copy costs more than it saves
-PIECE = 2**16  # elements: about an L2 cache; in pieces that fit an L1 cache, Adam takes twice as long, for its calls
 UNCUT = Whole(None)  # where nobody presses Ctrl-C
 
 
@@ -162,7 +156,7 @@ def fits(model: Trainer) -> bool:
         and vars(layer).keys().isdisjoint(("forward", "backward", "draw_mask"))
         and (
             (type(layer) is Dense and layer.activation in ACTIVATIONS)
-            or (type(layer) is Dropout and layer.noise_shape is None and not (unseeded and layer.seed is None))
+            or (type(layer) is Dropout and layer.noise_shape is None and not (unseeded and layer.draws_globally))
         )
         for layer in layers
     )
@@ -309,7 +303,7 @@ class DropoutStage:
         units, batch = below.values(0).shape
         dtype = below.arrays[0].dtype
         with_ones, d_outputs = np.ones((units + 1, batch), dtype), np.empty((units, batch), dtype)
-        kept = max(1, min(batches, PIECE // d_outputs.size))
+        kept = max(1, min(batches, calls.PIECE // d_outputs.size))
         self._layer, self._shape, self._words = (
             layer,
             (batch, units),
@@ -358,108 +352,6 @@ def masked(inputs: Array, factor: Array, words: Array, outputs: Array) -> Calls:
     flat = [array.reshape(-1) for array in (inputs, words, outputs)]
     return [call for piece in pieces(words.size) for call in bind(*(array[piece] for array in flat))]
 
-
-def constant(value: float, dtype: Any) -> Array:
-    """A number as an array: a quarter of a microsecond less in every call than a Python number."""
-    return np.array(value, dtype)
-
-
-# Of each activation, given its pre-activations z, its outputs, which may be the same array, and d_outputs: the calls
-# that compute the outputs, and those that turn dL/d(outputs) into dL/d(pre-activations) in place.
-
-Bound = tuple[Calls, Calls]
-
-
-def pieces(stop: int, start: int = 0) -> list[slice]:
-    """The elements from start to stop in slices of at most PIECE, alike, so that no small rest costs its calls."""
-    count = -(-(stop - start) // PIECE)
-    borders = [start + (stop - start) * i // count for i in range(count + 1)]
-    return [slice(first, last) for first, last in pairwise(borders)]
-
-
-def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
-    """bind(*pieces of arrays), an elementwise operation, for all pieces."""
-    flat = [array.reshape(-1) for array in arrays]
-    bound = [bind(*(array[piece] for array in flat)) for piece in pieces(flat[0].size)]
-    return [call for forward, _ in bound for call in forward], [call for _, backward in bound for call in backward]
-
-
-def linear(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-    """ops.linear."""
-    return [] if outputs is z else [partial(np.copyto, outputs, z)], []
-
-
-def relu(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-    """ops.relu, ops.relu_backward."""
-    zeros = np.zeros(min(z.size, PIECE), z.dtype)  # as an array: six times as fast as as a number
-
-    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-        some = zeros[: z.size]
-        forward: Calls = [lambda: np.maximum(z, some, out=outputs)]  # a partial with a keyword takes longer
-        if z.size < 2**11:  # 1 where positive; spares the conversion of a bool, which for larger arrays is cheaper
-            slope = np.empty_like(z)
-            return forward, [partial(np.sign, outputs, slope), partial(np.multiply, d_outputs, slope, d_outputs)]
-        positive, zero = np.empty(z.shape, bool), constant(0, z.dtype)
-        return forward, [
-            partial(np.greater, outputs, zero, positive),
-            partial(np.multiply, d_outputs, positive, d_outputs),
-        ]
-
-    return by_pieces(bind, z, outputs, d_outputs)
-
-
-def sigmoid(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-    """ops.sigmoid, ops.sigmoid_backward."""
-
-    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-        t, slope, positive = np.empty_like(z), np.empty_like(z), np.empty(z.shape, bool)
-        zero, one = constant(0, z.dtype), constant(1, z.dtype)
-        return (
-            [
-                partial(np.greater_equal, z, zero, positive),
-                *exp_minus_abs(z, t),
-                partial(np.add, one, t, outputs),
-                partial(np.copyto, t, one, where=positive),
-                partial(np.divide, t, outputs, outputs),
-            ],
-            [
-                partial(np.subtract, one, outputs, slope),
-                partial(np.multiply, outputs, slope, slope),
-                partial(np.multiply, d_outputs, slope, d_outputs),
-            ],
-        )
-
-    return by_pieces(bind, z, outputs, d_outputs)
-
-
-def tanh(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-    """ops.tanh, ops.tanh_backward."""
-
-    def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
-        slope, one = np.empty_like(z), constant(1, z.dtype)
-        return (
-            [partial(np.tanh, z, outputs)],
-            [
-                partial(np.multiply, outputs, outputs, slope),
-                partial(np.subtract, one, slope, slope),
-                partial(np.multiply, d_outputs, slope, d_outputs),
-            ],
-        )
-
-    return by_pieces(bind, z, outputs, d_outputs)
-
-
-def exp_minus_abs(z: Array, t: Array) -> Calls:
-    """t = e^(−|z|)."""
-    return [partial(np.copysign, z, constant(-1, z.dtype), t), partial(np.exp, t, t)]
-
-
-ACTIVATIONS: dict[activations.Activation, Callable[[Array, Array, Array], Bound]] = {
-    activations.linear: linear,
-    activations.relu: relu,
-    activations.sigmoid: sigmoid,
-    activations.tanh: tanh,
-}
 
 # ---------------------------------------------------------------------------------------------- the loss
 
@@ -632,173 +524,3 @@ class SigmoidLoss:
         for k in range(batches):
             layer.pre_activations, layer.outputs = z[k], ops.sigmoid(z[k])
             training.update_metrics(model, losses[k], y[k], layer.outputs, self._weight[k] if self._weighted else None)
-
-
-# --------------------------------------------------------------------------------------------- the update
-
-
-def parts(starts: list[int], size: int) -> list[slice]:
-    """The arena from its end to its beginning in whole layers, as many a part as make a PIECE; starts: of layers."""
-    found, stop = [], size
-    for start in starts:
-        if start == 0 or stop - start >= PIECE:
-            found.append(slice(start, stop))
-            stop = start
-    return found
-
-
-@dataclass
-class Penalty:
-    """A regularizer of one parameter, and where in the arena that lies."""
-
-    regularizer: Any
-    weights: Array
-    gradient: Array
-    segment: Segment
-
-    def factors(self) -> tuple[float, ...]:
-        """(λ of L1, λ of L2), as read from the regularizer now; () of one of another kind."""
-        kind, regularizer = type(self.regularizer), self.regularizer
-        if kind not in (L1, L2, L1L2) or not vars(regularizer).keys() <= {"l1", "l2"}:
-            return ()
-        return getattr(regularizer, "l1", 0.0), getattr(regularizer, "l2", 0.0)
-
-    def value(self) -> Call:
-        """A call for the penalty itself."""
-        return partial(self.regularizer, self.weights)
-
-    def add_gradient(self, optimizer: Any) -> None:
-        """training.add_penalty_gradients of this one."""
-        self.gradient += optimizer.scale_loss(self.regularizer.gradient(self.weights))
-
-    def piece(self, piece: slice, theta: Array, grads: Array, work: Array) -> Calls:
-        """The same, of L1, L2 and L1L2, for the part that lies in this piece of the arena; work: two such pieces."""
-        part = slice(max(self.segment.start, piece.start), min(self.segment.stop, piece.stop))
-        if part.start >= part.stop:
-            return []
-        w, g, (first, second) = theta[part], grads[part], work[:, : part.stop - part.start]
-        l1, l2 = (float(np.float32(factor)) for factor in self.factors())
-        of_l1 = [partial(np.sign, w, first), partial(np.multiply, first, constant(l1, w.dtype), first)]
-        if type(self.regularizer) is L1:
-            return [*of_l1, partial(np.add, g, first, g)]
-        of_l2 = partial(np.multiply, w, constant(2 * l2, w.dtype), second)
-        if type(self.regularizer) is L2:
-            return [of_l2, partial(np.add, g, second, g)]
-        return [*of_l1, of_l2, partial(np.add, first, second, first), partial(np.add, g, first, g)]
-
-
-def penalties_of(model: Trainer) -> list[Penalty]:
-    """All penalties on parameters, in training.penalties' order."""
-    layers = model.flat_layers()
-    owners = [(layer, name) for layer in layers for name in layer.parameters]
-    place = dict(zip(owners, model.arena.segments, strict=True))
-    return [
-        Penalty(regularizer, layer.parameters[name], layer.grads[name], place[layer, name])
-        for layer in layers
-        for name, regularizer in layer.regularizers.items()
-    ]
-
-
-class Update:
-    """The penalties' gradients and the optimizer's own step, of so many batches.
-
-    starts: where in the arena the layers begin, from the last to the first.
-    """
-
-    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
-        self._optimizer = optimizer
-        gradients: Calls = [partial(penalty.add_gradient, optimizer) for penalty in penalties]
-        self._calls: dict[int, list[Calls]] = {starts[-1]: [[*gradients, partial(optimizer.apply, arena)]] * batches}
-
-    def after(self, start: int, k: int) -> Calls:
-        """The calls of the k-th batch once the layer that begins there and all above it have their gradients."""
-        return self._calls[start][k] if start in self._calls else []
-
-    def still_fits(self, optimizer: Any) -> bool:
-        """Whether this is the update that the model's optimizer, which a callback may change, makes now."""
-        return optimizer is self._optimizer and not AdamUpdate.fits(optimizer)
-
-    def prepare(self) -> None:
-        """Called before the calls of every batch."""
-
-
-class AdamUpdate(Update):
-    """The gradients of penalties and ops.adam_step over the arena, by pieces that stay in the cache."""
-
-    def __init__(self, optimizer: Any, arena: Arena, penalties: list[Penalty], starts: list[int], batches: int) -> None:
-        self._optimizer, self._penalties = optimizer, penalties
-        self._constants = self._constants_of(optimizer)
-        optimizer.build(arena)
-        self._alphas = np.empty(batches, arena.dtype)
-        gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
-        self._calls = {}
-        for part in [slice(0, arena.size)] if gradients else parts(starts, arena.size):
-            bound = self._bind(arena, part)
-            self._calls[part.start] = []
-            for k in range(batches):
-                calls: Calls = [*gradients]
-                for before, m, change, after in bound:
-                    calls += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
-                self._calls[part.start].append(calls if part.start else [*calls, optimizer.count_batch])
-
-    def _constants_of(self, optimizer: Any) -> tuple[Any, ...]:
-        factors = [penalty.factors() for penalty in self._penalties]
-        return optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, factors
-
-    @staticmethod
-    def fits(optimizer: Any) -> bool:
-        """Whether the optimizer does nothing but Adam's update."""
-        around = (
-            optimizer.weight_decay,
-            optimizer.clipnorm,
-            optimizer.clipvalue,
-            optimizer.global_clipnorm,
-            optimizer.loss_scale_factor,
-            optimizer.gradient_accumulation_steps,
-        )
-        return (
-            type(optimizer) in (Adam, AdamW)
-            and vars(optimizer).keys().isdisjoint(("apply", "update"))
-            and not optimizer.amsgrad
-            and not optimizer.use_ema
-            and all(argument is None for argument in around)
-        )
-
-    def still_fits(self, optimizer: Any) -> bool:
-        return (
-            optimizer is self._optimizer
-            and self._constants == self._constants_of(optimizer)
-            and AdamUpdate.fits(optimizer)
-        )
-
-    def prepare(self) -> None:
-        self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
-
-    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Array, Array, Calls]]:
-        """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
-        optimizer, dtype = self._optimizer, self._alphas.dtype
-        rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
-        epsilon = constant(optimizer.epsilon, dtype)
-        work = np.empty((2, min(arena.size, PIECE)), dtype)
-        bound: list[tuple[Calls, Array, Array, Calls]] = []
-        for piece in pieces(part.stop, part.start):
-            param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
-            change, root = work[:, : param.size]
-            before: Calls = [
-                *(c for p in self._penalties if p.factors() for c in p.piece(piece, arena.theta, arena.grads, work)),
-                partial(np.subtract, grad, m, change),
-                partial(np.multiply, change, rate_1, change),
-                partial(np.add, m, change, m),
-                partial(np.multiply, grad, grad, change),
-                partial(np.subtract, change, v, change),
-                partial(np.multiply, change, rate_2, change),
-                partial(np.add, v, change, v),
-                partial(np.sqrt, v, root),
-                partial(np.add, root, epsilon, root),
-            ]
-            after: Calls = [
-                partial(np.divide, change, root, change),
-                partial(np.subtract, param, change, param),
-            ]
-            bound.append((before, m, change, after))
-        return bound

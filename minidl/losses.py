@@ -478,7 +478,8 @@ class SparseCategoricalCrossentropy(_Formula):
 
     from_logits: y_pred holds logits. reduction: see Loss. axis: the last one, the only one that Keras on TensorFlow
     takes. ignore_class: a label, such as −1 or 255, whose samples do not count: their loss is 0, and means are over the
-    others. With it a model that ends in a softmax is trained from its outputs, clipped, as Keras does.
+    others. With it a model that ends in a softmax is trained from its outputs, clipped, as Keras does. On the jax and
+    torch streams outputs are divided by their sum first, as for CategoricalCrossentropy: so Keras's backends differ.
     Errors: ValueError for labels that are not whole numbers in [0, C) or ignore_class, or another axis.
     Source: keras.losses.SparseCategoricalCrossentropy.
     """
@@ -546,6 +547,8 @@ class SparseCategoricalCrossentropy(_Formula):
             valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
             found = ops.sparse_categorical_crossentropy_from_logits(y_true, y_pred)
+        elif _divides_by_sum():
+            found = ops.categorical_crossentropy(ops.one_hot(y_true, y_pred), y_pred, epsilon=config.epsilon())
         else:
             found = ops.sparse_categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
         return found if self.ignore_class is None else np.where(valid, found, 0)
@@ -555,9 +558,16 @@ class SparseCategoricalCrossentropy(_Formula):
             valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
             found = ops.sparse_categorical_crossentropy_from_logits_backward(y_true, y_pred)
+        elif _divides_by_sum():
+            found = ops.categorical_crossentropy_backward(ops.one_hot(y_true, y_pred), y_pred, epsilon=config.epsilon())
         else:
             found = ops.sparse_categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
         return found if self.ignore_class is None else np.where(valid[..., None], found, 0)
+
+
+def _divides_by_sum() -> bool:
+    """Whether sparse_categorical_crossentropy is that of keras/src/backend/{jax,torch}/nn.py."""
+    return config.random_stream() in ("jax", "torch")
 
 
 class CategoricalFocalCrossentropy(CategoricalCrossentropy):

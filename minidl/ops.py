@@ -1181,9 +1181,13 @@ def sparse_categorical_crossentropy_from_logits(labels: Array, logits: Array) ->
 
 def sparse_categorical_crossentropy_from_logits_backward(labels: Array, logits: Array) -> Array:
     """d_logits = softmax(z) − onehot(c);  (...), (..., C) -> (..., C)."""
-    classes = array_module(logits).arange(logits.shape[-1])
-    one_hot = (_class_numbers(labels, logits.shape[-1])[..., None] == classes).astype(logits.dtype)
-    return categorical_crossentropy_from_logits_backward(one_hot, logits)
+    return categorical_crossentropy_from_logits_backward(one_hot(labels, logits), logits)
+
+
+def one_hot(labels: Array, like: Array) -> Array:
+    """[v = c], c = labels;  (...) -> (..., C), of like's shape and dtype. Errors: ValueError for another label."""
+    classes = like.shape[-1]
+    return (_class_numbers(labels, classes)[..., None] == array_module(like).arange(classes)).astype(like.dtype)
 
 
 def categorical_focal_crossentropy(

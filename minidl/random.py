@@ -27,6 +27,7 @@ Nishimura 1998, "Mersenne Twister" (MT19937); and the framework files named at e
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -181,6 +182,19 @@ def mt19937(seed: int) -> np.random.RandomState:
     Source: Matsumoto & Nishimura 1998; the seeding is that of mt19937ar.c (2002).
     """
     return np.random.RandomState(seed)
+
+
+def mt19937_in(state: Array) -> np.random.RandomState:
+    """The Mersenne Twister in a state, (625,): its 624 words and its position in them, 624 where all are used up."""
+    generator = np.random.RandomState()
+    generator.set_state(("MT19937", state[:-1], int(state[-1]), 0, 0.0))
+    return generator
+
+
+def mt19937_state(generator: np.random.RandomState) -> npt.NDArray[np.uint32]:
+    """The state that mt19937_in takes."""
+    _, words, position, *_ = generator.get_state(legacy=True)
+    return np.append(words, np.uint32(position))
 
 
 def mt19937_words(generator: np.random.RandomState, count: int) -> Words:
@@ -754,6 +768,17 @@ def torch_global_generator() -> np.random.RandomState:
     if _torch_generator is None:
         _torch_generator = np.random.RandomState()
     return _torch_generator
+
+
+@contextlib.contextmanager
+def using_torch_generator(generator: np.random.RandomState) -> Iterator[None]:
+    """Inside, this is torch's global generator."""
+    global _torch_generator
+    before, _torch_generator = _torch_generator, generator
+    try:
+        yield
+    finally:
+        _torch_generator = before
 
 
 def _torch_random_int64(generator: np.random.RandomState | None = None) -> int:

@@ -139,8 +139,9 @@ def main():
         first = report.first_divergence
         seen = sorted({tally.quantity for tally in report.ordered() if tally.verdict != NOT_OBSERVED})
         said = {"name": name, "same": same, "ok": report.ok, "mode": report.about["mode"], "seen": seen}
-        batch = {tally.name: tally.verdict for tally in report.cell("batch")}
-        print(json.dumps({**said, "batch": batch, "first": first and first.explanation}), flush=True)
+        for quantity in ("batch", "mask"):
+            said[quantity] = {tally.name: tally.verdict for tally in report.cell(quantity)}
+        print(json.dumps({**said, "first": first and first.explanation}), flush=True)
 
     def say_of_reversed_rows():
         """As if the adapter took each order backwards."""
@@ -157,6 +158,14 @@ def main():
         say("classes")
         setattr(owner, method, plain)
 
+    def say_of_one_number_drawn_between():
+        import torch
+
+        plain = torch.nn.functional.dropout
+        torch.nn.functional.dropout = lambda *args, **more: (torch.rand(1), plain(*args, **more))[1]
+        say("nested")
+        torch.nn.functional.dropout = plain
+
     jax = keras.backend.backend() == "jax"
     for name in COMPILED if jax else CASES:
         say(name)
@@ -166,6 +175,7 @@ def main():
             oracle.check(built(keras, "nested", "compile"), X, NUMBERS)
         except oracle.CannotCheck as error:
             print(json.dumps(str(error)))
+        say_of_one_number_drawn_between()
     say_of_reversed_rows()
     if jax:  # as if looking into a step had changed it
         recorder._bits = lambda arrays: object()

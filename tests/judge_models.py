@@ -7,7 +7,7 @@ with an error and the smallest model that it finds if the oracle sees a fault in
 import sys
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 ACTIVATIONS = [
@@ -271,6 +271,15 @@ def judged_by_the_oracle(keras, case):
     )  # fmt: skip
 
 
+def forget(keras):
+    """Free what a backend keeps of models that are gone: compiled steps, 10 to 60 MB a model."""
+    keras.utils.clear_session()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 def no_false_alarm(keras, count, progress=lambda done: None):
     """Train count random models. Errors: AssertionError with the smallest model found that the oracle faults."""
     done = 0
@@ -279,8 +288,15 @@ def no_false_alarm(keras, count, progress=lambda done: None):
     @given(random_models())
     def right(case):
         nonlocal done
-        report = judged_by_the_oracle(keras, case)
+        try:
+            report = judged_by_the_oracle(keras, case)
+        except RuntimeError as error:  # on torch the cross-entropy of an output that is NaN stops the training
+            if "all elements of input should be between 0 and 1" not in str(error):
+                raise
+            reject()
         done += 1
+        if done % 20 == 0:
+            forget(keras)
         progress(done)
         first = report.first_divergence
         assert first is None, f"{case}: step {first.step}, {first.explanation}"

@@ -1,6 +1,9 @@
 """The cases of docs/cases.md hold, and the page says what they show."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,12 @@ def test_a_case_holds_and_is_on_the_page(keras, name):
 
 def test_there_are_fifteen():
     assert len(cases.NAMES) >= 15 and len(re.findall(r"^\| \[", PAGE, re.M)) == len(cases.NAMES)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_cosine_of_zeros_on_other_backends(backend):
+    pytest.importorskip(backend)
+    (script,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "CosineSimilarity" in block]
+    run = [sys.executable, "-c", script]
+    done = subprocess.run(run, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[[nan nan]]" and "it prints `[[nan nan]]`" in PAGE

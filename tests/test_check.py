@@ -21,7 +21,7 @@ from minidl.oracle import CannotCheck, assert_matches_reference, check, record, 
 from minidl.oracle.checking import _Run
 from minidl.oracle.judge import Judge
 from minidl.oracle.recorder import Recorder
-from minidl.oracle.steps import BIT_EQUAL, NOT_OBSERVED, QUANTITIES
+from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
 from minidl.oracle.tracefile import TraceWriter, check_trace
 
 pytestmark = pytest.mark.keras
@@ -55,6 +55,10 @@ def test_other_backends(backend):
     unseen = [said.pop()] if backend == "jax" else []  # what is not what happened is dropped
     reversed_rows = said.pop()
     assert not reversed_rows["ok"] and reversed_rows["first"].startswith("batch x diverges in step 0")
+    if backend == "torch":
+        drawn_between = said.pop()
+        assert drawn_between["first"].startswith("mask dropout/noise diverges in step 0"), drawn_between
+        assert drawn_between["mask"]["generator"] == DIVERGENT
     refused = said.pop() if backend == "torch" else ""
     other = said.pop()
     assert other["ok"] and other["same"] and other["mode"] == ("eager" if backend == "jax" else "compile"), other
@@ -62,6 +66,11 @@ def test_other_backends(backend):
     assert backend == "jax" or ("gradient" not in other["seen"] and "Dropout without a seed" in refused)
     for one in said:  # predicted from the state of the generator
         assert set(one["batch"]) >= {"x", "y"} and set(one["batch"].values()) == {BIT_EQUAL}, one
+        assert set(one["mask"].values()) <= {BIT_EQUAL, WITHIN_BOUND, NOT_OBSERVED}, one
+    assert backend == "jax" or next(one for one in said if one["name"] == "nested")["mask"] == {
+        "noise": BIT_EQUAL,
+        "generator": BIT_EQUAL,
+    }
     assert [one["name"] for one in said] == list(COMPILED if backend == "jax" else CASES)
     assert all(set(one["seen"]) >= set(QUANTITIES) - {"mask", "penalty"} for one in said)
     assert all(not {"activation", "gradient"} & set(one["seen"]) and one["ok"] and one["same"] for one in unseen)

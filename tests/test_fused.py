@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from minidl import (
     batches,
     callbacks,
+    calls,
     config,
     fused,
     interrupts,
@@ -132,11 +133,11 @@ def in_the_fused_order(model):
     return mock.patch.multiple(ops, dense=dense, dense_gradients=gradients, dense_backward=backward)
 
 
-@given(models(), st.integers(1, 3), st.sampled_from([fused.PIECE, 20]))  # of 20 and more, a layer counts as large
+@given(models(), st.integers(1, 3), st.sampled_from([calls.PIECE, 20]))  # of 20 and more, a layer counts as large
 def test_the_same_bits_as_the_readable_step_with_its_products(case, together, piece):
     build, (x, y, weight), groups = case
     ours, readable = build(), build()
-    with mock.patch.object(fused, "PIECE", piece):
+    with mock.patch.object(calls, "PIECE", piece):
         step = FusedStep(ours, len(groups[0]), together)
         step._bind_update()
     with np.errstate(over="ignore", invalid="ignore"):  # some of the models diverge: to the same bits
@@ -309,10 +310,10 @@ def steps_of_both(built, steps, rng, change):
 
 
 @pytest.mark.parametrize("kind", [regularizers.L1, regularizers.L2, regularizers.L1L2])
-@pytest.mark.parametrize("piece", [fused.PIECE, 7])
+@pytest.mark.parametrize("piece", [calls.PIECE, 7])
 def test_a_factor_that_is_changed_between_steps(rng, monkeypatch, kind, piece):
     """The penalties' gradients are parts of Adam's pieces, whose borders cut kernels and biases in two."""
-    monkeypatch.setattr(fused, "PIECE", piece)
+    monkeypatch.setattr(calls, "PIECE", piece)
 
     def built():
         utils.set_random_seed(1)

@@ -357,6 +357,19 @@ def test_logits_under_a_softmax_are_found_with_a_warning_if_they_were_announced(
         model_of(3, "softmax", loss).train_on_batch(np.ones((2, 2)), np.eye(3)[:2])
 
 
+@pytest.mark.parametrize("stream", ["jax", "torch"])
+def test_sparse_labels_on_other_streams_are_those_of_the_categorical_loss(rng, stream):
+    """Keras divides by the sum there before it clips; on TensorFlow it does not, which a clipped output shows."""
+    p = np.array([[1e-9, 0.7, 0.5], [0.2, 0.3, 0.6]], np.float32)
+    labels, one_hot = np.array([1, 2]), np.eye(3, dtype=np.float32)[[1, 2]]
+    sparse, categorical = losses.SparseCategoricalCrossentropy(), losses.CategoricalCrossentropy()
+    on_tensorflow = sparse.backward(labels, p, False)
+    config.set_random_stream(stream)
+    np.testing.assert_array_equal(sparse.forward(labels, p, False), categorical.forward(one_hot, p, False))
+    np.testing.assert_array_equal(sparse.backward(labels, p, False), categorical.backward(one_hot, p, False))
+    assert on_tensorflow[0, 0] == 0 and sparse.backward(labels, p, False)[0, 0] == np.float32(1 / np.float32(1.2))
+
+
 def test_focal_loss_of_a_softmax_is_refused():
     with pytest.raises(NotImplementedError, match="Keras mixes its outputs with its logits"):
         model_of(3, "softmax", "binary_focal_crossentropy").train_on_batch(np.ones((2, 2)), np.eye(3)[:2])

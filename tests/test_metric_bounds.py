@@ -99,6 +99,46 @@ def test_an_output_that_may_lie_on_either_side_of_a_threshold_counts_for_both():
     assert found.share(np.array(0.0)) <= 1 and found.share(np.array(0.5)) <= 1 and found.share(np.array(0.8)) > 1
 
 
+@pytest.mark.parametrize("curve", ["ROC", "PR", "PRGAIN"])
+@pytest.mark.parametrize("method", ["interpolation", "minoring", "majoring"])
+def test_an_area_holds_all_outputs_of_their_balls(curve, method):
+    """Also where between two thresholds there is no output, but might be one."""
+    labels, outputs = np.array([[0], [0], [1], [1], [0]]), np.array([[0.925], [0.75], [0.925], [0.95], [0.875]], "f")
+    radius, rng = np.array([[1.0], [0.0], [0.0], [1.0], [1.0]]), np.random.default_rng(0)
+    metric = k.metrics.AUC(4, curve, method)
+    running = metric_bounds.running(metric, Arithmetic.of("float32"))
+    with np.errstate(all="ignore"):
+        running.add(labels, Ball(outputs.astype(float), radius, running.arithmetic), None)
+        for _ in range(30):
+            metric.reset_state()
+            metric.update_state(labels, np.where(radius > 0, rng.uniform(size=(5, 1)), outputs))
+            assert running.result().share(metric.result()) <= 1
+
+
+@pytest.mark.parametrize("i", range(len(ALL)))
+def test_a_nan_may_go_either_way_in_a_comparison(i):
+    rng = np.random.default_rng(2)
+    labels, outputs = (rng.uniform(size=(9, 3)) > 0.4) * 1.0, rng.uniform(size=(9, 3)).astype("f")
+    nan = rng.uniform(size=outputs.shape) < 0.2
+    metric = ALL[i](k.metrics, "m")
+    running = metric_bounds.running(metric, Arithmetic.of("float32"))
+    if running is None or isinstance(metric, k.metrics.R2Score):
+        pytest.skip("no comparisons")
+    outputs[nan] = np.nan
+    try:
+        running.add(labels, running.arithmetic.given(outputs), None)
+    except metric_bounds.Unbounded:
+        assert metric.top_k
+        return
+    with np.errstate(all="ignore"):
+        ball = running.result()
+        for taken in (0.0, 1.0, rng.uniform(size=nan.sum()), np.nan):
+            metric.reset_state()
+            outputs[nan] = taken
+            metric.update_state(labels, outputs)
+            assert (ball.share(metric.result()) <= 1).all()
+
+
 def test_a_metric_of_your_own_is_compared_bit_for_bit_and_else_not_judged():
     class Largest(k.metrics.Mean):
         def update_state(self, y_true, y_pred, sample_weight=None):

@@ -529,6 +529,7 @@ LOSS_ARGUMENTS = {
     "binary_focal_crossentropy_from_logits": ("same", {"gamma": 2.0, "alpha": 0.25}),
     "categorical_crossentropy": ("same", {}),
     "categorical_crossentropy_from_logits": ("same", {}),
+    "one_hot": ("sparse", {}),
     "sparse_categorical_crossentropy": ("sparse", {}),
     "sparse_categorical_crossentropy_from_logits": ("sparse", {}),
     **{name: ("same", {}) for name in ("squared_error", "absolute_error", "absolute_percentage_error", "huber",

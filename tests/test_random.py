@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl import config, initializers, random, utils
+from minidl.layers import Dropout
 
 VECTORS = dict(np.load(Path(__file__).parent / "data" / "rng-vectors.npz"))
 STREAM = {"tf": "tensorflow", "tf_xla": "tensorflow-xla", "jax": "jax", "torch": "torch"}
@@ -163,6 +164,24 @@ def test_recorded_torch_fast_path():
     utils.set_random_seed(812)
     got = np.stack([random.torch_unseeded_dropout_mask((5, 3), 0.8) for _ in range(2)])
     assert_same(got, VECTORS["torch_fastpath_masks_set_random_seed812_rate0.8_2calls_shape5x3"])
+
+
+def test_on_torch_a_mask_that_is_shared_comes_from_the_layers_own_seed():
+    """Only without a noise_shape is a Dropout without a seed left to torch's global generator."""
+    config.set_random_stream("torch")
+    utils.set_random_seed(812)
+    layer = Dropout(0.6, noise_shape=(None, 1))
+    before = random.mt19937_state(random.torch_global_generator())
+    pair = int(layer.seed_generator.state[0]), 0
+    assert_same(layer.draw_mask((40, 3)), random.dropout_mask((40, 1), 0.6, pair, "float32"))
+    assert_same(random.mt19937_state(random.torch_global_generator()), before)
+
+
+def test_a_generators_state_comes_back():
+    generator = random.mt19937(5)
+    random.mt19937_words(generator, 7)
+    other = random.mt19937_in(random.mt19937_state(generator))
+    assert_same(random.mt19937_words(other, 1000), random.mt19937_words(generator, 1000))
 
 
 def test_recorded_python_seeds():

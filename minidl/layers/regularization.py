@@ -59,6 +59,11 @@ class Dropout(_Drawing):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
 
+    @property
+    def draws_globally(self) -> bool:
+        """Whether Keras on torch leaves its masks to torch's global generator: keras/src/backend/torch/random.py."""
+        return self.seed is None and self.noise_shape is None
+
     def skip_draw(self) -> None:
         """Leave out the next step's mask."""
         self.skip_draws(1)
@@ -75,7 +80,7 @@ class Dropout(_Drawing):
         if self.rate == 1.0 or self.seed_generator is None:  # everything or nothing is dropped: nothing is drawn
             return np.full(shape, self.rate == 0.0)
         stream = config.random_stream()
-        if stream == "torch" and self.seed is None:  # Keras on torch leaves these to torch's own global generator
+        if stream == "torch" and self.draws_globally:
             return random.torch_unseeded_dropout_mask(shape, self.rate)
         return self._blocks.take(shape, self.rate, self.seed_generator.next(), self.dtype, stream)
 

@@ -39,7 +39,8 @@ ULPS = {
     "tanh": 7,
     "softplus": 8,
     "rsqrt": 2,
-    "erf": 2,  # of torch's, that is Sleef's or the C library's
+    "erf": 7,  # in torch's gelu, which is oneDNN's where it may be: its polynomial is off by 13 u of 1 + erf
+    "sqrt": 1,  # on torch, by oneMKL, whose most accurate functions are said to be within 1 ULP; elsewhere rounded once
     "erfc": 12,  # and x² more, of x > 0: see erfc
     "power": 2,  # and |ln| of the result more: see power
 }
@@ -495,14 +496,14 @@ def square(a: Ball) -> Ball:
     return a.times(a)
 
 
-def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: Any) -> Ball:
-    """A monotone function: the ball's ends bound it; rounding: its own relative error."""
+def _of_ends(a: Ball, function: Callable[[Array], Array], rounding: Any, flushes: float = 1) -> Ball:
+    """A monotone function: the ball's ends bound it; rounding: its own relative error; flushes: see Ball._made."""
     value = function(a.value)
     if a.exact:
-        return a._made(value, rounding * np.abs(value))
+        return a._made(value, rounding * np.abs(value), flushes)
     high, low = function(a.value + a.radius), function(a.value - a.radius)
     spread = np.maximum(np.abs(high - value), np.abs(value - low))
-    return a._made(value, spread + rounding * np.maximum(np.abs(high), np.abs(low)))
+    return a._made(value, spread + rounding * np.maximum(np.abs(high), np.abs(low)), flushes)
 
 
 def _ulps(a: Ball, name: str) -> float:
@@ -511,9 +512,14 @@ def _ulps(a: Ball, name: str) -> float:
 
 
 def exp(a: Ball) -> Ball:
-    """e^a."""
+    """e^a.
+
+    oneDNN, by which TensorFlow's graphs compute an activation in one kernel with its product, takes it as
+    2 · (2ⁿ⁻¹ eʳ), a = n ln 2 + r, so that 2¹²⁸ does not overflow: the product in brackets is flushed for all below 2η.
+    Source: exp_compute_vector_fwd in oneDNN's src/cpu/x64/injectors/jit_uni_eltwise_injector.cpp.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return _of_ends(a, np.exp, _ulps(a, "exp"))
+        return _of_ends(a, np.exp, _ulps(a, "exp"), flushes=2)
 
 
 def log(a: Ball) -> Ball:
@@ -539,18 +545,20 @@ def tanh(a: Ball) -> Ball:
 
 
 def sigmoid(a: Ball) -> Ball:
-    """1 / (1 + e^(−a))."""
-    return _of_ends(a, _sigmoid, _ulps(a, "sigmoid"))
+    """1 / (1 + e^(−a)), far below 0 e^a: see exp for what is flushed."""
+    return _of_ends(a, _sigmoid, _ulps(a, "sigmoid"), flushes=2)
 
 
 def softplus(a: Ball) -> Ball:
-    """ln(1 + e^a)."""
-    return _of_ends(a, lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), _ulps(a, "softplus"))
+    """ln(1 + e^a), far below 0 e^a: see exp for what is flushed."""
+    plain = lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))  # noqa: E731
+    return _of_ends(a, plain, _ulps(a, "softplus"), flushes=2)
 
 
 def sqrt(a: Ball) -> Ball:
-    """√a, rounded once. What lies below 0 is no value of a root's argument."""
-    return _of_ends(a, lambda x: np.sqrt(np.maximum(x, 0)), a.arithmetic.unit)
+    """√a, rounded once, but on torch: see ULPS. What lies below 0 is no value of a root's argument."""
+    rounding = _ulps(a, "sqrt") if a.arithmetic.backend == "torch" else a.arithmetic.unit
+    return _of_ends(a, lambda x: np.sqrt(np.maximum(x, 0)), rounding)
 
 
 def rsqrt(a: Ball) -> Ball:

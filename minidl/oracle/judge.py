@@ -445,8 +445,7 @@ class Rows:
         if self._drawn and step.batch == 0:
             self.order = None
             if step.shuffle_state is not None:
-                generator = np.random.RandomState()
-                generator.set_state(("MT19937", step.shuffle_state[:-1], int(step.shuffle_state[-1]), 0, 0.0))
+                generator = random.mt19937_in(step.shuffle_state)
                 self.order = random.epoch_order(self.samples, self.batch_size, self._shuffle, generator)
         if self.order is None:
             return None
@@ -492,7 +491,7 @@ class Rows:
 
 
 def _is_unseeded(layer: Layer) -> bool:
-    return isinstance(layer, Dropout) and layer.seed is None
+    return isinstance(layer, Dropout) and layer.draws_globally
 
 
 def _row_keys(parts: list[Array], rows: int, dtype: str) -> list[bytes]:
@@ -668,6 +667,16 @@ class _StepJudge:
 
     def _predict_noise(self, shape: Any) -> None:
         """The masks and noises that the seeds predict, against the recorded; the counter one on."""
+        states = self.step.noise_states
+        if states is None:
+            self._predict_noise_of_seeds(shape)
+            return
+        generator = random.mt19937_in(states[0])
+        with random.using_torch_generator(generator):
+            self._predict_noise_of_seeds(shape)
+        self._exactly("mask", None, "generator", states[1], random.mt19937_state(generator), "as many numbers on")
+
+    def _predict_noise_of_seeds(self, shape: Any) -> None:
         step = self.step
         recorded = step.noise or {}
         for layer in self.layers:
@@ -681,7 +690,8 @@ class _StepJudge:
                 ball = noise_bounds.normal(own, *layer.moments, self._stream, self.arithmetic)
                 if ball is not None:
                     self.noise_balls[layer.name] = ball
-            if layer.name in step.before.seeds and own is not None:
+            known = layer.name in step.before.seeds or (step.noise_states is not None and _is_unseeded(layer))
+            if known and own is not None:
                 if got is None:
                     self._unseen("mask", layer.name, "noise")
                 elif layer.name in self.noise_balls:
@@ -951,7 +961,7 @@ class _StepJudge:
 
     def _unsure(self, metric: Any) -> Any:
         """1 where the balls of the outputs leave open whether an accuracy counts a match, else 0."""
-        p = self.y_pred_ball
+        p = metric_bounds.compared(self.y_pred_ball)
         if not p.radius.any():
             return 0.0
         function, arguments = metric._fn, metric._fn_kwargs

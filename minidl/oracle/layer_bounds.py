@@ -91,14 +91,21 @@ def _celu(x: Ball, *, alpha: float = 1.0) -> Ball:
 
 
 def _celu_slope(x: Ball, y: Ball, *, alpha: float = 1.0) -> Ball:
-    """1 above 0, e^(x/α) below; at 0 TensorFlow's maximum and minimum both pass, which makes 2."""
-    below = balls.exp(balls.minimum(x, 0) / alpha)
+    """1 above 0, e^(x/α) below; at 0 TensorFlow's maximum and minimum both pass, which makes 2.
+
+    JAX's derivative of expm1 is expm1 + 1, which cancels.
+    """
+    low = balls.minimum(x, 0) / alpha
+    below = balls.exp(low)
+    if x.arithmetic.backend == "jax":
+        below = either(below, balls.expm1(low) + 1)
     found = select(x, 0, _one(x), below)
     kink = np.abs(x.value) <= x.radius
     return Ball(found.value, np.where(kink, np.maximum(found.radius, 1), found.radius), x.arithmetic)
 
 
-_SCALE, _SCALE_ALPHA = 1.0507009873554804934193349852946, 1.7580993408473768599175402208123
+_ALPHA, _SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+_SCALE_ALPHA = 1.7580993408473768599175402208123
 
 
 def _selu(x: Ball) -> Ball:
@@ -106,12 +113,23 @@ def _selu(x: Ball) -> Ball:
 
 
 def _selu_slope(x: Ball, y: Ball) -> Ball:
-    """λα + y of the outputs, or λα e^x; where y is 0 either side's.
+    """λα + y of the outputs, or λα e^x, on JAX λ(α (expm1 x + 1)); where y is 0 either side's.
 
     TensorFlow asks y for the side, and its y, of e^x − 1, is 0 from x = −2⁻²⁵ on.
     """
-    below = either(y + _SCALE_ALPHA, balls.exp(balls.minimum(x, 0)) * _SCALE_ALPHA)
+    low = balls.minimum(x, 0)
+    below = either(y + _SCALE_ALPHA, balls.exp(low) * _SCALE_ALPHA)
+    if x.arithmetic.backend == "jax":
+        below = either(below, (balls.expm1(low) + 1) * _ALPHA * _SCALE)
     return select(y, 0, _one(x) * x.arithmetic.const(_SCALE), below, tie="either")
+
+
+def _softsign_slope(x: Ball, y: Ball) -> Ball:
+    """1/s² with s = |x| + 1; on JAX and torch, by the rule of quotients, 1/s − |x|/s², which cancels."""
+    s = balls.absolute(x) + 1
+    if x.arithmetic.backend == "tensorflow":
+        return 1 / balls.square(s)
+    return either(1 / balls.square(s), 1 / s - balls.absolute(x) / s / s)
 
 
 def _squareplus(x: Ball, *, b: float = 4) -> Ball:
@@ -295,10 +313,7 @@ _SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball | Terms]]] = {
     "silu": (lambda x: x * balls.sigmoid(x), _silu_slope),
     "soft_shrink": (_soft_shrink, _beyond),
     "softplus": (balls.softplus, lambda x, y: balls.sigmoid(x)),
-    "softsign": (
-        lambda x: x / (balls.absolute(x) + 1),
-        lambda x, y: 1 / balls.square(balls.absolute(x) + 1),
-    ),
+    "softsign": (lambda x: x / (balls.absolute(x) + 1), _softsign_slope),
     "sparse_plus": (_sparse_plus, lambda x, y: (balls.clip(x, -1, 1) + 1) * 0.5),
     "sparse_sigmoid": (lambda x: (balls.clip(x, -1, 1) + 1) * 0.5, _between(-1, 1, 0.5)),
     "squareplus": (_squareplus, _squareplus_slope),

@@ -134,10 +134,13 @@ def _shares(p: Ball) -> tuple[Ball, Ball]:
 
 
 def _through_shares(gradient: Ball, p: Ball, total: Ball) -> Ball:
-    """(g − Σ g p) / Σ, and as the tape divides."""
+    """(g − Σ g p) / Σ, and as the tape divides; XLA and JAX by a product with Σ⁻², which may be infinite."""
     shares = p / total
     stable = (gradient - (gradient * shares).sum(-1, keepdims=True)) / total
-    return either(stable, gradient / total - (gradient * (shares / total)).sum(-1, keepdims=True))
+    found = either(stable, gradient / total - (gradient * (shares / total)).sum(-1, keepdims=True))
+    if p.arithmetic.keeps_nan:
+        return found
+    return either(found, gradient / total - (gradient * p).sum(-1, keepdims=True) * (1 / balls.square(total)))
 
 
 def _categorical(y: Ball, p: Ball) -> Ball:
@@ -169,9 +172,12 @@ def _categorical_logits(y: Ball, z: Ball) -> Ball:
 
 
 def _categorical_logits_backward(y: Ball, z: Ball) -> Ball:
-    _, _, others, top = _log_sum(z)
+    """softmax(z) − y; on torch of e^(ln softmax). Source of that: aten/src/ATen/native/cpu/LogSoftmaxKernelImpl.h."""
+    shifted, total, others, top = _log_sum(z)
     rest = others.sum(-1, keepdims=True)
     ends = where(top, (1 - y) - rest / (rest + 1), others / (rest + 1) - y)
+    if z.arithmetic.backend == "torch":
+        return either(ends, softmax(z) - y, balls.exp(shifted - total) - y)
     return either(ends, softmax(z) - y)
 
 
@@ -386,7 +392,10 @@ def elements(loss: Any, y: Array, p: Ball, from_logits: bool) -> Ball:
     """Each element's loss, or of a loss that sums itself each sample's."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         labels, valid, p = _classes(loss, y, p)
-        return where(valid, _categorical_logits(_one_hot(labels, p), p if from_logits else _logs(p)[0]), 0)
+        one_hot = _one_hot(labels, p)
+        if not from_logits and p.arithmetic.backend in ("jax", "torch"):
+            return where(valid, _categorical(one_hot, p), 0)
+        return where(valid, _categorical_logits(one_hot, p if from_logits else _logs(p)[0]), 0)
     labels, p = _moved(targets(loss, y, p.arithmetic), loss.axis), _moved(p, loss.axis)
     if isinstance(loss, losses.CategoricalFocalCrossentropy):
         found = _categorical_focal(loss, labels, softmax(p) if from_logits else p)
@@ -401,8 +410,11 @@ def derivative(loss: Any, y: Array, p: Ball, from_logits: bool, d: Ball) -> Ball
     """d · the derivative of each element's loss with respect to p; d of p's shape, or broadcast to it."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         labels, valid, p = _classes(loss, y, p)
+        one_hot = _one_hot(labels, p)
+        if not from_logits and p.arithmetic.backend in ("jax", "torch"):
+            return where(valid[..., None], _categorical_backward(one_hot, p, d), 0)
         logits = p if from_logits else _logs(p)[0]
-        found = _every_way(d, _categorical_logits_backward(_one_hot(labels, p), logits))
+        found = _every_way(d, _categorical_logits_backward(one_hot, logits))
         if not from_logits:
             _, clipped, low, high = _logs(p)
             found = _unclipped(p, found / clipped, low, high)

@@ -78,6 +78,23 @@ _VALUES: dict[Any, Callable[[Ball, Ball], Ball]] = {
 }
 
 
+# ------------------------------------------------------------------------------------------ comparisons
+
+
+def compared(p: Ball) -> Ball:
+    """Outputs as comparisons and arguments of maxima take them: a NaN may be any number.
+
+    Backends and modes part there. As the largest of a row JAX and torch take the NaN, TensorFlow in a graph and under
+    XLA each another; of thresholds at equal distances a NaN cast to an integer lies below all or above the lowest; and
+    TensorFlow's graph optimizer makes p ≤ t of ¬(p > t), so that a NaN is negative run eagerly and not in a graph.
+    tests/cases/metrics_of_nan.py shows it.
+    """
+    nan = np.isnan(p.value)
+    if not nan.any():
+        return p
+    return Ball(np.where(nan, 0, p.value), np.where(nan, np.inf, p.radius), p.arithmetic)
+
+
 # ------------------------------------------------------------------------------------------------ sums
 
 
@@ -157,17 +174,19 @@ class _Counts(Running):
 
     Of N numbers: in buckets, whose sums are added up along T thresholds, γ_(N + T) of what lies above the threshold;
     weights may be a product, once rounded. Negatives are also a difference from the sum of all, γ of which they share.
-    Where an output's ball holds a threshold, its weight may be on either side.
+    Where an output's ball holds a threshold, its weight may be on either side. doubtful: the thresholds where one does.
     """
 
     def reset(self) -> None:
         super().reset()
         self.whole = self.positive = True
+        self.doubtful: Array = np.zeros(1, bool)
 
     def batch(self, y: Array, p: Ball, weight: Array | None) -> dict[str, Ball]:
         metric = self.metric
         if getattr(metric, "from_logits", False):
             p = balls.sigmoid(p)
+        p = compared(p)
         exact = not p.radius.any()
         if metric.top_k is not None and not exact:
             raise Unbounded("of outputs that are known to a bound only, the k largest are not known")
@@ -182,6 +201,7 @@ class _Counts(Running):
             ]
             low, high = (self._counted(y, end, weight)["sizes"] for end in ends)
             doubt = high[0] - low[0], high[1] - low[1]
+            self.doubtful = self.doubtful | (doubt[0] > 0) | (doubt[1] > 0)
         gamma = self.arithmetic.gamma(at["numbers"] + len(metric._thresholds) + 4)
         whole = at["whole"] and at["all"].sum() * self.arithmetic.unit < 1
         self.whole, self.positive = self.whole and whole, self.positive and at["positive"]
@@ -263,6 +283,8 @@ class _Counts(Running):
         """The area under a curve. Between two thresholds with no output between them nothing changes, bit for bit."""
         metric = self.metric
         still = (tp.value[:-1] == tp.value[1:]) & (fp.value[:-1] == fp.value[1:])
+        if self.doubtful.any():
+            still &= ~(self.doubtful[:-1] | self.doubtful[1:])
         if metric.curve == "PR" and metric.summation_method == "interpolation":
             area = where(still, 0, self._precision_recall(tp, fp, fn, still)).sum(0)
         else:
@@ -349,6 +371,7 @@ class _FBeta(Running):
 
     def _positive(self, p: Ball) -> tuple[Array, Array]:
         """What is predicted positive, and where that is in doubt."""
+        p = compared(p)
         value, radius, low, high = p.value, p.radius, p.value - p.radius, p.value + p.radius
         if self.metric.threshold is not None:
             at = float(np.dtype(self.arithmetic.dtype).type(self.metric.threshold))

@@ -11,6 +11,7 @@ a bit, what was seen inside is not what happened, and is dropped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import random
 from minidl.backend import Array
 from minidl.oracle.steps import State, Step
 from minidl.schedules import LearningRateSchedule
@@ -98,8 +100,9 @@ class Recorder:
         return all(self._is_seeded(layer) for layer in self.layers if getattr(layer, "seed_generator", None))
 
     def _is_seeded(self, layer: Any) -> bool:
-        """On torch a Dropout without a seed of its own draws from torch's global generator."""
-        return self.backend != "torch" or type(layer).__name__ != "Dropout" or layer.seed is not None
+        """On torch a Dropout without a seed of its own draws from torch's global generator: Dropout.draws_globally."""
+        own = layer.seed if type(layer).__name__ == "Dropout" and layer.noise_shape is None else 0
+        return self.backend != "torch" or own is not None
 
     def _slots(self, variables: list[Array]) -> dict[str, dict[str, Array]]:
         optimizer = self.twin.optimizer
@@ -208,7 +211,7 @@ class Recorder:
             linear = layer.activation is not None and layer.activation.name == "linear"
             if linear and layer.name in step.activations:
                 step.pre_activations.setdefault(layer.name, step.activations[layer.name])
-        for name in ("data_loss", "loss"):
+        for name in ("data_loss", "loss", "noise_states"):
             if name in seen:
                 setattr(step, name, seen[name][0])
         step.penalties = seen.get("penalties", [] if "data_loss" in seen else None)  # None: the inside was not seen
@@ -338,6 +341,16 @@ class Recorder:
         finally:
             del attributes["next"]
 
+    @contextlib.contextmanager
+    def _noise_states_noted(self) -> Iterator[None]:
+        """Note torch's generator before and after the step, where masks of layers without a seed are predicted."""
+        if self.noise_is_seeded or not _torch_draws_as_predicted():
+            yield
+            return
+        before = self._shuffle_state()
+        yield
+        self.seen["noise_states"] = [np.array([before, self._shuffle_state()])]
+
     def _torch_state(self) -> Any:
         if self.backend != "torch":
             return None
@@ -369,9 +382,10 @@ class Recorder:
                 return step(*args)
             recorder._in_step = True
             try:
-                recorder._note_batch(args[-1])
-                logs = step(*args)
-                recorder._hand_on()
+                with recorder._noise_states_noted():
+                    recorder._note_batch(args[-1])
+                    logs = step(*args)
+                    recorder._hand_on()
                 return logs
             finally:
                 recorder._in_step = False
@@ -477,6 +491,16 @@ class Recorder:
             self._hand_on()
         finally:
             self._in_step = False
+
+
+@functools.cache
+def _torch_draws_as_predicted() -> bool:
+    """Whether a mask of Dropout without a seed is predicted on this processor: on Intel's MKL draws them."""
+    import torch
+
+    generator, kept = random.mt19937(1), torch.empty(64).bernoulli_(0.7, generator=torch.Generator().manual_seed(1))
+    with random.using_torch_generator(generator):
+        return bool((random.torch_unseeded_dropout_mask((64,), 1 - 0.7) == (kept.numpy() != 0)).all())
 
 
 def _bits(arrays: list[Any]) -> list[bytes]:

@@ -92,6 +92,8 @@ def _whole_mask(case: Case, first: Divergence, twin: Any) -> str:
         return ""
     assert layer is not None and first.recorded is not None
     noise, before = (first.recorded.noise or {})[layer.name], first.recorded.before
+    if layer.name not in before.seeds:
+        raise ValueError(f"{layer.name} has no seed: its mask comes from torch's global generator, as the fit left it.")
     keras = installed_keras()
     stream = keras.backend.backend() + "-xla" * (case.mode == "xla")
     with settings_of(keras), config.using_random_stream(stream):

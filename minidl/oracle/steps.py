@@ -78,7 +78,8 @@ class Step:
     data_loss: without penalties; loss: with them. penalties: in the order of model.losses.
     gradients: "layer/name" of each trained weight -> dL/d(weight), as handed to the optimizer. logs: what is reported.
     shuffle_state: on JAX and torch, the state of the generator, MT19937, from which the order of the epoch's rows was
-    drawn: 624 words and the position.
+    drawn: 624 words and the position. noise_states: on torch, where Dropout without a seed draws from its global
+    generator, the states of that before and after the step.
     """
 
     number: int
@@ -98,6 +99,7 @@ class Step:
     gradients: dict[str, Array] | None = None
     logs: dict[str, float] | None = None
     shuffle_state: Array | None = None
+    noise_states: Array | None = None
 
 
 @dataclass

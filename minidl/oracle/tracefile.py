@@ -133,6 +133,8 @@ class TraceWriter:
             self._write(f"{place}/{name}", array)
         if step.shuffle_state is not None and step.batch == 0:
             self._write(f"{place}/shuffle_state", step.shuffle_state)
+        if step.noise_states is not None:
+            self._write(f"{place}/noise_states", step.noise_states)
         self.steps.append(
             {
                 "number": step.number,
@@ -312,7 +314,7 @@ class Trace:
         step = Step(**numbers, before=before, after=_state("after", arrays, header))
         if not (step.before.weights and step.after.weights):
             raise TraceError(f"step {step.number} lacks the weights before or after it")
-        for name in (*TENSORS, "shuffle_state"):
+        for name in (*TENSORS, "shuffle_state", "noise_states"):
             setattr(step, name, arrays.get(name))
         observed = _typed(header, "observed", list, [])
         for name in TABLES:

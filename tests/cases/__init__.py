@@ -26,6 +26,7 @@ NAMES = [
     "class_weight_of_no_class", "short_lambda", "same_order_every_epoch", "update_without_a_batch", "short_betas",
     "fused_activations", "moving_variance", "epsilon_of_rmsprop", "shape_of_labels", "shared_initializer",
     "decay_of_biases", "all_zero_outputs", "orthogonal_in_float64", "orthogonal_under_xla",
+    "metrics_of_nan",
 ]  # fmt: skip
 
 
