@@ -15,7 +15,7 @@ from judge_models import RandomModel
 import minidl.keras as k
 from minidl import config, losses, metrics, ops, optimizers, random, utils
 from minidl.layers import Dropout
-from minidl.oracle import noise_bounds, optimizer_bounds
+from minidl.oracle import balls, noise_bounds, optimizer_bounds
 from minidl.oracle.balls import Arithmetic, Ball, Product
 from minidl.oracle.judge import Judge, _quietly_compared, judge_start
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
@@ -703,6 +703,27 @@ def test_just_within_a_bound_and_just_beyond_it_the_floor_changes_no_verdict(rng
         by_floor, by_radius = judged_both_ways(got, own, product)
         assert by_floor == by_radius
         assert (by_floor.verdict, by_floor.place, len(by_floor.elements)) == (DIVERGENT, place, 1)
+
+
+@settings(max_examples=40)
+@given(seeds, st.none() | seeds, st.integers(-7, -2), st.integers(0, 2**16))
+def test_with_floors_everywhere_and_nowhere_the_verdicts_are_the_same(seed, order, exponent, place):
+    """Of random models, one element of each gradient and pre-activation changed by 1e-7 to 1e-2 of it."""
+
+    def change(step):
+        for tensors in (step.gradients, step.pre_activations):
+            for tensor in (tensors or {}).values():
+                tensor.reshape(-1)[place % max(tensor.size, 1) :][:1] *= 1 + tensor.dtype.type(10.0**exponent)
+        return step
+
+    found = []
+    for has_floor in (lambda bounds: bounds.factors[0][0].ndim == bounds.factors[0][1].ndim == 2, lambda bounds: False):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(balls._Bounds, "has_floor", property(has_floor))
+            patched.setattr(balls, "_EVERY", 2)
+            checks = judged(RandomModel(seed), order=order, change=change)
+        found.append([(check.quantity, check.layer, check.name, check.verdict) for check in checks])
+    assert found[0] == found[1]
 
 
 def test_a_floor_acquits_no_nan_and_no_infinity(rng):
