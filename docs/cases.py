@@ -57,20 +57,22 @@ of NaN the one is true and the other false.
 
 Expected the same twice. So outputs that are NaN are false negatives of a Keras metric run eagerly, and none in a graph.
 
-## One of two backends: the cosine of zeros
+## Another: NaN of a norm of 0, on JAX, on torch and under XLA
 
-`CosineSimilarity` multiplies a row of outputs with the smaller of 1/√Σx² and 1/ε. Where all of it are 0 the derivative
-of the root is infinite and that of the minimum 0. Their product is 0 on TensorFlow, whose gradient of rsqrt asks for
-that case, and NaN on JAX (0.10.2) and torch (2.13.0).
+`keras.ops.normalize`, and with it `UnitNormalization` and `CosineSimilarity`, multiplies x with the smaller of 1/√Σx²
+and 1/ε. Where all x are 0, the outputs of a dead ReLU for one, the derivative of the root is infinite and that of the
+minimum 0. Their product is 0 on TensorFlow, whose gradient of rsqrt asks for that case, and NaN with
+`jit_compile=True`, on JAX (0.10.2) and on torch (2.13.0).
 
 ```python
-{cosine}
+{normalize}
 ```
 ```text
-[[70710.67 70710.67]]
+[[1.e+10 1.e+10]]
+[[nan nan]]
 ```
 
-Expected the same on each backend. With `KERAS_BACKEND=jax` or `torch` it prints `[[nan nan]]`.
+Expected the same twice. With `KERAS_BACKEND=jax` or `torch` it prints `[[nan nan]]` twice.
 """
 SCRIPT = """import keras, numpy as np
 
@@ -107,12 +109,14 @@ def at_most(p, threshold):
 
 nan = tf.constant([float("nan")])
 print(at_most(nan, 0.5).numpy(), tf.function(at_most)(nan, 0.5).numpy())"""
-COSINE = """import keras, numpy as np
+NORMALIZE = """import keras, numpy as np
 
-model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, kernel_initializer="zeros")])
-model.compile("sgd", keras.losses.CosineSimilarity())
-model.fit(np.ones((1, 1)), np.ones((1, 2)), verbose=0)
-print(model.get_weights()[0])"""
+for jit_compile in (False, True):
+    layers = [keras.layers.Dense(2, kernel_initializer="zeros"), keras.layers.UnitNormalization()]
+    model = keras.Sequential([keras.Input((1,)), *layers])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(np.ones((1, 1)), np.ones((1, 2)), verbose=0)
+    print(model.get_weights()[0])"""
 
 
 def page() -> str:
@@ -133,7 +137,9 @@ def page() -> str:
         cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return (
-        "\n".join(lines) + "\n" + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, cosine=COSINE)
+        "\n".join(lines)
+        + "\n"
+        + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, normalize=NORMALIZE)
     )
 
 
