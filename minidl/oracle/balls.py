@@ -100,7 +100,7 @@ class Arithmetic:
         )
         if normal:
             found = Ball(value, self.no_radius(value.shape), self)
-            found.size = size if size.dtype == self.dtype else None
+            found.narrow_size = size if size.dtype == self.dtype else None
             return found
         size = size.astype(self.wide)
         known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
@@ -136,12 +136,12 @@ class Ball:
     Where the radius is infinite there is no bound, and value says nothing. Where value is NaN it is one for certain.
     """
 
-    __slots__ = ("arithmetic", "radius", "size", "value")
+    __slots__ = ("arithmetic", "narrow_size", "radius", "value")
     __array_ufunc__ = None  # array ∘ Ball is the Ball's
 
     def __init__(self, value: Array, radius: Array, arithmetic: Arithmetic) -> None:
         self.value, self.radius, self.arithmetic = value, radius, arithmetic
-        self.size: Array | None = None  # |value| in the narrow type, of numbers that are given
+        self.narrow_size: Array | None = None  # |value| in the narrow type, of numbers that are given
 
     # ---------------------------------------------------------------------------------- what it holds
 
@@ -306,7 +306,7 @@ class Ball:
 
     def _size(self) -> Array:
         """|a|, in the narrow type, not to be written to."""
-        return np.abs(self.value.astype(self.arithmetic.dtype)) if self.size is None else self.size
+        return np.abs(self.value.astype(self.arithmetic.dtype)) if self.narrow_size is None else self.narrow_size
 
     def _reach(self, gamma: float) -> Array:
         """r + γ(|a| + r), in the narrow type where r is 0."""
@@ -341,7 +341,7 @@ class Ball:
     def moved(self, function: Callable[[Array], Array]) -> Ball:
         """A function that only moves, repeats or picks elements, of both arrays."""
         found = self._exact(function(self.value), function(self.radius))
-        found.size = None if self.size is None else function(self.size)
+        found.narrow_size = None if self.narrow_size is None else function(self.narrow_size)
         return found
 
     def reshape(self, *shape: Any) -> Ball:
@@ -436,7 +436,7 @@ class Product(Ball):
         self._terms, self.bounds, self.arithmetic = (a, b, plus), bounds, bounds.arithmetic
         self._value: Array | None = None
         self._radius: Array | None = None
-        self.size = None
+        self.narrow_size = None
 
     @property
     def value(self) -> Array:
