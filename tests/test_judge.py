@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from judge_models import RandomModel
 
 import minidl.keras as k
-from minidl import config, losses, metrics, ops, optimizers, random, utils
+from minidl import activations, config, losses, metrics, ops, optimizers, random, utils
 from minidl.layers import Dropout
-from minidl.oracle import balls, noise_bounds, optimizer_bounds
+from minidl.oracle import balls, layer_bounds, noise_bounds, optimizer_bounds
 from minidl.oracle.balls import Arithmetic, Ball, Product
 from minidl.oracle.judge import Judge, _quietly_compared, judge_start
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
@@ -781,3 +781,11 @@ def test_where_no_bound_holds_nothing_is_said_to_be_right():
     step.activations["dense"][0] = 1.0  # where e^1000 overflows, or is 0
     found = [check for check in Judge(build()).judge(step) if check.quantity == "activation"]
     assert all(check.verdict in (NOT_OBSERVED, DIVERGENT) for check in found), found
+
+
+def test_where_a_tape_may_leave_the_range_on_its_way_to_0_there_is_no_bound():
+    """silu′(x) = s + x s (1 − s) is 0 far below 0; JAX multiplies d with x first."""
+    form, given = layer_bounds.activation_form(activations.get("silu")), Arithmetic.of("float32").given
+    d, x = given(np.array([1e9, 1e7], "f")), given(np.array([-1e31, -1e31], "f"))
+    found = form.backward(d, x, form.value(x))
+    assert found.unbounded.tolist() == [True, False] and found.share(np.array([np.nan, 0.0])).max() <= 1
