@@ -99,10 +99,16 @@ class Arithmetic:
             size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
         )
         if normal:
-            return Ball(value, np.broadcast_to(self.wide(0), value.shape), self)
+            found = Ball(value, self.no_radius(value.shape), self)
+            found.narrow_size = size if size.dtype == self.dtype else None
+            return found
         size = size.astype(self.wide)
         known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
         return Ball(np.where(known, value, 0), np.where(known, np.where(size < self.smallest, size, 0), np.inf), self)
+
+    def no_radius(self, shape: tuple[int, ...]) -> Array:
+        """Zeros of this shape that are one zero, not to be written to."""
+        return np.ndarray(shape, self.wide, _ZEROS, strides=(0,) * len(shape))
 
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
@@ -121,17 +127,21 @@ class Arithmetic:
         return self.given(np.asarray(value).astype(self.dtype))
 
 
+_ZEROS = bytes(32)
+
+
 class Ball:
     """All numbers within radius of value, elementwise: two arrays of one shape, of the arithmetic's wide type.
 
     Where the radius is infinite there is no bound, and value says nothing. Where value is NaN it is one for certain.
     """
 
-    __slots__ = ("arithmetic", "radius", "value")
+    __slots__ = ("arithmetic", "narrow_size", "radius", "value")
     __array_ufunc__ = None  # array ∘ Ball is the Ball's
 
     def __init__(self, value: Array, radius: Array, arithmetic: Arithmetic) -> None:
         self.value, self.radius, self.arithmetic = value, radius, arithmetic
+        self.narrow_size: Array | None = None  # |value| in the narrow type, of numbers that are given
 
     # ---------------------------------------------------------------------------------- what it holds
 
@@ -146,10 +156,13 @@ class Ball:
     @property
     def exact(self) -> bool:
         """Whether every radius is 0. Those of numbers that are given are one 0 for all: see Arithmetic.given."""
+        return self.is_plainly_exact or not ((self.radius.size and self.radius.flat[0]) or self.radius.any())
+
+    @property
+    def is_plainly_exact(self) -> bool:
+        """Whether the radius is one 0 for all, which is seen without a look at all."""
         radius = self.radius
-        if radius.size and not any(radius.strides):
-            return not radius.flat[0]
-        return not radius.any()
+        return radius.size > 0 and not any(radius.strides) and not radius.flat[0]
 
     @property
     def magnitude(self) -> Array:
@@ -169,6 +182,11 @@ class Ball:
         return np.where(self.unbounded, 0, share).astype(np.float64)
 
     @property
+    def _is_bounded(self) -> bool:
+        """Whether all of it are numbers."""
+        return bool(np.abs(self.value).max(initial=0) + self.radius.max(initial=0) < np.inf)
+
+    @property
     def unbounded(self) -> Array:
         """Where there is no bound: a divisor may be 0, or a number on the way lies beyond the narrow type's largest."""
         return np.isinf(self.radius)
@@ -184,14 +202,14 @@ class Ball:
     def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
         """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact.
 
-        It is taken over. Each rounding may itself underflow, at most flushes times.
+        It is taken over. The rounding is at least u|value|. It may itself underflow, at most flushes times.
         """
-        flushed = flushes * self.arithmetic.smallest
+        arithmetic = self.arithmetic
+        flushed = flushes * arithmetic.smallest
         radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))
-        radius *= self.arithmetic.slack
-        size = np.abs(value)
-        if radius.size and not size.max() + radius.max() <= self.arithmetic.largest:  # nor of a NaN
-            bounded, nan = size + radius <= self.arithmetic.largest, np.isnan(value) & self.arithmetic.keeps_nan
+        radius *= arithmetic.slack
+        if radius.size and not radius.max() * (1 + 1 / arithmetic.unit) <= arithmetic.largest:  # nor of a NaN
+            bounded, nan = np.abs(value) + radius <= arithmetic.largest, np.isnan(value) & arithmetic.keeps_nan
             radius = np.where(bounded, radius, np.where(nan, 0, np.inf))
             value = np.where(bounded | nan, value, 0)
         return Ball(value, radius, self.arithmetic)
@@ -274,41 +292,27 @@ class Ball:
         other = self.lift(other)
         n = self.shape[-1] + (plus is not None)
         gamma = self.arithmetic.gamma(n)
-        value: Array = self.value @ other.value
         if other.exact:  # r = (r_a + γ(|a| + r_a)) |b|
-            radius, lost = self._product_of_bounds(self._reach(gamma), other._size())
+            factors = [(self._reach(gamma), other._size())]
         else:  # r = |a| (r_b + γ(|b| + r_b)) + r_a (1 + γ)(|b| + r_b)
-            radius, lost = self._product_of_bounds(self._size(), other._reach(gamma))
+            factors = [(self._size(), other._reach(gamma))]
             if not self.exact:
-                more, lost_too = self._product_of_bounds(self.radius, other.magnitude)
-                radius, lost = radius + (1 + gamma) * more, lost + lost_too
-        if plus is not None:
-            value += plus.value
-            radius += plus._reach(gamma)
-        return self._made(value, radius, flushes=n + lost)
+                factors.append((self.radius, (1 + gamma) * other.magnitude))
+        bounds = _Bounds(factors, None if plus is None else plus._reach(gamma), n, self.arithmetic)
+        terms = self.value, other.value, None if plus is None else plus.value
+        if bounds.has_floor and bounds.are_far_from_overflow:
+            return Product(*terms, bounds)
+        return self._made(_product(*terms), *bounds.sum())
 
     def _size(self) -> Array:
-        """|a|, in the narrow type."""
-        return np.abs(self.value.astype(self.arithmetic.dtype))
+        """|a|, in the narrow type, not to be written to."""
+        return np.abs(self.value.astype(self.arithmetic.dtype)) if self.narrow_size is None else self.narrow_size
 
     def _reach(self, gamma: float) -> Array:
         """r + γ(|a| + r), in the narrow type where r is 0."""
         size = self._size()
-        size *= size.dtype.type(gamma)
+        size = size * size.dtype.type(gamma)
         return size + (1 + gamma) * self.radius if not self.exact else size
-
-    def _product_of_bounds(self, a: Array, b: Array) -> tuple[Array, float]:
-        """An upper bound of a @ b, of numbers ≥ 0, by a product in the narrow type, which takes half the time.
-
-        Three roundings of a, as many of b, and those of the product of inner dimension n: within γₙ₊₆. What underflows
-        on the way, at most η u times the other factor, is not in it; second: how many η that comes to.
-        """
-        n, arithmetic = a.shape[-1], self.arithmetic
-        a, b = a.astype(arithmetic.dtype, copy=False), b.astype(arithmetic.dtype, copy=False)
-        found = (a @ b).astype(arithmetic.wide)
-        found *= 1 + 2 * arithmetic.gamma(n + 6)
-        most = np.nanmax(a, initial=0) + np.nanmax(b, initial=0)
-        return found, float(n * arithmetic.unit * (1 + most))
 
     # ------------------------------------------------------------------------------------- reductions
 
@@ -336,7 +340,9 @@ class Ball:
 
     def moved(self, function: Callable[[Array], Array]) -> Ball:
         """A function that only moves, repeats or picks elements, of both arrays."""
-        return self._exact(function(self.value), function(self.radius))
+        found = self._exact(function(self.value), function(self.radius))
+        found.narrow_size = None if self.narrow_size is None else function(self.narrow_size)
+        return found
 
     def reshape(self, *shape: Any) -> Ball:
         return self.moved(lambda a: a.reshape(*shape))
@@ -347,6 +353,134 @@ class Ball:
 
     def __getitem__(self, key: Any) -> Ball:
         return self.moved(lambda a: a[key])
+
+
+# ------------------------------------------------------------------------------------------- products
+
+
+class _Bounds:
+    """The radius of a matrix product of n terms a sum, Σ a @ b + plus, of factors (a, b) and a summand all ≥ 0."""
+
+    def __init__(self, factors: list[tuple[Array, Array]], plus: Array | None, n: int, arithmetic: Arithmetic) -> None:
+        narrow = arithmetic.dtype
+        self.factors = [(a.astype(narrow, copy=False), b.astype(narrow, copy=False)) for a, b in factors]
+        self.plus, self.n, self.arithmetic = plus, n, arithmetic
+
+    @property
+    def are_far_from_overflow(self) -> bool:
+        """Whether value and radius are certain to be numbers of the narrow type; |value| is at most the radius / γₙ."""
+        most = sum(float(a.max(initial=0)) * float(b.max(initial=0)) for a, b in self.factors) * self.n
+        most += 0.0 if self.plus is None else float(self.plus.max(initial=0))
+        return 4 * most / self.arithmetic.gamma(self.n) < self.arithmetic.largest  # not so of a NaN
+
+    def sum(self) -> tuple[Array, float]:
+        """An upper bound of it, by products in the narrow type, which take half the time; how many η are not in it.
+
+        Three roundings of a, as many of b, and those of a product of k terms a sum: within γₖ₊₆. The η: n by the
+        trainer, and of what underflows here, at most η u times the other factor.
+        """
+        arithmetic, flushes, radius = self.arithmetic, float(self.n), 0.0 if self.plus is None else self.plus
+        for a, b in self.factors:
+            k = a.shape[-1]
+            found = (a @ b).astype(arithmetic.wide)
+            found *= 1 + 2 * arithmetic.gamma(k + 6)
+            found += radius
+            radius = found
+            flushes += k * arithmetic.unit * (1 + _most(a) + _most(b))
+        return radius, flushes
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether sums are so long that a floor of them saves work."""
+        a, b = self.factors[0]
+        return a.ndim == b.ndim == 2 and a.shape[1] >= 2 * _EVERY and a.shape[0] * b.shape[1] >= CHUNK
+
+    def floor(self, rows: slice) -> Array:
+        """A lower bound of it in these rows: of the first product every so many-th term alone, in the narrow type.
+
+        What is compared with it may be rounded to that type: slack is in it.
+        """
+        a, b = self.factors[0]
+        a, b = a[rows, ::_EVERY], b[::_EVERY]
+        found: Array = a @ b
+        found *= found.dtype.type((1 - 2 * self.arithmetic.gamma(a.shape[1] + 6)) / self.arithmetic.slack)
+        return found
+
+    def rough(self, columns: Array) -> Array:
+        """Of a column in each row, n times the first product, if its factors had nothing to do with each other."""
+        a, b = self.factors[0]
+        ones = np.ones(a.shape[1], a.dtype)
+        return np.maximum((a @ ones) * (ones @ b)[columns], self.arithmetic.smallest)
+
+    def at(self, rows: Array, columns: Array) -> _Bounds:
+        """The bounds of these elements, as one column."""
+        factors = [(a[rows, None], b.T[columns, :, None]) for a, b in self.factors]
+        return _Bounds(factors, None if self.plus is None else self.plus[columns, None, None], self.n, self.arithmetic)
+
+
+def _most(a: Array) -> float:
+    """The largest number that is one."""
+    most = float(a.max(initial=0))
+    return float(np.nanmax(a, initial=0)) if math.isnan(most) else most
+
+
+_EVERY = 8  # of the terms of a sum that is to be bounded from below, one is taken
+
+
+class Product(Ball):
+    """a @ b + plus. Value and radius are computed when first asked for: what lies within a floor needs no radius."""
+
+    __slots__ = ("_radius", "_terms", "_value", "bounds")
+
+    def __init__(self, a: Array, b: Array, plus: Array | None, bounds: _Bounds) -> None:
+        self._terms, self.bounds, self.arithmetic = (a, b, plus), bounds, bounds.arithmetic
+        self._value: Array | None = None
+        self._radius: Array | None = None
+        self.narrow_size = None
+
+    @property
+    def value(self) -> Array:
+        """As of any ball."""
+        if self._value is None:
+            self._value = _product(*self._terms)
+        return self._value
+
+    @property
+    def radius(self) -> Array:
+        """As of any ball."""
+        if self._radius is None:
+            self._radius = self._made(self.value, *self.bounds.sum()).radius
+        return self._radius
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._terms[0]), self._terms[1].shape[1]
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    def truth(self, rows: slice, out: Array) -> Array:
+        """The value in these rows, into out."""
+        a, b, plus = self._terms
+        np.matmul(a[rows], b, out=out)
+        if plus is not None:
+            out += plus
+        return out
+
+    def at(self, rows: Array, columns: Array) -> Ball:
+        """The ball of these elements alone."""
+        a, b, plus = self._terms
+        plus = None if plus is None else plus[columns, None, None]
+        value = _product(a[rows, None], b.T[columns, :, None], plus)
+        return self._made(value, *self.bounds.at(rows, columns).sum()).reshape(-1)
+
+
+def _product(a: Array, b: Array, plus: Array | None) -> Array:
+    found: Array = a @ b
+    if plus is not None:
+        found += plus
+    return found
 
 
 # ------------------------------------------------------------------------------------------- functions
@@ -483,7 +617,7 @@ def maximum(a: Ball, b: Any) -> Ball:
     b = a.lift(b)
     value = np.maximum(a.value, b.value)
     if a.exact and b.exact:
-        return Ball(*_without_nan(value, np.zeros_like(value), a.arithmetic), a.arithmetic)
+        return Ball(*_without_nan(value, a.arithmetic.no_radius(value.shape), a.arithmetic), a.arithmetic)
     high = np.maximum(a.value + a.radius, b.value + b.radius)
     low = np.maximum(a.value - a.radius, b.value - b.radius)
     with np.errstate(invalid="ignore"):
@@ -522,6 +656,8 @@ def where(mask: Array, a: Any, b: Any) -> Ball:
     """a where the mask, which is certain, else b."""
     like = a if isinstance(a, Ball) else b
     a, b = like.lift(a), like.lift(b)
+    if b.ndim == 0 and b.value == b.radius == 0 and np.shape(mask) == a.shape and a._is_bounded:
+        return Ball(a.value * mask, a.radius * mask, like.arithmetic)
     return Ball(np.where(mask, a.value, b.value), np.where(mask, a.radius, b.radius), like.arithmetic)
 
 

@@ -9,6 +9,7 @@ through the whole step.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import functools
 import math
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from minidl import checks, config, initializers, metrics, ops, random, training
+from minidl.arena import Segment
 from minidl.backend import Array
 from minidl.layers import Dense, Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
 from minidl.oracle import balls, layer_bounds, loss_bounds, metric_bounds, noise_bounds, optimizer_bounds
-from minidl.oracle.balls import CHUNK, Arithmetic, Ball
+from minidl.oracle.balls import CHUNK, Arithmetic, Ball, Product
 from minidl.oracle.steps import (
     BIT_EQUAL,
     DIVERGENT,
@@ -65,6 +67,7 @@ class Judge:
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
         self._steps = 0
+        self.beside = concurrent.futures.ThreadPoolExecutor(1, "minidl judge's second")
         self._one_thread = _one_thread()
         _keep_freed_memory()
 
@@ -235,26 +238,30 @@ def _compare(
     if got.shape != shape:
         reason = f"shape {got.shape}, expected {shape}"
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
-    if not ball.value.size:
+    if not math.prod(ball.shape):
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
-    flat, own_flat = (one.reshape(-1) if at is None else one.reshape(-1)[at] for one in (got, own))
-    ball = ball.reshape(-1)
-    own_ball = None if own_ball is None else own_ball.reshape(-1)
-    found = _worst(flat, own_flat, ball, own_ball)
+    flat, own_flat = got.reshape(-1), own.reshape(-1)
+    if at is not None and at.size < flat.size:
+        flat, own_flat = flat[at], own_flat[at]
 
     def place_of(index: Any) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.unravel_index(index if at is None else at[index], shape))
+        index = int(index if at is None else at[index])
+        return tuple(int(i) for i in np.unravel_index(index, shape)) if len(shape) > 1 else (index,) * len(shape)
 
+    found = _within_floor(got, own, ball) if isinstance(ball, Product) and own_ball is None else None
+    if found is None:
+        own_ball = None if own_ball is None or own_ball is ball else own_ball.reshape(-1)
+        ball = ball.reshape(-1)
+        found = _worst(flat, own_flat, ball, own_ball)
     verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
     reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
     if found.unbounded:
         verdict = DIVERGENT if verdict == DIVERGENT else NOT_OBSERVED
         what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
         reason = f"{reason}; {what}" if reason else f"{what}; the others are within theirs"
-    worst, place = found.index, place_of(found.index)
-    truth = ball.value[worst]
-    unit = np.spacing(np.maximum(np.abs(truth), arithmetic.smallest).astype(arithmetic.dtype)).astype(arithmetic.wide)
-    wide = flat[worst].astype(arithmetic.wide)
+    worst, place, truth = found.index, place_of(found.index), found.truth
+    unit = np.spacing(flat.dtype.type(max(abs(truth), arithmetic.smallest)))
+    wide = arithmetic.wide(flat[worst])
     elements = []
     if verdict == DIVERGENT:
         share = _share(flat, ball, _differs(flat, own_flat))
@@ -277,7 +284,7 @@ def _compare(
         got=float(wide),
         expected=float(own_flat[worst]),
         truth=float(truth),
-        bound=float(ball.radius[worst]),
+        bound=float(found.bound),
         inputs=given,
         formula=formula,
         reason=reason,
@@ -285,10 +292,15 @@ def _compare(
     )
 
 
+def _quietly_compared(*args: Any, **kwargs: Any) -> Check:
+    with np.errstate(all="ignore"):  # which is each thread's own
+        return _compare(*args, **kwargs)
+
+
 def _ulps(got: Any, truth: Any, unit: Any) -> float:
-    if np.isfinite(got) and np.isfinite(truth):
-        return float(np.abs(got - truth) / unit)
-    return 0.0 if got == truth or (np.isnan(got) and np.isnan(truth)) else np.inf
+    if math.isfinite(got) and math.isfinite(truth):
+        return float(abs(got - truth) / unit)
+    return 0.0 if got == truth or (math.isnan(got) and math.isnan(truth)) else np.inf
 
 
 @dataclass
@@ -297,10 +309,56 @@ class _Worst:
 
     same: bool = True
     index: int = 0
+    truth: Any = 0.0  # of the worst element
+    bound: Any = 0.0
     share: float = -1.0
     own_share: float = 0.0
     beyond: int = 0
     unbounded: int = 0
+
+
+def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
+    """Of arrays whose errors all lie within a floor of the radius, which then is computed for a few elements alone.
+
+    None where one does not. The worst element is sought among those with the largest error in their rows. Some rows at
+    a time, so that what is made of them stays in a cache.
+    """
+    bounds, arithmetic, (height, width) = product.bounds, product.arithmetic, product.shape
+    gamma, found = arithmetic.gamma(bounds.n) / arithmetic.slack, _Worst(same=bool((got == own).all()))
+    both = (got,) if found.same else (got, own)
+    most, column = np.empty((len(both), height), got.dtype), np.empty((len(both), height), np.intp)
+    rows = min(height, max(1, 2 * CHUNK // width))
+    wide, (buffer, ratio) = np.empty((rows, width), arithmetic.wide), np.empty((2, rows, width), got.dtype)
+    for start in range(0, height, rows):
+        at, count = slice(start, start + rows), min(rows, height - start)
+        truth, floor, error = product.truth(at, wide[:count]), bounds.floor(at), buffer[:count]
+        for who, numbers in enumerate(both):
+            np.subtract(numbers[at], truth, out=error, casting="same_kind")
+            np.abs(error, out=error)
+            if not np.divide(error, floor, out=ratio[:count]).max() <= 1:
+                held = error <= np.maximum(floor, gamma * np.abs(truth))  # Σ|a||b| is at least |Σ a b|, too
+                if not held.all():
+                    row, place = np.nonzero(~held)
+                    if len(row) > _FEW:
+                        return None
+                    if not (error[row, place] <= product.at(start + row, place).radius / arithmetic.slack).all():
+                        return None
+            column[who, at] = place = error.argmax(axis=1)
+            most[who, at] = error[np.arange(count), place]
+    few = min(height, _SHOWN)
+    row = np.argpartition(most / bounds.rough(column), -few)[:, -few:]
+    column = np.concatenate([column[who, part] for who, part in enumerate(row)])
+    ball = product.at(row.ravel(), column)
+    numbers = [part[row[who], column[few * who : few * (who + 1)]] for who, part in enumerate(both)]
+    share = ball.share(np.concatenate(numbers))
+    worst = int(share[:few].argmax())
+    found.index = int(row[0, worst]) * width + int(column[worst])
+    found.truth, found.bound, found.share = ball.value[worst], ball.radius[worst], float(share[worst])
+    found.own_share = float(share[-few:].max())
+    return found
+
+
+_FEW = CHUNK // 32  # elements beyond a floor whose radius is computed one by one
 
 
 def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
@@ -308,7 +366,7 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
     found = _Worst()
     for start in range(0, got.size, CHUNK):
         at = slice(start, start + CHUNK)
-        part, own_part, held = got[at], own[at], ball[at]
+        part, own_part, held = (got[at], own[at], ball[at]) if got.size > CHUNK else (got, own, ball)
         differs = _differs(part, own_part)
         same = not differs.any()
         share = _share(part, held, differs)
@@ -326,6 +384,7 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
             share = _share(own_part, held if own_ball is None else own_ball[at], differs)
             worst = float(share.max())
         found.own_share = max(found.own_share, worst)
+    found.truth, found.bound = ball.value[found.index], ball.radius[found.index]
     return found
 
 
@@ -333,16 +392,18 @@ def _share(numbers: Array, ball: Ball, differs: Array) -> Array:
     """ball.share(numbers), but 0 where the recorded and minidl's are the same infinity or NaN."""
     share: Array = numbers - ball.value
     np.abs(share, out=share)
+    if ball.is_plainly_exact and not share.any():
+        return share
     share /= np.maximum(ball.radius, _LEAST)
     if share.max() < _MOST:  # of no element a NaN, nor a radius of 0 missed
         return share
     return np.where(~differs & ~np.isfinite(numbers), 0, ball.share(numbers))
 
 
-_LEAST, _MOST = (
-    1e-300,
-    1e30,
-)  # a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+# a radius of 0 as a divisor, which makes 0 of an exact result, of any other more than that
+_LEAST, _MOST = 1e-300, 1e30
+
+
 # ------------------------------------------------------------------------------------------------ batch
 
 
@@ -474,13 +535,27 @@ class _Mean:
 _SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
 
 
+@dataclass
+class _Places:
+    """Elements of a trained weight: at, where they are among all that were picked; within, counted from its start."""
+
+    segment: Segment
+    name: str
+    at: slice
+    within: Array
+
+    def of(self, flat: Any) -> Any:
+        """These elements of all of the weight's."""
+        return flat[self.within] if self.within.size < self.segment.stop - self.segment.start else flat
+
+
 class _StepJudge:
     """One step, from the top: what each part left for the next."""
 
     def __init__(self, judge: Judge, step: Step) -> None:
         self.judge, self.step = judge, step
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
-        self.checks: list[Check] = []
+        self.checks: list[Any] = []  # of Check, or of what will become one
         self.noise: dict[str, Array] = {}
         self.noise_balls: dict[
             str, Ball
@@ -502,10 +577,20 @@ class _StepJudge:
         self._metrics()
         self._gradients()
         self._update()
-        return self.checks
+        return [check if isinstance(check, Check) else check.result() for check in self.checks]
 
-    def _note(self, quantity: str, layer: str | None, name: str, *args: Any, **kwargs: Any) -> None:
-        self.checks.append(_compare(quantity, layer, name, self.step.number, *args, **kwargs))
+    def _note(
+        self, quantity: str, layer: str | None, name: str, got: Any, own: Any, ball: Ball, *args: Any, **kwargs: Any
+    ) -> None:
+        """Add a check. One of many elements is made beside all that follows, on which nothing of it bears."""
+        if isinstance(ball, Product) or math.prod(ball.shape) >= CHUNK:
+            own = own.copy()  # gradients are written over
+            made: Any = self.judge.beside.submit(
+                _quietly_compared, quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs
+            )
+        else:
+            made = _compare(quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs)
+        self.checks.append(made)
 
     def _unseen(self, quantity: str, layer: str | None, name: str, reason: str = "not recorded") -> None:
         self.checks.append(_not_observed(quantity, layer, name, self.step.number, reason))
@@ -685,6 +770,7 @@ class _StepJudge:
                 if pre is None:
                     self._unseen("pre_activation", name, "outputs")
                 else:
+                    assert passed.pre_activations is not None
                     inputs: dict[str, Any] = {"inputs": lambda place: x[place[:-1]]}
                     self._note(
                         "pre_activation", name, "outputs", pre, layer.pre_activations, passed.pre_activations,
@@ -995,29 +1081,30 @@ class _StepJudge:
         optimizer.apply(model.arena)
         training.apply_constraints(model)
         at, chain_differs = self._places()
-        theta = self._picked(step.before.weights, at)
+        places = list(self._in_segments(at))
+        theta = self._picked(step.before.weights, places)
         before, after = (
-            {slot: self._picked(state.slots[slot], at) for slot in optimizer.slots}
+            {slot: self._picked(state.slots[slot], places) for slot in optimizer.slots}
             | {name: self.arithmetic.given(state.slots[name][""]) for name in optimizer.scalars}
             for state in (step.before, step.after)
         )
         number = self.batches // (optimizer.gradient_accumulation_steps or 1) + 1
         arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
-        gradients = self._picked(self.gradients, at)
+        gradients = self._picked(self.gradients, places)
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at, self.judge.beside)
         if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at, self.judge.beside)
         for slot in optimizer.slots:
-            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), at)
+            self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), places)
         for name in optimizer.scalars:
             kept, chain = (one.slots.get(name, before[name]) for one in (found, chained))
             got, own, rule = step.after.slots[name][""], getattr(optimizer, name), type(optimizer).__name__
             self._note("slot", None, name, got, own, kept, rule, None, chain)
         what = "one more update where one is due"
         self._exactly("slot", None, "iterations", int(step.after.iterations), optimizer.updates, what)
-        self._weights(ball, own_ball, at)
+        self._weights(ball, own_ball, places)
 
     def _places(self) -> tuple[Array, bool]:
         """The places in the arena that the balls are made for, ascending; whether any slot differs from minidl's."""
@@ -1043,19 +1130,20 @@ class _StepJudge:
                 part[...] = True
         return np.flatnonzero(chosen), chain_differs
 
-    def _picked(self, arrays: dict[str, Any], at: Array) -> Ball:
-        """Of arrays or balls by the names of weights, the elements at these places of the arena."""
-        parts = [self.arithmetic.given(np.zeros(0, self.model.dtype))]
-        for name, places in self._in_segments(at):
-            part = arrays[name].reshape(-1)[places]
-            parts.append(part if isinstance(part, Ball) else self.arithmetic.given(part))
-        return balls.concatenate(parts)
+    def _picked(self, arrays: dict[str, Any], places: list[_Places]) -> Ball:
+        """Of arrays or balls by the names of weights, the elements at these places."""
+        parts = [one.of(arrays[one.name].reshape(-1)) for one in places]
+        if any(isinstance(part, Ball) for part in parts):
+            return balls.concatenate(
+                [part if isinstance(part, Ball) else self.arithmetic.given(part) for part in parts]
+            )
+        return self.arithmetic.given(np.concatenate([np.zeros(0, self.model.dtype), *parts]))
 
-    def _in_segments(self, at: Array) -> Iterator[tuple[str, Array]]:
-        """Of places in the arena, those in each weight, counted from its start."""
+    def _in_segments(self, at: Array) -> Iterator[_Places]:
+        """Of places in the arena, those in each weight."""
         for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
             first, last = np.searchsorted(at, (segment.start, segment.stop))
-            yield name, at[first:last] - segment.start
+            yield _Places(segment, name, slice(int(first), int(last)), at[first:last] - segment.start)
 
     def _learning_rate(self) -> Any:
         optimizer, recorded = self.model.optimizer, self.step.before.learning_rate
@@ -1069,23 +1157,19 @@ class _StepJudge:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)
 
-    def _slot(self, slot: str, ball: Ball, own_ball: Ball, at: Array) -> None:
-        buffer = getattr(self.model.optimizer, slot)
-        views = self.model.arena.views(buffer)
-        for segment, view, name in zip(self.model.arena.segments, views, self.judge.segments, strict=True):
-            first, last = np.searchsorted(at, (segment.start, segment.stop))
-            part, own, places = ball[first:last], own_ball[first:last], at[first:last] - segment.start
-            got = self.step.after.slots[slot][name]
-            rule = f"{type(self.model.optimizer).__name__}"
-            self._note("slot", segment.layer, f"{slot}/{segment.name}", got, view, part, rule, own_ball=own, at=places)
+    def _slot(self, slot: str, ball: Ball, own_ball: Ball, places: list[_Places]) -> None:
+        views, rule = self.model.arena.views(getattr(self.model.optimizer, slot)), type(self.model.optimizer).__name__
+        for one, view in zip(places, views, strict=True):
+            part = ball[one.at]
+            own = part if own_ball is ball else own_ball[one.at]
+            got, name = self.step.after.slots[slot][one.name], f"{slot}/{one.segment.name}"
+            self._note("slot", one.segment.layer, name, got, view, part, rule, own_ball=own, at=one.within)
 
-    def _weights(self, theta: Ball, own_theta: Ball, at: Array) -> None:
+    def _weights(self, theta: Ball, own_theta: Ball, places: list[_Places]) -> None:
         """Trained weights after the constraints; the state of a layer; what must not change."""
-        step, parts = self.step, {}
-        for segment, name in zip(self.model.arena.segments, self.judge.segments, strict=True):
-            first, last = np.searchsorted(at, (segment.start, segment.stop))
-            both = (theta, own_theta) if own_theta is not theta else (theta,)
-            parts[name] = [ball[first:last] for ball in both], at[first:last] - segment.start
+        step = self.step
+        both = (theta, own_theta) if own_theta is not theta else (theta,)
+        parts = {one.name: ([ball[one.at] for ball in both], one.within) for one in places}
         training.finish_step(self.model)
         for layer in self.layers:
             for name, own in _weights_of(layer).items():
@@ -1094,14 +1178,14 @@ class _StepJudge:
                 if got is None:
                     self._unseen("weight", layer.name, name)
                 elif key in parts:
-                    found, places = parts[key]
+                    found, within = parts[key]
                     if name in layer.constraints:
                         constraint = layer.constraints[name]
                         whole = [ball.reshape(own.shape) for ball in found]
                         found = [optimizer_bounds.constrained(constraint, ball).reshape(-1) for ball in whole]
                     rule = type(self.model.optimizer).__name__
                     inputs = {"before": np.asarray(step.before.weights[key])}
-                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1], places)
+                    self._note("weight", layer.name, name, got, own, found[0], rule, inputs, found[-1], within)
                 elif name in self.passed[layer.name].state:
                     ball = self.passed[layer.name].state[name]
                     self._note("weight", layer.name, name, got, own, ball, "ops.moving_average")

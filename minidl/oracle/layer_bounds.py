@@ -65,10 +65,9 @@ def _relu(x: Ball, *, negative_slope: float = 0.0, max_value: float | None = Non
 def _relu_backward(
     d: Ball, x: Ball, y: Ball, *, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Ball:
-    one, zero = _one(x), _zero(x)
     if not threshold and max_value is None:
-        return select(x, 0, d, d * _kept(x, negative_slope) if negative_slope else zero)
-    at = _kept(x, threshold)
+        return select(x, 0, d, d * _kept(x, negative_slope) if negative_slope else 0)
+    one, zero, at = _one(x), _zero(x), _kept(x, threshold)
     found = select(x, at, one, zero)
     if max_value is not None:
         found = select(x, _kept(x, max_value), zero, found, tie="either")
@@ -335,6 +334,17 @@ _WHOLE: dict[str, tuple[Callable[..., Ball], Callable[..., Ball]]] = {
 }
 
 
+_TIMES_X = ("gelu", "hard_silu", "mish", "silu")  # x · f(x): their slopes have a term x · f′(x)
+
+
+def _in_range(found: Ball, d: Ball, x: Ball) -> Ball:
+    """No bound where d x is beyond the largest number: a tape may come by it, and then multiply with a slope near 0."""
+    beyond = d.magnitude * x.magnitude > x.arithmetic.largest
+    if not beyond.any():
+        return found
+    return Ball(np.where(beyond, 0, found.value), np.where(beyond, np.inf, found.radius), x.arithmetic)
+
+
 @dataclass(frozen=True)
 class Form:
     """An activation in balls: value(x), and backward(d, x, y) -> d_inputs, x and y as recorded."""
@@ -349,7 +359,12 @@ def _form(name: str, arguments: dict[str, Any]) -> Form:
         function, slope = _SLOPES[name]
         if name == "linear":
             return Form(name, function, lambda d, x, y: d)
-        return Form(name, lambda x: function(x, **arguments), lambda d, x, y: chained(d, slope(x, y, **arguments)))
+
+        def backward(d: Ball, x: Ball, y: Ball) -> Ball:
+            found = chained(d, slope(x, y, **arguments))
+            return _in_range(found, d, x) if name in _TIMES_X else found
+
+        return Form(name, lambda x: function(x, **arguments), backward)
     if name in _WHOLE:
         function, backward = _WHOLE[name]
         return Form(name, lambda x: function(x, **arguments), lambda d, x, y: backward(d, x, y, **arguments))

@@ -6,6 +6,7 @@ as recorded where they were, the weights. The values are those of minidl's ops.p
 
 from __future__ import annotations
 
+import concurrent.futures
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -193,11 +194,12 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     return g
 
 
-def update(step: Update, theta: Ball, g: Ball, at: Array) -> Ball:
+def update(step: Update, theta: Ball, g: Ball, at: Array, beside: concurrent.futures.Executor) -> Ball:
     """The weights after a batch's step, before constraints, and all slots into step.slots.
 
     In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights. at: the places
     in the arena that theta, g and the step's slots are of, all of them where gradients are clipped by their norm.
+    beside: what makes every other part of many places.
     """
     optimizer = step.optimizer
     decayed = np.zeros(step.arena.size, bool)
@@ -207,19 +209,25 @@ def update(step: Update, theta: Ball, g: Ball, at: Array) -> Ball:
     together = optimizer.clipnorm is not None or optimizer.global_clipnorm is not None
     if together or at.size <= CHUNK:
         return _batch(step, theta, g, decayed)
-    parts, found = [], []
-    for start in range(0, at.size, CHUNK):
+
+    def part_of(start: int) -> tuple[Ball, dict[str, Ball]]:
         places = slice(start, start + CHUNK)
         before, recorded = (
             {name: ball if ball.ndim == 0 else ball[places] for name, ball in balls_of.items()}
             for balls_of in (step.before, step.recorded)
         )
         part = replace(step, before=before, recorded=recorded, slots={})
-        found.append(_batch(part, theta[places], g[places], decayed[places]))
-        parts.append(part.slots)
-    for name, ball in parts[0].items():
-        step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for slots in parts])
-    return balls.concatenate(found)
+        with np.errstate(all="ignore"):  # which is each thread's own
+            return _batch(part, theta[places], g[places], decayed[places]), part.slots
+
+    starts = range(0, at.size, CHUNK)
+    others = [beside.submit(part_of, start) for start in starts[1::2]]
+    parts: list[Any] = [None] * len(starts)
+    parts[::2] = [part_of(start) for start in starts[::2]]
+    parts[1::2] = [other.result() for other in others]
+    for name, ball in parts[0][1].items():
+        step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for _, slots in parts])
+    return balls.concatenate([found for found, _ in parts])
 
 
 def _batch(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
@@ -231,7 +239,7 @@ def _batch(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
         theta = _stepped(step, theta, g, decayed)
     elif (batch + 1) % every == 0:
         theta = _stepped(step, theta, (g + step.before["accumulated_gradients"]) / float(every), decayed)
-        step.slots["accumulated_gradients"] = step.before["accumulated_gradients"] * 0
+        step.slots["accumulated_gradients"] = step.arithmetic.given(np.zeros(g.shape))  # set, also where it was a NaN
     else:
         for slot in (*optimizer.slots, *optimizer.scalars):
             step.slots[slot] = step.before[slot]
@@ -316,9 +324,9 @@ def _raised(base: float, p: Ball) -> Ball:
     if base == 0:
         return Ball(np.where(p.value == 0, 1.0, 0.0), np.zeros(()), p.arithmetic)
     logarithm = math.log(base)
-    found = balls._of_ends(Ball(p.value * logarithm, p.radius * abs(logarithm), p.arithmetic), np.exp, 0.0)
-    size = np.abs(p.value * logarithm) + balls.ULPS["power"]  # as in balls.power
-    return Ball(found.value, found.radius + 2 * p.arithmetic.unit * size * found.magnitude, p.arithmetic)
+    exponent = Ball(p.value * logarithm, p.radius * abs(logarithm), p.arithmetic)
+    size = exponent.magnitude + balls.ULPS["power"]  # as in balls.power
+    return balls._of_ends(exponent, np.exp, 2 * p.arithmetic.unit * size)
 
 
 def _exponential(a: Arithmetic, schedule: Any, batch: int) -> Ball:
