@@ -9,7 +9,6 @@ through the whole step.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import contextlib
 import functools
 import math
@@ -67,7 +66,6 @@ class Judge:
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
         self._steps = 0
-        self.beside = concurrent.futures.ThreadPoolExecutor(1, "minidl judge's second")
         self._one_thread = _one_thread()
         _keep_freed_memory()
 
@@ -290,11 +288,6 @@ def _compare(
         reason=reason,
         elements=elements,
     )
-
-
-def _quietly_compared(*args: Any, **kwargs: Any) -> Check:
-    with np.errstate(all="ignore"):  # which is each thread's own
-        return _compare(*args, **kwargs)
 
 
 def _ulps(got: Any, truth: Any, unit: Any) -> float:
@@ -555,7 +548,7 @@ class _StepJudge:
     def __init__(self, judge: Judge, step: Step) -> None:
         self.judge, self.step = judge, step
         self.model, self.layers, self.arithmetic = judge.model, judge.layers, judge.arithmetic
-        self.checks: list[Any] = []  # of Check, or of what will become one
+        self.checks: list[Check] = []
         self.noise: dict[str, Array] = {}
         self.noise_balls: dict[
             str, Ball
@@ -577,20 +570,12 @@ class _StepJudge:
         self._metrics()
         self._gradients()
         self._update()
-        return [check if isinstance(check, Check) else check.result() for check in self.checks]
+        return self.checks
 
     def _note(
         self, quantity: str, layer: str | None, name: str, got: Any, own: Any, ball: Ball, *args: Any, **kwargs: Any
     ) -> None:
-        """Add a check. One of many elements is made beside all that follows, on which nothing of it bears."""
-        if isinstance(ball, Product) or math.prod(ball.shape) >= CHUNK:
-            own = own.copy()  # gradients are written over
-            made: Any = self.judge.beside.submit(
-                _quietly_compared, quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs
-            )
-        else:
-            made = _compare(quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs)
-        self.checks.append(made)
+        self.checks.append(_compare(quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs))
 
     def _unseen(self, quantity: str, layer: str | None, name: str, reason: str = "not recorded") -> None:
         self.checks.append(_not_observed(quantity, layer, name, self.step.number, reason))
@@ -1092,10 +1077,10 @@ class _StepJudge:
         arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
         gradients = self._picked(self.gradients, places)
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at, self.judge.beside)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
         if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
-            own_ball = optimizer_bounds.update(chained, theta, gradients, at, self.judge.beside)
+            own_ball = optimizer_bounds.update(chained, theta, gradients, at)
         for slot in optimizer.slots:
             self._slot(slot, found.slots.get(slot, before[slot]), chained.slots.get(slot, before[slot]), places)
         for name in optimizer.scalars:

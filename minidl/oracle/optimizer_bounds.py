@@ -6,7 +6,6 @@ as recorded where they were, the weights. The values are those of minidl's ops.p
 
 from __future__ import annotations
 
-import concurrent.futures
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -194,12 +193,11 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
     return g
 
 
-def update(step: Update, theta: Ball, g: Ball, at: Array, beside: concurrent.futures.Executor) -> Ball:
+def update(step: Update, theta: Ball, g: Ball, at: Array) -> Ball:
     """The weights after a batch's step, before constraints, and all slots into step.slots.
 
     In Keras's order: unscale, accumulate, clip, decay the weights, the update rule, average the weights. at: the places
     in the arena that theta, g and the step's slots are of, all of them where gradients are clipped by their norm.
-    beside: what makes every other part of many places.
     """
     optimizer = step.optimizer
     decayed = np.zeros(step.arena.size, bool)
@@ -217,14 +215,9 @@ def update(step: Update, theta: Ball, g: Ball, at: Array, beside: concurrent.fut
             for balls_of in (step.before, step.recorded)
         )
         part = replace(step, before=before, recorded=recorded, slots={})
-        with np.errstate(all="ignore"):  # which is each thread's own
-            return _batch(part, theta[places], g[places], decayed[places]), part.slots
+        return _batch(part, theta[places], g[places], decayed[places]), part.slots
 
-    starts = range(0, at.size, CHUNK)
-    others = [beside.submit(part_of, start) for start in starts[1::2]]
-    parts: list[Any] = [None] * len(starts)
-    parts[::2] = [part_of(start) for start in starts[::2]]
-    parts[1::2] = [other.result() for other in others]
+    parts = [part_of(start) for start in range(0, at.size, CHUNK)]
     for name, ball in parts[0][1].items():
         step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for _, slots in parts])
     return balls.concatenate([found for found, _ in parts])
