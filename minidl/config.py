@@ -82,12 +82,17 @@ def random_stream() -> str:
     return _random_stream
 
 
+def losses_are_tensorflows() -> bool:
+    """Whether losses have the forms of Keras on TensorFlow; on the "jax" and "torch" streams they have those there."""
+    return _random_stream not in ("jax", "torch")
+
+
 def set_random_stream(name: str) -> None:
     """Choose whose random numbers a seed gives. Call it before building a model.
 
     "tensorflow": Keras on TensorFlow, eager or graph (Keras's default on a CPU).
     "tensorflow-xla": the same, but dropout masks as under `jit_compile=True`.
-    "jax", "torch": Keras on those backends; the binary cross-entropy of a sigmoid then clips, as it does there.
+    "jax", "torch": Keras on those backends; losses then have the forms of these: see losses_are_tensorflows.
     "numpy": a fast generator of NumPy's, not Keras's numbers.
     Raises: ValueError for another name.
     """

@@ -463,7 +463,7 @@ class SigmoidLoss:
             and model.output_shape[-1] == 1
             and (loss.from_logits, loss.label_smoothing, loss.axis, loss.dtype) == (False, 0.0, -1, model.dtype)
             and loss.reduction in ("sum_over_batch_size", "mean")
-            and config.random_stream() not in ("jax", "torch")
+            and config.losses_are_tensorflows()
             and model.loss_weight is None
             and model.optimizer.loss_scale_factor is None
         )

@@ -547,7 +547,7 @@ class SparseCategoricalCrossentropy(_Formula):
             valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
             found = ops.sparse_categorical_crossentropy_from_logits(y_true, y_pred)
-        elif _divides_by_sum():
+        elif not config.losses_are_tensorflows():  # keras/src/backend/{jax,torch}/nn.py
             found = ops.categorical_crossentropy(ops.one_hot(y_true, y_pred), y_pred, epsilon=config.epsilon())
         else:
             found = ops.sparse_categorical_crossentropy(y_true, y_pred, epsilon=config.epsilon())
@@ -558,16 +558,11 @@ class SparseCategoricalCrossentropy(_Formula):
             valid, y_true, y_pred = self.counted(y_true, y_pred)
         if from_logits:
             found = ops.sparse_categorical_crossentropy_from_logits_backward(y_true, y_pred)
-        elif _divides_by_sum():
+        elif not config.losses_are_tensorflows():  # keras/src/backend/{jax,torch}/nn.py
             found = ops.categorical_crossentropy_backward(ops.one_hot(y_true, y_pred), y_pred, epsilon=config.epsilon())
         else:
             found = ops.sparse_categorical_crossentropy_backward(y_true, y_pred, epsilon=config.epsilon())
         return found if self.ignore_class is None else np.where(valid[..., None], found, 0)
-
-
-def _divides_by_sum() -> bool:
-    """Whether sparse_categorical_crossentropy is that of keras/src/backend/{jax,torch}/nn.py."""
-    return config.random_stream() in ("jax", "torch")
 
 
 class CategoricalFocalCrossentropy(CategoricalCrossentropy):

@@ -142,8 +142,13 @@ def _last(model: Trainer, *, training: bool) -> Any:
 
 def _logits_of(model: Trainer, *, training: bool) -> bool:
     """Whether the loss takes the logits under the last activation: see training.loss_inputs."""
-    activation = getattr(_last(model, training=training), "activation", None)
-    return activation is not None and activation.has_logits and config.random_stream() not in ("jax", "torch")
+    return _has_logits(_last(model, training=training))
+
+
+def _has_logits(layer: Any) -> bool:
+    """The same of the layer that made the outputs."""
+    activation = getattr(layer, "activation", None)
+    return activation is not None and activation.has_logits and config.losses_are_tensorflows()
 
 
 def _of_metrics(model: Trainer) -> str | None:
@@ -665,8 +670,7 @@ class Scores:
         see training.loss_inputs. advance: by how much the counters move on.
         """
         on, last = self._on, stages[-1]
-        loss, activation = on.model.loss, last.layer.activation
-        recovers = activation is not None and activation.has_logits and config.random_stream() not in ("jax", "torch")
+        loss, recovers = on.model.loss, _has_logits(last.layer)
         launches: list[Operation] = []
         if loss.sparse:
             labels, y = y, on.empty(*last.outputs.shape)

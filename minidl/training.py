@@ -93,7 +93,7 @@ def loss_inputs(model: Trainer, loss: Loss, y_pred: Array) -> tuple[Array, bool]
     ops.binary_crossentropy_from_logits. It finds none where the loss is computed in another dtype. Keras on JAX and
     torch does not do so, and clips: the "jax" and "torch" random streams follow it.
     """
-    recovers = loss.recovers_logits() and config.random_stream() not in ("jax", "torch")
+    recovers = loss.recovers_logits() and config.losses_are_tensorflows()
     uncast = loss is not model.loss or loss.dtype == model.dtype  # metrics compute in the outputs' dtype
     source = logits_layer(model, y_pred) if recovers and uncast else None
     if source is not None:

@@ -572,10 +572,8 @@ class _StepJudge:
         self._update()
         return self.checks
 
-    def _note(
-        self, quantity: str, layer: str | None, name: str, got: Any, own: Any, ball: Ball, *args: Any, **kwargs: Any
-    ) -> None:
-        self.checks.append(_compare(quantity, layer, name, self.step.number, got, own, ball, *args, **kwargs))
+    def _note(self, quantity: str, layer: str | None, name: str, *args: Any, **kwargs: Any) -> None:
+        self.checks.append(_compare(quantity, layer, name, self.step.number, *args, **kwargs))
 
     def _unseen(self, quantity: str, layer: str | None, name: str, reason: str = "not recorded") -> None:
         self.checks.append(_not_observed(quantity, layer, name, self.step.number, reason))

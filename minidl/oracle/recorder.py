@@ -116,7 +116,7 @@ class Recorder:
                     slots[slot][name] = next(values)
         return slots | {name: {"": next(values)} for name in optimizer.scalars}
 
-    def _shuffle_state(self) -> Array | None:
+    def _generator_state(self) -> Array | None:
         """See Step. Source of torch's layout: CPUGeneratorImplStateLegacy, in aten/src/ATen/CPUGeneratorImpl.cpp."""
         if self.backend == "jax":
             _, words, position, *_ = np.random.get_state(legacy=True)
@@ -176,7 +176,7 @@ class Recorder:
             number = epoch = 0
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                self.epoch, self.shuffle_state = epoch, recorder._shuffle_state()
+                self.epoch, self.shuffle_state = epoch, recorder._generator_state()
 
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
                 if self.number == 0:
@@ -347,9 +347,9 @@ class Recorder:
         if self.noise_is_seeded or not _torch_draws_as_predicted():
             yield
             return
-        before = self._shuffle_state()
+        before = self._generator_state()
         yield
-        self.seen["noise_states"] = [np.array([before, self._shuffle_state()])]
+        self.seen["noise_states"] = [np.array([before, self._generator_state()])]
 
     def _torch_state(self) -> Any:
         if self.backend != "torch":
