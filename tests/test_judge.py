@@ -666,9 +666,11 @@ def test_a_floor_lies_nowhere_above_the_radius(rng, dtype, density, scale):
         for plus in (None, bias):
             product = a.matmul(b, plus)
             assert isinstance(product, Product)
-            assert (product.bounds.floor(slice(0, None)) <= product.radius).all()
-            gamma = product.arithmetic.gamma(product.bounds.n)
-            assert (gamma / product.arithmetic.slack * np.abs(product.value) <= product.radius).all()
+            size, gamma = np.abs(product.value), product.arithmetic.gamma(product.bounds.n)
+            rounding = product.arithmetic.unit * size  # of a truth in the narrow type
+            assert (product.bounds.floor(slice(0, None)) + rounding <= product.radius).all()
+            assert (product.bounds.left * gamma * size + rounding <= product.radius).all()
+            assert product.bounds.left > 1 - 2 / product.bounds.n
             rows, columns = np.array([3, 3, 140, 7]), np.array([5, 6, 5, 0])
             few = product.at(rows, columns)
             np.testing.assert_allclose(few.radius, product.radius[rows, columns], rtol=1e-4)

@@ -15,6 +15,7 @@ in x87's extended type, and each operation's rounding is made larger by `slack` 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,9 +119,7 @@ class Arithmetic:
         """
         if float32_first and self.backend != "tensorflow":
             return either(self.const(value), self.const(np.float32(value)))
-        exact = np.asarray(np.float32(value) if float32_first else value).astype(self.wide)
-        kept = exact.astype(self.dtype).astype(self.wide) == exact
-        return Ball(exact, np.where(kept, 0, self.unit * np.abs(exact)), self)
+        return _constant(self, self.wide(np.float32(value) if float32_first else value))
 
     def rounded(self, value: Any) -> Ball:
         """A constant that every trainer rounds to the narrow type before use, such as the limits of a clip."""
@@ -128,6 +127,12 @@ class Arithmetic:
 
 
 _ZEROS = bytes(32)
+
+
+@functools.lru_cache
+def _constant(arithmetic: Arithmetic, exact: Any) -> Ball:
+    kept = exact.astype(arithmetic.dtype).astype(arithmetic.wide) == exact
+    return Ball(exact, arithmetic.wide(0 if kept else arithmetic.unit * abs(exact)), arithmetic)
 
 
 class Ball:
@@ -395,22 +400,21 @@ class _Bounds:
         a, b = self.factors[0]
         return a.ndim == b.ndim == 2 and a.shape[1] >= 2 * _EVERY and a.shape[0] * b.shape[1] >= CHUNK
 
-    def floor(self, rows: slice) -> Array:
-        """A lower bound of it in these rows: of the first product every so many-th term alone, in the narrow type.
+    @property
+    def left(self) -> float:
+        """Which share of it is left for an error that was computed in the narrow type, against the rounded truth.
 
-        What is compared with it may be rounded to that type: slack is in it.
+        That is off by u|truth| at most, a share u/γₙ of the radius, which is γₙ|truth| or more.
         """
+        return (1 - self.arithmetic.unit / self.arithmetic.gamma(self.n)) / self.arithmetic.slack
+
+    def floor(self, rows: slice) -> Array:
+        """A lower bound of what is left in these rows: of the first product every so many-th term alone, rounded."""
         a, b = self.factors[0]
         a, b = a[rows, ::_EVERY], b[::_EVERY]
         found: Array = a @ b
-        found *= found.dtype.type((1 - 2 * self.arithmetic.gamma(a.shape[1] + 6)) / self.arithmetic.slack)
+        found *= found.dtype.type(self.left * (1 - 2 * self.arithmetic.gamma(a.shape[1] + 6)))
         return found
-
-    def rough(self, columns: Array) -> Array:
-        """Of a column in each row, n times the first product, if its factors had nothing to do with each other."""
-        a, b = self.factors[0]
-        ones = np.ones(a.shape[1], a.dtype)
-        return np.maximum((a @ ones) * (ones @ b)[columns], self.arithmetic.smallest)
 
     def at(self, rows: Array, columns: Array) -> _Bounds:
         """The bounds of these elements, as one column."""
@@ -669,13 +673,14 @@ def select(test: Ball, at: Any, above: Any, below: Any, tie: str = "below") -> B
     at = test.lift(at)
     like = above if isinstance(above, Ball) else below if isinstance(below, Ball) else test
     above, below = like.lift(above), like.lift(below)
-    gap, reach = test.value - at.value, test.radius + at.radius
+    gap = test.value - at.value
     is_above = gap >= 0 if tie == "above" else gap > 0
     chosen = where(is_above, above, below)
     if np.isnan(gap).any():  # a comparison with NaN says no, whatever the trainer then makes of it
         chosen = where(np.isnan(gap), Ball(np.zeros(()), np.array(np.inf), test.arithmetic), chosen)
-    if tie != "either" and not reach.any():
+    if tie != "either" and test.exact and at.exact:
         return chosen
+    reach = test.radius + at.radius
     is_open = (np.abs(gap) <= reach) & ((reach > 0) | (tie == "either"))
     if not is_open.any():
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import inspect
@@ -114,25 +115,25 @@ def record(
 
 @contextlib.contextmanager
 def _beside(function: Callable[[Step], None]) -> Iterator[Callable[[Step], None]]:
-    """Yields function as one that returns before it is done, in a thread, and first waits for its call before.
+    """Yields function as one that returns before it is done, in a thread, when its call before is.
 
     So a step is judged while Keras trains the next, and no more than these two are held. At the end the last call is
     waited for, after an error or Ctrl-C too; what a call raised, the next one raises, or the end. Not for torch: the
     judge has NumPy's products take one thread, and where torch's are of that library, so would they, in another order.
     """
     with concurrent.futures.ThreadPoolExecutor(1, "minidl judge") as thread:
-        running: list[concurrent.futures.Future[None]] = []
+        running: collections.deque[concurrent.futures.Future[None]] = collections.deque()
 
-        def wait() -> None:
-            while running:
-                running.pop().result()
+        def wait(left: int) -> None:
+            while len(running) > left:
+                running.popleft().result()
 
         def call(step: Step) -> None:
-            wait()
             running.append(thread.submit(function, step))
+            wait(1)
 
         yield call
-        wait()
+        wait(0)
 
 
 class _Run:

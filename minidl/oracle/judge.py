@@ -313,41 +313,40 @@ class _Worst:
 def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
     """Of arrays whose errors all lie within a floor of the radius, which then is computed for a few elements alone.
 
-    None where one does not. The worst element is sought among those with the largest error in their rows. Some rows at
-    a time, so that what is made of them stays in a cache.
+    None where one does not. Some rows at a time, so that what is made of them stays in a cache; the worst element is
+    sought among those with the largest error in each of these blocks. In the narrow type: see _Bounds.left.
     """
-    bounds, arithmetic, (height, width) = product.bounds, product.arithmetic, product.shape
-    gamma, found = arithmetic.gamma(bounds.n) / arithmetic.slack, _Worst(same=bool((got == own).all()))
+    bounds, (height, width), left = product.bounds, product.shape, product.bounds.left
+    gamma, found = product.arithmetic.gamma(bounds.n), _Worst(same=bool((got == own).all()))
     both = (got,) if found.same else (got, own)
-    most, column = np.empty((len(both), height), got.dtype), np.empty((len(both), height), np.intp)
+    places: tuple[list[int], ...] = tuple([] for _ in both)
     rows = min(height, max(1, 2 * CHUNK // width))
-    wide, (buffer, ratio) = np.empty((rows, width), arithmetic.wide), np.empty((2, rows, width), got.dtype)
+    wide, (narrow, buffer) = np.empty((rows, width), product.arithmetic.wide), np.empty((2, rows, width), got.dtype)
     for start in range(0, height, rows):
         at, count = slice(start, start + rows), min(rows, height - start)
-        truth, floor, error = product.truth(at, wide[:count]), bounds.floor(at), buffer[:count]
+        truth, error = narrow[:count], buffer[:count]
+        truth[...] = product.truth(at, wide[:count])
+        floor = bounds.floor(at)
         for who, numbers in enumerate(both):
-            np.subtract(numbers[at], truth, out=error, casting="same_kind")
+            np.subtract(numbers[at], truth, out=error)
             np.abs(error, out=error)
-            if not np.divide(error, floor, out=ratio[:count]).max() <= 1:
-                held = error <= np.maximum(floor, gamma * np.abs(truth))  # Σ|a||b| is at least |Σ a b|, too
+            if not (error <= floor).all():
+                held = error <= np.maximum(floor, left * gamma * np.abs(truth))  # Σ|a||b| is at least |Σ a b|, too
                 if not held.all():
-                    row, place = np.nonzero(~held)
+                    row, column = divmod(np.flatnonzero(~held), width)
                     if len(row) > _FEW:
                         return None
-                    if not (error[row, place] <= product.at(start + row, place).radius / arithmetic.slack).all():
+                    if not (error[row, column] <= left * product.at(start + row, column).radius).all():
                         return None
-            column[who, at] = place = error.argmax(axis=1)
-            most[who, at] = error[np.arange(count), place]
-    few = min(height, _SHOWN)
-    row = np.argpartition(most / bounds.rough(column), -few)[:, -few:]
-    column = np.concatenate([column[who, part] for who, part in enumerate(row)])
-    ball = product.at(row.ravel(), column)
-    numbers = [part[row[who], column[few * who : few * (who + 1)]] for who, part in enumerate(both)]
+            places[who].append(start * width + int(error.argmax()))
+    tried = np.concatenate(places)
+    blocks = len(places[0])
+    ball = product.at(*divmod(tried, width))
+    numbers = [part.reshape(-1)[tried[blocks * who :][:blocks]] for who, part in enumerate(both)]
     share = ball.share(np.concatenate(numbers))
-    worst = int(share[:few].argmax())
-    found.index = int(row[0, worst]) * width + int(column[worst])
-    found.truth, found.bound, found.share = ball.value[worst], ball.radius[worst], float(share[worst])
-    found.own_share = float(share[-few:].max())
+    worst = int(share[:blocks].argmax())
+    found.index, found.share, found.own_share = int(tried[worst]), float(share[worst]), float(share[-blocks:].max())
+    found.truth, found.bound = ball.value[worst], ball.radius[worst]
     return found
 
 
@@ -525,7 +524,8 @@ class _Mean:
 # ----------------------------------------------------------------------------------------------- a step
 
 
-_SAMPLE = 2**11  # elements of the update that are looked at in each step, also where all are minidl's in every bit
+# elements of the update that are looked at in every so many-th step, also where all are minidl's in every bit
+_SAMPLE, _SAMPLED = 2**11, 8
 
 
 @dataclass
@@ -1057,7 +1057,7 @@ class _StepJudge:
         """The optimizer's step, the constraints, the layers' state; see optimizer_bounds.update.
 
         What minidl makes of the recorded gradients and slots is one of the results that the balls hold. So they are
-        made for the elements in which the trainer's differ from it, and beside these for a few, others in each step.
+        made for the elements in which the trainer's differ from it, and beside these now and then for a few others.
         """
         model, optimizer, step = self.model, self.model.optimizer, self.step
         rate = self.arithmetic.given(self._learning_rate())
@@ -1075,7 +1075,7 @@ class _StepJudge:
         arguments = optimizer, model.arena, self.arithmetic, rate, number, self.batches, before
         gradients = self._picked(self.gradients, places)
         found = chained = optimizer_bounds.Update(*arguments, after)
-        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at)
+        ball = own_ball = optimizer_bounds.update(found, theta, gradients, at) if at.size else theta
         if chain_differs:
             chained = optimizer_bounds.Update(*arguments, {})
             own_ball = optimizer_bounds.update(chained, theta, gradients, at)
@@ -1092,9 +1092,10 @@ class _StepJudge:
     def _places(self) -> tuple[Array, bool]:
         """The places in the arena that the balls are made for, ascending; whether any slot differs from minidl's."""
         optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
-        every = max(1, arena.size // _SAMPLE)
+        every, (turn, steps_since) = max(1, arena.size // _SAMPLE), divmod(self.step.number, _SAMPLED)
         chosen = np.zeros(arena.size, bool)
-        chosen[self.step.number % every :: every] = True
+        if steps_since == 0 or optimizer.scalars:
+            chosen[turn % every :: every] = True
         if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
             chosen[:] = True  # each depends on all
         chain_differs = any(_differs(after.slots[name][""], getattr(optimizer, name)) for name in optimizer.scalars)

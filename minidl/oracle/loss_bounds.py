@@ -65,6 +65,8 @@ def _binary_logits(y: Ball, z: Ball) -> Ball:
     """max(z, 0) − z y + ln(1 + e^(−|z|)), or on JAX the two logarithms of sigmoids."""
     t, _ = _tail(z)
     stable = balls.maximum(z, 0) - z * y + balls.log1p(t)
+    if z.arithmetic.backend == "tensorflow":
+        return stable
     return either(stable, y * balls.softplus(-z) + (1 - y) * balls.softplus(z))
 
 
