@@ -173,7 +173,8 @@ class RandomModel:
         self.seed = seed
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         on_tensorflow = backend == "tensorflow"
-        self.mode = pick("mode", ["graph", "eager", "xla"])
+        # on torch "xla" is torch.compile, which takes 20 s a model, and there is no graph
+        self.mode = pick("mode", [*["eager"] * 9, "xla"] if backend == "torch" else ["graph", "eager", "xla"])
         self.loss = pick("loss", list(LOSSES))
         self.optimizer = pick("optimizer", list(OPTIMIZERS))
         self.rate = pick("rate", [None, 1e-5, 1e-3, 0.1, 1.0])
@@ -277,6 +278,10 @@ def judged_by_the_oracle(keras, case):
     keras.utils.set_random_seed(case.seed % 2**31)
     model = case.build(keras)
     model.run_eagerly, model.jit_compile = case.mode == "eager", case.mode == "xla"
+    if keras.backend.backend() == "torch" and case.mode == "xla":
+        import torch
+
+        torch._dynamo.reset()  # it gives up on a function that it has compiled 8 times
     x, y, weights = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*case.data, strict=True))
     return oracle.check(
         model, x.astype("float32"), y, sample_weight=weights, batch_size=case.rows, shuffle=False, initial_weights=True,
