@@ -11,6 +11,7 @@ import itertools
 from unittest import mock
 
 import numpy as np
+import second_step
 from cuda_host import checks
 from helpers import assert_same
 
@@ -19,7 +20,6 @@ from minidl.layers import Activation, Dense, Dropout, Input
 from minidl.metrics import BinaryAccuracy
 from minidl.models import Sequential
 from minidl.optimizers import Adam, AdamW
-from minidl.oracle import reference
 from minidl.regularizers import L1, L1L2, L2
 from minidl.schedules import ExponentialDecay, PiecewiseConstantDecay
 
@@ -369,7 +369,7 @@ def assert_as_on_the_cpu(device, case, epochs=3):
 
 
 def assert_within_bounds(device, dropout, steps, weighted=False):
-    """Every step of a whole training within the error bounds of oracle/bounds.py, from what the step before left.
+    """Every step of a whole training within the error bounds of second_step.py, from what the step before left.
 
     An epoch is a step here, so that the state comes back after each. The rows are those of Keras's order, the masks
     those of its streams: other ones would be far outside.
@@ -400,7 +400,7 @@ def assert_within_bounds(device, dropout, steps, weighted=False):
             for layer in model.layers
             if isinstance(layer, Dropout)
         }
-        truth = reference.training_step(
+        truth = second_step.training_step(
             model, x[rows], y[rows], weights=views(before["theta"]), m=views(before["m"]), v=views(before["v"]),
             step=step + 1, masks=masks, sample_weight=None if weight is None else weight[rows],
         )  # fmt: skip

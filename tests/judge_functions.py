@@ -12,7 +12,7 @@ from judge_models import ACTIVATIONS, LOSSES
 import minidl.keras as minidl_keras
 from minidl import activations, checks, config
 from minidl.oracle import loss_bounds
-from minidl.oracle.balls import Arithmetic
+from minidl.oracle.bounds import Arithmetic
 from minidl.oracle.layer_bounds import activation_form
 
 

@@ -1,15 +1,14 @@
 """A second derivation of every update rule, of numbers with error bounds: the papers' forms, parameter by parameter.
 
-A Ball of minidl/oracle/bounds.py holds the true value of the step from a given float32 state, and how far a float32
+A Ball of second_bounds.py holds the true value of the step from a given float32 state, and how far a float32
 computation of it may lie from that. Its value alone is the rule in float64.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from minidl.oracle import bounds
-from minidl.oracle.bounds import Ball, add, divide, exact, maximum, multiply, negative, square_root
+import second_bounds as bounds
+from second_bounds import Ball, add, divide, exact, maximum, multiply, negative, square_root
 
 ONE = exact(np.ones(()))
 

@@ -88,7 +88,7 @@ def compare_step(model, case, run, step, penalties):
 def test_float32_is_within_the_rounding_bound(keras_tf, case):
     """In lock-step, from Keras's own state: both libraries lie within the bound around the float64 truth.
 
-    The bound is derived per operation in minidl/oracle/bounds.py and propagated through the step.
+    The bound is derived per operation in second_bounds.py and propagated through the step.
     """
     with floatx(keras_tf[0], "float32"):
         run = run_keras(keras_tf[0], case, "float32")

@@ -1,7 +1,7 @@
 """fused.py: the step on bound buffers is the readable step.
 
 Its sums over a layer's inputs and over the batch come in another order. Two tests hold it: whatever order is right, the
-gradients lie within the error bounds of oracle/bounds.py; and where the readable step takes its products in the fused
+gradients lie within the error bounds of second_step.py; and where the readable step takes its products in the fused
 order, all else being its own, the two leave the same bits.
 """
 
@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import second_step
 from helpers import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +33,6 @@ from minidl import (
 from minidl.fused import FusedStep
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
-from minidl.oracle import reference
 
 PENALTIES = [None, "l1", "l2", regularizers.L1L2(0.1, 0.2)]
 
@@ -177,7 +177,7 @@ def test_gradients_and_updates_within_the_bounds_of_any_order_of_summation(rng, 
     for i, rows in enumerate(np.split(rng.permutation(90), 3)):
         weights = model.get_weights()
         step.run(x, y, rows, weight, check_finite=True)
-        truth = reference.training_step(
+        truth = second_step.training_step(
             model,
             x[rows],
             y[rows],

@@ -15,8 +15,8 @@ from judge_models import RandomModel
 import minidl.keras as k
 from minidl import activations, config, losses, metrics, ops, optimizers, random, utils
 from minidl.layers import Dropout
-from minidl.oracle import balls, layer_bounds, noise_bounds, optimizer_bounds
-from minidl.oracle.balls import Arithmetic, Ball, Product
+from minidl.oracle import bounds, layer_bounds, noise_bounds, optimizer_bounds
+from minidl.oracle.bounds import Arithmetic, Ball, Product
 from minidl.oracle.judge import Judge, _compare, judge_start
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, QUANTITIES, WITHIN_BOUND
 
@@ -722,8 +722,8 @@ def test_with_floors_everywhere_and_nowhere_the_verdicts_are_the_same(seed, orde
     found = []
     for has_floor in (lambda bounds: bounds.factors[0][0].ndim == bounds.factors[0][1].ndim == 2, lambda bounds: False):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(balls._Bounds, "has_floor", property(has_floor))
-            patched.setattr(balls, "_EVERY", 2)
+            patched.setattr(bounds._Bounds, "has_floor", property(has_floor))
+            patched.setattr(bounds, "_EVERY", 2)
             checks = judged(RandomModel(seed), order=order, change=change)
         found.append([(check.quantity, check.layer, check.name, check.verdict) for check in checks])
     assert found[0] == found[1]

@@ -16,7 +16,7 @@ from judge_models import ACTIVATIONS, LOSSES, RandomModel, no_false_alarm
 
 import minidl.keras as minidl_keras
 from minidl import activations, config, utils
-from minidl.oracle.balls import Arithmetic
+from minidl.oracle.bounds import Arithmetic
 from minidl.oracle.judge import Judge, judge_start
 from minidl.oracle.layer_bounds import activation_form
 from minidl.oracle.recorder import Recorder

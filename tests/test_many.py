@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import second_step
 from cuda_host import checks, host
 from gpu import test_many as on_gpu
 from helpers import assert_close, assert_same
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl import batches, config, cuda, datasets, keras, losses, many, random, regularizers, utils
-from minidl.oracle import notebook, reference
+from minidl.oracle import notebook
 
 needs_compiler = pytest.mark.skipif(
     host.compiler() is None or sys.platform == "win32", reason="executing the kernels needs g++ on a POSIX system"
@@ -104,7 +105,7 @@ def test_each_step_is_within_the_bounds_of_any_order_of_summation(name):
             for layer in dropouts
         }
         views = model.arena.views
-        truth = reference.training_step(
+        truth = second_step.training_step(
             model, data.x[rows], data.y[rows], weights=views(before["theta"]), m=views(before["m"]),
             v=views(before["v"]), step=step + 1, masks=masks,
         )  # fmt: skip

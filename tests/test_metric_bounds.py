@@ -11,7 +11,7 @@ from judge_models import BINARY_METRICS, METRICS
 import minidl.keras as k
 from minidl import config, utils
 from minidl.oracle import layer_bounds, metric_bounds
-from minidl.oracle.balls import Arithmetic, Ball
+from minidl.oracle.bounds import Arithmetic, Ball
 from minidl.oracle.judge import Judge
 from minidl.oracle.steps import BIT_EQUAL, DIVERGENT, NOT_OBSERVED, WITHIN_BOUND
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_same
 from optimizer_rules import RULES, State, clip
+from second_bounds import exact
 from test_optimizers import OPTIMIZERS, ids
 
 from minidl import config, ops, optimizers
 from minidl.arena import Arena
-from minidl.oracle.bounds import exact
 
 EPS = np.finfo(np.float64).eps
 KERAS_SLOTS = {

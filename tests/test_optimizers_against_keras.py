@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from keras_cases import Inside, floatx
 from optimizer_rules import State, batch
+from second_bounds import Ball, U, exact
 from test_against_keras import close, keras_tf  # noqa: F401  (a fixture)
 
 import minidl.keras as minidl_keras
 from minidl import naming
 from minidl.optimizers import schedules
-from minidl.oracle.bounds import Ball, U, exact
 
 pytestmark = pytest.mark.keras
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import second_step
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keras_cases import Inside, keras_on_tensorflow
@@ -14,7 +15,7 @@ from minidl import config, naming, random, utils
 from minidl.callbacks import LambdaCallback
 from minidl.layers import Dense, Dropout
 from minidl.masks import MaskBlocks
-from minidl.oracle import notebook, reference
+from minidl.oracle import notebook
 
 VECTORS = np.load(Path(__file__).parent / "data" / "rng-vectors.npz")
 STREAMS = {"tf_graph": "tensorflow", "tf_xla": "tensorflow-xla", "jax_jit": "jax", "torch_eager": "torch"}
@@ -209,7 +210,7 @@ def check_against_keras(mode, seed, build, fit):
     compare_inside(inside, x, rows, {} if mode == "xla" else masks)
     for step, batch in enumerate(rows):
         (weights, m, v), after = states[step], states[step + 1]
-        balls = reference.training_step(
+        balls = second_step.training_step(
             mine, x[batch], y[batch], weights=weights, m=m, v=v, step=step + 1,
             masks={name: drawn[step] for name, drawn in masks.items() if drawn},
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """minidl against a recorded Keras fit: the same numbers drawn, every step within its rounding bound, and the drift.
 
-Two ways at once. In lock-step, each recorded step is taken again from Keras's own state, by minidl in float32 and by
-reference.py in float64 with bounds: that is what the verdict rests on. Running free, minidl trains alone from the
+Two ways at once. In lock-step, each recorded step is taken again from Keras's own state, by minidl in float32 and in
+float64 with bounds, as judge.py does: that is what the verdict rests on. Running free, minidl trains alone from the
 seed; how far it drifts is shown, beside the drift that rounding alone explains (float32 against float64), not judged.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 import minidl.keras as minidl_keras
-from minidl import training, utils
+from minidl import utils
 from minidl.backend import Array
 from minidl.callbacks import LambdaCallback
 from minidl.layers import Dropout
 from minidl.models import Sequential
-from minidl.oracle import reference
+from minidl.oracle.judge import Judge
+from minidl.oracle.steps import NOT_OBSERVED, State, Step
 from minidl.oracle.trace import Trace
 
 Data = tuple[Array, Array]
@@ -214,58 +215,35 @@ def replay(layer: Dropout, masks: Iterator[Array]) -> None:
 
 
 def _lock_step(trace: Trace, build: Callable[[Any], Sequential], data: Data) -> tuple[dict[str, float], int]:
-    """Take every fully recorded step again; the largest share of its bound that each quantity used, and the count."""
+    """Judge every fully recorded step; the largest share of its bound that each quantity used, and the count."""
     x, y = np.asarray(data[0], np.float32), np.asarray(data[1], np.float32)[:, None]
     batch_size, samples = trace.settings["batch_size"], trace.settings["samples"]
     steps_per_epoch = -(-samples // batch_size)
-    theta, m, v = trace.theta_start, np.zeros_like(trace.theta_start), np.zeros_like(trace.theta_start)
     model = build(minidl_keras)
-    adam = reference.adam_of(model)
-    adam.build(model.arena)
+    judge = Judge(model)
+    names = [f"{segment.layer}/{segment.name}" for segment in model.arena.segments]
+
+    def state(theta: Array, m: Array, v: Array, iterations: int) -> State:
+        weights, *slots = (dict(zip(names, model.arena.views(flat), strict=True)) for flat in (theta, m, v))
+        return State(weights, dict(zip("mv", slots, strict=True)), iterations, model.optimizer.learning_rate)
+
+    zeros = np.zeros_like(trace.theta_start)
+    before = state(trace.theta_start, zeros, zeros, 0)
     worst: dict[str, float] = {}
-    for step, (next_theta, next_m, next_v) in enumerate(zip(trace.step_theta, trace.step_m, trace.step_v, strict=True)):
-        epoch, batch = divmod(step, steps_per_epoch)
+    for number, recorded in enumerate(zip(trace.step_theta, trace.step_m, trace.step_v, strict=True)):
+        epoch, batch = divmod(number, steps_per_epoch)
         rows = trace.orders[epoch, batch * batch_size : (batch + 1) * batch_size]
-        masks = {
-            layer.name: mask[step, : len(rows)] == 1
-            for layer, mask in zip(_dropouts(model), trace.masks.values(), strict=True)
-        }
-        expected = reference.training_step(
-            model, x[rows], y[rows],
-            weights=model.arena.views(theta), m=model.arena.views(m), v=model.arena.views(v),
-            step=step + 1, masks=masks,
-        )  # fmt: skip
-        _own_step(model, theta, m, v, step, x[rows], y[rows], masks)
-        for who, states in (
-            ("keras", (next_theta, next_m, next_v)),
-            ("minidl", (model.arena.theta, adam.m, adam.v)),
-        ):
-            for what, state, balls in zip(("weight", "m", "v"), states, (expected.theta, expected.m, expected.v),
-                                          strict=True):  # fmt: skip
-                parts = zip(balls, model.arena.views(state), strict=True)
-                largest = max(float(ball.fraction(part).max()) for ball, part in parts)
-                worst[f"{who} {what}"] = max(worst.get(f"{who} {what}", 0.0), largest)
-        theta, m, v = next_theta, next_m, next_v
+        masks = (mask[number, : len(rows)] == 1 for mask in trace.masks.values())
+        noise = {layer.name: mask for layer, mask in zip(_dropouts(model), masks, strict=True)}
+        after = state(*recorded, number + 1)
+        for check in judge.judge(Step(number, epoch, batch, before, after, x[rows], y[rows], noise=noise)):
+            if check.quantity in ("slot", "weight"):
+                unjudged = check.verdict == NOT_OBSERVED
+                for who, share in (("keras", check.share), ("minidl", check.own_share)):
+                    key = f"{who} {check.name}"
+                    worst[key] = max(worst.get(key, 0.0), np.inf if unjudged else share)
+        before = after
     return worst, len(trace.step_theta)
-
-
-def _own_step(
-    model: Sequential,
-    theta: Array,
-    m: Array,
-    v: Array,
-    step: int,
-    x: Array,
-    y: Array,
-    masks: dict[str, Array],
-) -> None:
-    """minidl's own training step from a given state."""
-    adam = reference.adam_of(model)
-    model.arena.theta[...], adam.m[...], adam.v[...], adam.iterations = theta, m, v, step
-    for layer in _dropouts(model):
-        replay(layer, iter([masks[layer.name]]))
-    with np.errstate(invalid="ignore", over="ignore"):  # a NaN in Keras's state is for the bounds to report
-        training.train_step(model, x, y, None, check_finite=False)
 
 
 # ------------------------------------------------------------------------------------------ random numbers

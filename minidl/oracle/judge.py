@@ -23,8 +23,8 @@ from minidl.arena import Segment
 from minidl.backend import Array
 from minidl.layers import Dense, Dropout, GaussianDropout, GaussianNoise, Layer
 from minidl.layers.regularization import AlphaDropout
-from minidl.oracle import balls, layer_bounds, loss_bounds, metric_bounds, noise_bounds, optimizer_bounds
-from minidl.oracle.balls import CHUNK, Arithmetic, Ball, Product
+from minidl.oracle import bounds, layer_bounds, loss_bounds, metric_bounds, noise_bounds, optimizer_bounds
+from minidl.oracle.bounds import CHUNK, Arithmetic, Ball, Product
 from minidl.oracle.steps import (
     BIT_EQUAL,
     DIVERGENT,
@@ -316,8 +316,8 @@ def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
     None where one does not. Some rows at a time, so that what is made of them stays in a cache; the worst element is
     sought among those with the largest error in each of these blocks. In the narrow type: see _Bounds.left.
     """
-    bounds, (height, width), left = product.bounds, product.shape, product.bounds.left
-    gamma, found = product.arithmetic.gamma(bounds.n), _Worst(same=bool((got == own).all()))
+    sums, (height, width), left = product.bounds, product.shape, product.bounds.left
+    gamma, found = product.arithmetic.gamma(sums.n), _Worst(same=bool((got == own).all()))
     both = (got,) if found.same else (got, own)
     places: tuple[list[int], ...] = tuple([] for _ in both)
     rows = min(height, max(1, 2 * CHUNK // width))
@@ -326,7 +326,7 @@ def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
         at, count = slice(start, start + rows), min(rows, height - start)
         truth, error = narrow[:count], buffer[:count]
         truth[...] = product.truth(at, wide[:count])
-        floor = bounds.floor(at)
+        floor = sums.floor(at)
         for who, numbers in enumerate(both):
             np.subtract(numbers[at], truth, out=error)
             np.abs(error, out=error)
@@ -816,7 +816,7 @@ class _StepJudge:
         penalties = self._penalties()
         parts = [ball, *(found for found, _ in penalties)]
         numbers = [own, *(number for _, number in penalties)]
-        self.total = balls.concatenate([part.reshape(1) for part in parts]).sum() if penalties else ball
+        self.total = bounds.concatenate([part.reshape(1) for part in parts]).sum() if penalties else ball
         self.own_total = sum(numbers[1:], numbers[0])
         if step.loss is None:
             self._unseen("loss", None, "loss")
@@ -908,7 +908,7 @@ class _StepJudge:
             self._unseen("metric", None, name)
             return
         if rooted:
-            ball, own_ball = balls.sqrt(ball), balls.sqrt(own_ball)
+            ball, own_ball = bounds.sqrt(ball), bounds.sqrt(own_ball)
         self._note("metric", None, name, logs[name], own[name], ball, "metrics.Mean", own_ball=own_ball)
         if not rooted:
             mean.reported(logs[name])
@@ -931,7 +931,7 @@ class _StepJudge:
                 values = loss_bounds.samples(loss, y, p, from_logits)
         elif isinstance(metric, metrics.RootMeanSquaredError):
             y = checks.labels(self.y, self.model.dtype, self.y_pred.shape, sparse=False, check_finite=False)
-            values = balls.square(self.y_pred_ball - y)
+            values = bounds.square(self.y_pred_ball - y)
         elif getattr(metric, "_fn", None) in _ACCURACIES:
             own = metric._fn(self.y, self.y_pred, **metric._fn_kwargs)
             values = Ball(self.arithmetic.given(own).value, self._unsure(metric) + np.zeros(own.shape), self.arithmetic)
@@ -1118,7 +1118,7 @@ class _StepJudge:
         """Of arrays or balls by the names of weights, the elements at these places."""
         parts = [one.of(arrays[one.name].reshape(-1)) for one in places]
         if any(isinstance(part, Ball) for part in parts):
-            return balls.concatenate(
+            return bounds.concatenate(
                 [part if isinstance(part, Ball) else self.arithmetic.given(part) for part in parts]
             )
         return self.arithmetic.given(np.concatenate([np.zeros(0, self.model.dtype), *parts]))

@@ -2,7 +2,7 @@
 
 Each activation is a pair: its value as a function of the inputs x, and what its backward makes of dL/d(outputs), x and
 the outputs y. Each kind of layer is a pair as well. The forms are those of Keras's backends; where these differ, the
-ball takes in all of them (balls.either). Sources: keras/src/backend/tensorflow/nn.py and the gradients that TensorFlow
+ball takes in all of them (bounds.either). Sources: keras/src/backend/tensorflow/nn.py and the gradients that TensorFlow
 registers for its operations (tensorflow/python/ops/{nn_grad,math_grad}.py); the values are those of minidl's ops.py.
 """
 
@@ -20,8 +20,8 @@ from minidl import activations, config, layers
 from minidl.backend import Array
 from minidl.layers import Layer
 from minidl.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization
-from minidl.oracle import balls
-from minidl.oracle.balls import Ball, either, select, where
+from minidl.oracle import bounds
+from minidl.oracle.bounds import Ball, either, select, where
 
 Weights = dict[str, Ball]
 Terms = tuple[Ball, ...]
@@ -55,11 +55,11 @@ def _zero(x: Ball) -> Ball:
 
 def _relu(x: Ball, *, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Ball:
     if not threshold and max_value is None:
-        return select(x, 0, x, x * _kept(x, negative_slope)) if negative_slope else balls.maximum(x, 0)
-    found = select(x, _kept(x, threshold), x, _zero(x)) if threshold else balls.maximum(x, 0)
+        return select(x, 0, x, x * _kept(x, negative_slope)) if negative_slope else bounds.maximum(x, 0)
+    found = select(x, _kept(x, threshold), x, _zero(x)) if threshold else bounds.maximum(x, 0)
     if max_value is not None:
-        found = balls.clip(found, 0, _kept(x, max_value))
-    return found - balls.maximum(threshold - x, 0) * negative_slope if negative_slope else found
+        found = bounds.clip(found, 0, _kept(x, max_value))
+    return found - bounds.maximum(threshold - x, 0) * negative_slope if negative_slope else found
 
 
 def _relu_backward(
@@ -76,18 +76,18 @@ def _relu_backward(
 
 
 def _elu(x: Ball, *, alpha: float = 1.0) -> Ball:
-    return select(x, 0, x, balls.expm1(balls.minimum(x, 0)) * alpha)
+    return select(x, 0, x, bounds.expm1(bounds.minimum(x, 0)) * alpha)
 
 
 def _elu_slope(x: Ball, y: Ball, *, alpha: float = 1.0) -> Ball:
     """α(y + 1) of the outputs as rounded, or α e^x."""
-    low = balls.minimum(x, 0)
-    below = (balls.expm1(low) + 1) * alpha
-    return select(x, 0, _one(x), either(below, balls.exp(low) * alpha, y + 1) if alpha == 1 else below)
+    low = bounds.minimum(x, 0)
+    below = (bounds.expm1(low) + 1) * alpha
+    return select(x, 0, _one(x), either(below, bounds.exp(low) * alpha, y + 1) if alpha == 1 else below)
 
 
 def _celu(x: Ball, *, alpha: float = 1.0) -> Ball:
-    return balls.maximum(x, 0) + balls.expm1(balls.minimum(x, 0) / alpha) * alpha
+    return bounds.maximum(x, 0) + bounds.expm1(bounds.minimum(x, 0) / alpha) * alpha
 
 
 def _celu_slope(x: Ball, y: Ball, *, alpha: float = 1.0) -> Ball:
@@ -95,10 +95,10 @@ def _celu_slope(x: Ball, y: Ball, *, alpha: float = 1.0) -> Ball:
 
     JAX's derivative of expm1 is expm1 + 1, which cancels.
     """
-    low = balls.minimum(x, 0) / alpha
-    below = balls.exp(low)
+    low = bounds.minimum(x, 0) / alpha
+    below = bounds.exp(low)
     if x.arithmetic.backend == "jax":
-        below = either(below, balls.expm1(low) + 1)
+        below = either(below, bounds.expm1(low) + 1)
     found = select(x, 0, _one(x), below)
     kink = np.abs(x.value) <= x.radius
     return Ball(found.value, np.where(kink, np.maximum(found.radius, 1), found.radius), x.arithmetic)
@@ -109,7 +109,7 @@ _SCALE_ALPHA = 1.7580993408473768599175402208123
 
 
 def _selu(x: Ball) -> Ball:
-    return select(x, 0, x * _SCALE, balls.expm1(balls.minimum(x, 0)) * _SCALE_ALPHA)
+    return select(x, 0, x * _SCALE, bounds.expm1(bounds.minimum(x, 0)) * _SCALE_ALPHA)
 
 
 def _selu_slope(x: Ball, y: Ball) -> Ball:
@@ -117,27 +117,27 @@ def _selu_slope(x: Ball, y: Ball) -> Ball:
 
     TensorFlow asks y for the side, and its y, of e^x − 1, is 0 from x = −2⁻²⁵ on.
     """
-    low = balls.minimum(x, 0)
-    below = either(y + _SCALE_ALPHA, balls.exp(low) * _SCALE_ALPHA)
+    low = bounds.minimum(x, 0)
+    below = either(y + _SCALE_ALPHA, bounds.exp(low) * _SCALE_ALPHA)
     if x.arithmetic.backend == "jax":
-        below = either(below, (balls.expm1(low) + 1) * _ALPHA * _SCALE)
+        below = either(below, (bounds.expm1(low) + 1) * _ALPHA * _SCALE)
     return select(y, 0, _one(x) * x.arithmetic.const(_SCALE), below, tie="either")
 
 
 def _softsign_slope(x: Ball, y: Ball) -> Ball:
     """1/s² with s = |x| + 1; on JAX and torch, by the rule of quotients, 1/s − |x|/s², which cancels."""
-    s = balls.absolute(x) + 1
+    s = bounds.absolute(x) + 1
     if x.arithmetic.backend == "tensorflow":
-        return 1 / balls.square(s)
-    return either(1 / balls.square(s), 1 / s - balls.absolute(x) / s / s)
+        return 1 / bounds.square(s)
+    return either(1 / bounds.square(s), 1 / s - bounds.absolute(x) / s / s)
 
 
 def _squareplus(x: Ball, *, b: float = 4) -> Ball:
-    return (x + balls.sqrt(balls.square(x) + float(b))) * 0.5
+    return (x + bounds.sqrt(bounds.square(x) + float(b))) * 0.5
 
 
 def _squareplus_slope(x: Ball, y: Ball, *, b: float = 4) -> Terms:
-    return _one(x) * 0.5, x * balls.rsqrt(balls.square(x) + float(b)) * 0.5
+    return _one(x) * 0.5, x * bounds.rsqrt(bounds.square(x) + float(b)) * 0.5
 
 
 def _soft_shrink(x: Ball, *, threshold: float = 0.5) -> Ball:
@@ -147,11 +147,11 @@ def _soft_shrink(x: Ball, *, threshold: float = 0.5) -> Ball:
 
 def _beyond(x: Ball, y: Ball, *, threshold: float = 0.5) -> Ball:
     """1 where |x| > t, else 0."""
-    return select(balls.absolute(x), threshold, _one(x), _zero(x))
+    return select(bounds.absolute(x), threshold, _one(x), _zero(x))
 
 
 def _hard_shrink(x: Ball, *, threshold: float = 0.5) -> Ball:
-    return select(balls.absolute(x), threshold, x, _zero(x))
+    return select(bounds.absolute(x), threshold, x, _zero(x))
 
 
 def _threshold(x: Ball, *, threshold: float, default_value: float) -> Ball:
@@ -164,57 +164,57 @@ def _threshold_slope(x: Ball, y: Ball, *, threshold: float, default_value: float
 
 def _sparse_plus(x: Ball) -> Ball:
     """The square is a product, or on TensorFlow tf.pow(x + 1, 2), which is rounded less well."""
-    base = balls.clip(x, -1, 1) + 1
-    bend = either(balls.square(base), balls.power(base, 2)) * 0.25
+    base = bounds.clip(x, -1, 1) + 1
+    bend = either(bounds.square(base), bounds.power(base, 2)) * 0.25
     return select(x, 1, x, bend, tie="either")
 
 
 def _tanh_shrink_slope(x: Ball, y: Ball) -> Terms:
-    return _one(x), -(1 - balls.square(balls.tanh(x)))
+    return _one(x), -(1 - bounds.square(bounds.tanh(x)))
 
 
 def _silu_slope(x: Ball, y: Ball) -> Ball:
-    s = balls.sigmoid(x)
-    return either(s * (x * balls.sigmoid(-x) + 1), s * (x * (1 - s) + 1))
+    s = bounds.sigmoid(x)
+    return either(s * (x * bounds.sigmoid(-x) + 1), s * (x * (1 - s) + 1))
 
 
 def _gelu_inner(x: Ball) -> tuple[Ball, Ball]:
     """u = √(2/π)(x + k x³) and its derivative."""
     cubic, factor = _kept(x, 0.044715), math.sqrt(2 / math.pi)
-    cube = either(balls.square(x) * x, Ball(x.value**3, np.zeros_like(x.value), x.arithmetic).times(1.0, 4))
-    return (x + cubic * cube) * factor, (balls.square(x) * cubic * 3 + 1) * factor
+    cube = either(bounds.square(x) * x, Ball(x.value**3, np.zeros_like(x.value), x.arithmetic).times(1.0, 4))
+    return (x + cubic * cube) * factor, (bounds.square(x) * cubic * 3 + 1) * factor
 
 
 def _gelu(x: Ball, *, approximate: bool = False) -> Ball:
     """½ x erfc(−c x), or ½ x (1 + tanh u)."""
     if approximate:
-        return x * 0.5 * (balls.tanh(_gelu_inner(x)[0]) + 1)
+        return x * 0.5 * (bounds.tanh(_gelu_inner(x)[0]) + 1)
     return x * 0.5 * _gelu_tail(x)
 
 
 def _gelu_tail(x: Ball) -> Ball:
     """erfc(−x/√2), on torch as 1 + erf(x/√2). Source: GeluKernel in ATen/native/cpu/Activation.cpp."""
     scaled = x * _kept(x, math.sqrt(0.5))
-    return balls.erf_plus_1(scaled) if x.arithmetic.backend == "torch" else balls.erfc(-scaled)
+    return bounds.erf_plus_1(scaled) if x.arithmetic.backend == "torch" else bounds.erfc(-scaled)
 
 
 def _gelu_slope(x: Ball, y: Ball, *, approximate: bool = False) -> Terms:
     if approximate:
         inner, slope = _gelu_inner(x)
-        t = balls.tanh(inner)
-        return (t + 1) * 0.5, x * 0.5 * (1 - balls.square(t)) * slope
+        t = bounds.tanh(inner)
+        return (t + 1) * 0.5, x * 0.5 * (1 - bounds.square(t)) * slope
     c = _kept(x, math.sqrt(0.5))
-    density = balls.exp(-balls.square(x * c)) * x.arithmetic.const(2 / math.sqrt(math.pi)) * c
+    density = bounds.exp(-bounds.square(x * c)) * x.arithmetic.const(2 / math.sqrt(math.pi)) * c
     return _gelu_tail(x) * 0.5, x * 0.5 * density
 
 
 def _mish_slope(x: Ball, y: Ball) -> Terms:
-    t = balls.tanh(balls.softplus(x))
-    return t, x * ((1 - balls.square(t)) * balls.sigmoid(x))
+    t = bounds.tanh(bounds.softplus(x))
+    return t, x * ((1 - bounds.square(t)) * bounds.sigmoid(x))
 
 
 def _hard_sigmoid(x: Ball) -> Ball:
-    return balls.clip(x + 3, 0, 6) / 6.0
+    return bounds.clip(x + 3, 0, 6) / 6.0
 
 
 def _hard_sigmoid_slope(x: Ball, y: Ball) -> Ball:
@@ -238,12 +238,12 @@ def _sigmoid_slope(x: Ball, y: Ball) -> Ball:
 
 
 def _square(x: Ball) -> Ball:
-    return balls.square(x)
+    return bounds.square(x)
 
 
 def softmax(x: Ball, *, axis: Any = -1) -> Ball:
     """e^(x − max) / Σ."""
-    exponentials = balls.exp(x - x.max(axis, keepdims=True))
+    exponentials = bounds.exp(x - x.max(axis, keepdims=True))
     return exponentials / exponentials.sum(axis, keepdims=True)
 
 
@@ -256,13 +256,13 @@ def _softmax_backward(d: Ball, x: Ball, y: Ball, *, axis: Any = -1) -> Ball:
 def log_softmax(x: Ball, *, axis: Any = -1) -> Ball:
     """(x − max) − ln Σ e^(x − max)."""
     shifted = x - x.max(axis, keepdims=True)
-    return shifted - balls.log(balls.exp(shifted).sum(axis, keepdims=True))
+    return shifted - bounds.log(bounds.exp(shifted).sum(axis, keepdims=True))
 
 
 def _log_softmax_backward(d: Ball, x: Ball, y: Ball, *, axis: Any = -1) -> Ball:
     """d − Σ d · e^y of the outputs, or of a softmax."""
     total = d.sum(axis, keepdims=True)
-    return either(d - total * balls.exp(y), d - total * softmax(x, axis=axis))
+    return either(d - total * bounds.exp(y), d - total * softmax(x, axis=axis))
 
 
 def _sparsemax_parts(x: Ball, axis: int) -> tuple[Ball, Array, Array, Array]:
@@ -282,7 +282,7 @@ def _sparsemax_parts(x: Ball, axis: int) -> tuple[Ball, Array, Array, Array]:
 
 
 def _sparsemax(x: Ball, *, axis: int = -1) -> Ball:
-    return balls.maximum(x - _sparsemax_parts(x, axis)[0], 0)
+    return bounds.maximum(x - _sparsemax_parts(x, axis)[0], 0)
 
 
 def _sparsemax_backward(d: Ball, x: Ball, y: Ball, *, axis: int = -1) -> Ball:
@@ -298,27 +298,27 @@ def _sparsemax_backward(d: Ball, x: Ball, y: Ball, *, axis: int = -1) -> Ball:
 _SLOPES: dict[str, tuple[Callable[..., Ball], Callable[..., Ball | Terms]]] = {
     "celu": (_celu, _celu_slope),
     "elu": (_elu, _elu_slope),
-    "exponential": (balls.exp, lambda x, y: y),
+    "exponential": (bounds.exp, lambda x, y: y),
     "gelu": (_gelu, _gelu_slope),
     "hard_shrink": (_hard_shrink, _beyond),
     "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_slope),
     "hard_silu": (lambda x: x * _hard_sigmoid(x), lambda x, y: (_hard_sigmoid(x), x * _hard_sigmoid_slope(x, y))),
-    "hard_tanh": (lambda x: balls.clip(x, -1, 1), _between(-1, 1)),
+    "hard_tanh": (lambda x: bounds.clip(x, -1, 1), _between(-1, 1)),
     "linear": (lambda x: x, lambda x, y: _one(x)),
-    "log_sigmoid": (lambda x: -balls.softplus(-x), lambda x, y: balls.sigmoid(-x)),
-    "mish": (lambda x: x * balls.tanh(balls.softplus(x)), _mish_slope),
-    "relu6": (lambda x: balls.clip(x, 0, 6), _between(0, 6)),
+    "log_sigmoid": (lambda x: -bounds.softplus(-x), lambda x, y: bounds.sigmoid(-x)),
+    "mish": (lambda x: x * bounds.tanh(bounds.softplus(x)), _mish_slope),
+    "relu6": (lambda x: bounds.clip(x, 0, 6), _between(0, 6)),
     "selu": (_selu, _selu_slope),
-    "sigmoid": (balls.sigmoid, _sigmoid_slope),
-    "silu": (lambda x: x * balls.sigmoid(x), _silu_slope),
+    "sigmoid": (bounds.sigmoid, _sigmoid_slope),
+    "silu": (lambda x: x * bounds.sigmoid(x), _silu_slope),
     "soft_shrink": (_soft_shrink, _beyond),
-    "softplus": (balls.softplus, lambda x, y: balls.sigmoid(x)),
-    "softsign": (lambda x: x / (balls.absolute(x) + 1), _softsign_slope),
-    "sparse_plus": (_sparse_plus, lambda x, y: (balls.clip(x, -1, 1) + 1) * 0.5),
-    "sparse_sigmoid": (lambda x: (balls.clip(x, -1, 1) + 1) * 0.5, _between(-1, 1, 0.5)),
+    "softplus": (bounds.softplus, lambda x, y: bounds.sigmoid(x)),
+    "softsign": (lambda x: x / (bounds.absolute(x) + 1), _softsign_slope),
+    "sparse_plus": (_sparse_plus, lambda x, y: (bounds.clip(x, -1, 1) + 1) * 0.5),
+    "sparse_sigmoid": (lambda x: (bounds.clip(x, -1, 1) + 1) * 0.5, _between(-1, 1, 0.5)),
     "squareplus": (_squareplus, _squareplus_slope),
-    "tanh": (balls.tanh, lambda x, y: 1 - balls.square(y)),
-    "tanh_shrink": (lambda x: x - balls.tanh(x), _tanh_shrink_slope),
+    "tanh": (bounds.tanh, lambda x, y: 1 - bounds.square(y)),
+    "tanh_shrink": (lambda x: x - bounds.tanh(x), _tanh_shrink_slope),
     "threshold": (_threshold, _threshold_slope),
 }
 # name: value of x, d_inputs of (d, x, y): those in which it is no product with a slope
@@ -448,13 +448,13 @@ def _elementwise_backward(layer: Any, d_z: Ball, passed: Passed, weights: Weight
 
 
 def _prelu(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    return Passed(x, balls.maximum(x, 0) - weights["alpha"] * balls.maximum(-x, 0))
+    return Passed(x, bounds.maximum(x, 0) - weights["alpha"] * bounds.maximum(-x, 0))
 
 
 def _prelu_backward(layer: Any, d: Ball, passed: Passed, weights: Weights) -> tuple[Ball, Weights]:
     x, alpha, zero = passed.inputs, weights["alpha"], _zero(d)
     d_x = select(x, 0, d, zero) + select(-x, 0, alpha * d, zero)
-    d_alpha = -(d * balls.maximum(-x, 0)).sum(layer._summed, keepdims=True)
+    d_alpha = -(d * bounds.maximum(-x, 0)).sum(layer._summed, keepdims=True)
     return d_x, {"alpha": d_alpha[0]}
 
 
@@ -534,7 +534,7 @@ def _rescaling_backward(layer: Any, d: Ball, passed: Passed, weights: Weights) -
 
 def _normalization(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
     mean, variance = (x.arithmetic.given(one) for one in layer._statistics(x.arithmetic.dtype))
-    deviation = balls.maximum(balls.sqrt(variance), config.epsilon())
+    deviation = bounds.maximum(bounds.sqrt(variance), config.epsilon())
     outputs = x * deviation + mean if layer.invert else (x - mean) / deviation
     return Passed(x, outputs, kept={"deviation": deviation})
 
@@ -566,13 +566,13 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     n = x.value.size // variance.size
     found = x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
     if x.arithmetic.backend == "torch":
-        found = either(found, balls.square(x).mean(axes, keepdims=True) - balls.square(mean))
+        found = either(found, bounds.square(x).mean(axes, keepdims=True) - bounds.square(mean))
     return mean, found
 
 
 def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Ball | None, epsilon: float) -> Ball:
     """x s + (β − μ s) with s = γ / √(σ² + ε), or (x − μ) s + β, as torch's own kernel has it."""
-    scale = balls.rsqrt(variance + epsilon)
+    scale = bounds.rsqrt(variance + epsilon)
     scale = scale if gamma is None else scale * gamma
     shift = -mean * scale
     other = (x - mean) * scale
@@ -589,7 +589,7 @@ def normalize_backward(
     The tape: d_s = Σ d x − μ Σ d,  d_σ² = −½ γ d_s / √(σ² + ε)³,  d_x = s d − s Σ d / n + 2 (x − μ) d_σ² / n; the
     first difference cancels where |μ| is larger than σ.
     """
-    inverse = balls.rsqrt(variance + epsilon)
+    inverse = bounds.rsqrt(variance + epsilon)
     g = d if gamma is None else d * gamma
     normalized = (x - mean) * inverse
     stable = inverse * (g - g.mean(axes, keepdims=True) - normalized * (g * normalized).mean(axes, keepdims=True))
@@ -600,7 +600,7 @@ def normalize_backward(
     d_scale = d_scale - mean * summed
     if gamma is not None and scaled_after:
         d_scale, summed = d_scale * gamma, summed * gamma
-    d_variance = d_scale * inverse * balls.square(inverse) * -0.5
+    d_variance = d_scale * inverse * bounds.square(inverse) * -0.5
     tape = g * inverse - inverse * summed / n + (x - mean) * 2 * d_variance / n
     return either(stable, tape)
 
@@ -610,7 +610,7 @@ def _parameter_gradients(
 ) -> Weights:
     """d_gamma = Σ d x̂, also as (Σ d x − μ Σ d)/√(σ² + ε) summed in another order, and d_beta = Σ d."""
     axes = layer._other_axes
-    inverse = balls.rsqrt(variance + epsilon)
+    inverse = bounds.rsqrt(variance + epsilon)
     centered = x if mean is None else x - mean
     d_gamma = (d * (centered * inverse)).sum(axes)
     if mean is not None:
@@ -659,21 +659,21 @@ def _renormalization(
     """γ r and γ d + β of ops.renormalization, and the moving averages: σ² is that of the averaged σ."""
     limits, arithmetic = layer.renorm_clipping or {}, mean.arithmetic
     held_mean, held_deviation = (weights[name].reshape(mean.shape) for name in ("renorm_mean", "renorm_stddev"))
-    moving = balls.maximum(held_deviation, balls.sqrt(_kept(mean, layer.epsilon)))
-    deviation = balls.sqrt(variance + layer.epsilon)
+    moving = bounds.maximum(held_deviation, bounds.sqrt(_kept(mean, layer.epsilon)))
+    deviation = bounds.sqrt(variance + layer.epsilon)
     r, d = deviation / moving, (mean - held_mean) / moving
     if limits.get("rmin") is not None:
-        r = balls.maximum(r, arithmetic.rounded(limits["rmin"]))
+        r = bounds.maximum(r, arithmetic.rounded(limits["rmin"]))
     if limits.get("rmax") is not None:
-        r = balls.minimum(r, arithmetic.rounded(limits["rmax"]))
+        r = bounds.minimum(r, arithmetic.rounded(limits["rmax"]))
     if limits.get("dmax") is not None:
         dmax = arithmetic.rounded(limits["dmax"])
-        d = balls.clip(d, -dmax, dmax)
+        d = bounds.clip(d, -dmax, dmax)
     passed.kept["correction"] = r, d
     found = _averages(layer.renorm_momentum, weights, renorm_mean=mean, renorm_stddev=deviation)
     found |= _averages(layer.momentum, weights, moving_mean=mean, moving_stddev=deviation)
-    square = balls.square(found["moving_stddev"])
-    passed.state = found | {"moving_variance": balls.maximum(square - layer.epsilon, 0)}
+    square = bounds.square(found["moving_stddev"])
+    passed.state = found | {"moving_variance": bounds.maximum(square - layer.epsilon, 0)}
     scale, shift = (r, d) if gamma is None else (r * gamma, d * gamma)
     return scale, shift if beta is None else shift + beta
 
@@ -687,7 +687,7 @@ def _batch_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: 
     if layer.trainable:
         d_x = normalize_backward(d, passed.inputs, mean, variance, gamma, layer.epsilon, layer._other_axes)
     else:
-        scale = balls.rsqrt(variance + layer.epsilon)
+        scale = bounds.rsqrt(variance + layer.epsilon)
         d_x = d * (scale if gamma is None else scale * gamma)
     return d_x, gradients
 
@@ -696,7 +696,7 @@ def _layer_normalization(layer: LayerNormalization, x: Ball, weights: Weights, n
     mean, variance = moments(x, layer._own_axes)
     gamma, beta = _spread(layer, weights, "gamma"), _spread(layer, weights, "beta")
     if layer.rms_scaling:
-        outputs = x * balls.rsqrt(variance + layer.epsilon)
+        outputs = x * bounds.rsqrt(variance + layer.epsilon)
         outputs = outputs if gamma is None else outputs * gamma
     else:
         outputs = normalize(x, mean, variance, gamma, beta, layer.epsilon)
@@ -723,19 +723,19 @@ def _rms_backward(
     center: Ball | None = None,
 ) -> Ball:
     """As ops.rms_normalization_backward, and as the tape has it: r g − x' (Σ g x) r³ / n."""
-    inverse = balls.rsqrt(square + epsilon)
+    inverse = bounds.rsqrt(square + epsilon)
     g = d if gamma is None else d * gamma
     centered = x if center is None else x - center
     stable = inverse * (g - centered * inverse * (g * (x * inverse)).mean(axes, keepdims=True))
     n = float(x.value.size // square.value.size)
-    along = (g * x).sum(axes, keepdims=True) * inverse * balls.square(inverse) / n
+    along = (g * x).sum(axes, keepdims=True) * inverse * bounds.square(inverse) / n
     return either(stable, g * inverse - centered * along)
 
 
 def _rms_normalization(layer: Any, x: Ball, weights: Weights, noise: Any) -> Passed:
-    square = balls.square(x).mean(layer._own_axes, keepdims=True)
+    square = bounds.square(x).mean(layer._own_axes, keepdims=True)
     scale = _spread(layer, weights, "scale")
-    outputs = x * balls.rsqrt(square + layer.epsilon)
+    outputs = x * bounds.rsqrt(square + layer.epsilon)
     return Passed(x, outputs if scale is None else outputs * scale, kept={"square": square, "scale": scale})
 
 
@@ -763,11 +763,11 @@ def _group_normalization_backward(layer: Any, d: Ball, passed: Passed, weights: 
 
 def inverse_norm(x: Ball, axes: Any, epsilon: float) -> Ball:
     """min(1/‖x‖, 1/ε); of a norm of 0, 1/ε exactly."""
-    squares = balls.square(x).sum(axes, keepdims=True)
+    squares = bounds.square(x).sum(axes, keepdims=True)
     zero = (squares.value == 0) & ~squares.unbounded
-    found = balls.rsqrt(where(zero, 1, squares))
+    found = bounds.rsqrt(where(zero, 1, squares))
     limit = x.arithmetic.const(1.0 / epsilon)
-    found = where(zero, limit, balls.minimum(found, limit))
+    found = where(zero, limit, bounds.minimum(found, limit))
     return Ball(found.value, np.where(np.isfinite(found.radius), found.radius, limit.value), x.arithmetic)
 
 
@@ -785,7 +785,7 @@ def unit_backward(d: Ball, x: Ball, inverse: Ball, axes: Any, epsilon: float) ->
     """r (d − u Σ d u), or as the tape has it r d − x (Σ d x) r³; where the norm is held at ε, d / ε."""
     unit = x * inverse
     stable = inverse * (d - unit * (d * unit).sum(axes, keepdims=True))
-    cubed = inverse * balls.square(inverse)
+    cubed = inverse * bounds.square(inverse)
     tape = d * inverse - x * ((d * x).sum(axes, keepdims=True) * cubed)
     held = x.arithmetic.const(1.0 / epsilon)
     return select(inverse - held, 0, d * inverse, select(inverse - held, 0, d * inverse, either(stable, tape), "above"))

@@ -17,8 +17,8 @@ import numpy as np
 from minidl import config, losses, regularizers
 from minidl.backend import Array
 from minidl.losses import Loss, same_rank
-from minidl.oracle import balls
-from minidl.oracle.balls import Arithmetic, Ball, either, select, where
+from minidl.oracle import bounds
+from minidl.oracle.bounds import Arithmetic, Ball, either, select, where
 from minidl.oracle.layer_bounds import Terms, chained, inverse_norm, softmax, unit_backward
 
 
@@ -45,29 +45,29 @@ def _unclipped(p: Ball, gradient: Ball, low: Ball, high: Ball) -> Ball:
 
 def _binary(y: Ball, p: Ball) -> Ball:
     """−(y ln p + (1 − y) ln(1 − p)) of the clipped p."""
-    p = balls.clip(p, *_clip_limits(p))
-    return -(y * balls.log(p) + (1 - y) * balls.log(1 - p))
+    p = bounds.clip(p, *_clip_limits(p))
+    return -(y * bounds.log(p) + (1 - y) * bounds.log(1 - p))
 
 
 def _binary_backward(y: Ball, p: Ball) -> Terms:
     low, high = _clip_limits(p)
-    clipped = balls.clip(p, low, high)
+    clipped = bounds.clip(p, low, high)
     return tuple(_unclipped(p, term, low, high) for term in ((1 - y) / (1 - clipped), -(y / clipped)))
 
 
 def _tail(z: Ball) -> tuple[Ball, Ball]:
     """t = e^(−|z|), and t / (1 + t)."""
-    t = balls.exp(-balls.absolute(z))
+    t = bounds.exp(-bounds.absolute(z))
     return t, t / (t + 1)
 
 
 def _binary_logits(y: Ball, z: Ball) -> Ball:
     """max(z, 0) − z y + ln(1 + e^(−|z|)), or on JAX the two logarithms of sigmoids."""
     t, _ = _tail(z)
-    stable = balls.maximum(z, 0) - z * y + balls.log1p(t)
+    stable = bounds.maximum(z, 0) - z * y + bounds.log1p(t)
     if z.arithmetic.backend == "tensorflow":
         return stable
-    return either(stable, y * balls.softplus(-z) + (1 - y) * balls.softplus(z))
+    return either(stable, y * bounds.softplus(-z) + (1 - y) * bounds.softplus(z))
 
 
 def _binary_logits_backward(y: Ball, z: Ball) -> list[Ball | Terms]:
@@ -77,7 +77,7 @@ def _binary_logits_backward(y: Ball, z: Ball) -> list[Ball | Terms]:
     ends = where(positive, (1 - y) - tail, tail - y)
     step = z.arithmetic.given(positive)
     signed = where(positive, -tail, tail)
-    return [ends, (step, -y, signed), (step, signed, -y), balls.sigmoid(z) - y]
+    return [ends, (step, -y, signed), (step, signed, -y), bounds.sigmoid(z) - y]
 
 
 def _focal_parts(loss: Any, y: Ball, p: Ball, q: Ball | None = None) -> tuple[Ball, Ball, Any]:
@@ -96,33 +96,33 @@ def _power_slope(base: Ball, exponent: float) -> Ball:
         return base * 0
     if exponent < 1:  # unbounded towards 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            return exponent / balls.power(base, 1 - exponent)
-    return balls.power(base, exponent - 1) * exponent
+            return exponent / bounds.power(base, 1 - exponent)
+    return bounds.power(base, exponent - 1) * exponent
 
 
 def _focal(loss: Any, y: Ball, p: Ball) -> Ball:
     missed, _, balance = _focal_parts(loss, y, p)
-    return balls.power(missed, loss.gamma) * _binary(y, p) * balance
+    return bounds.power(missed, loss.gamma) * _binary(y, p) * balance
 
 
 def _focal_backward(loss: Any, y: Ball, p: Ball) -> Terms:
     missed, slope, balance = _focal_parts(loss, y, p)
     found = _power_slope(missed, loss.gamma) * slope * _binary(y, p)
-    focused = balls.power(missed, loss.gamma)
+    focused = bounds.power(missed, loss.gamma)
     return (found * balance, *(focused * term * balance for term in _binary_backward(y, p)))
 
 
 def _focal_logits(loss: Any, y: Ball, z: Ball) -> Ball:
-    missed, _, balance = _focal_parts(loss, y, balls.sigmoid(z), balls.sigmoid(-z))
-    return balls.power(missed, loss.gamma) * _binary_logits(y, z) * balance
+    missed, _, balance = _focal_parts(loss, y, bounds.sigmoid(z), bounds.sigmoid(-z))
+    return bounds.power(missed, loss.gamma) * _binary_logits(y, z) * balance
 
 
 def _focal_logits_backward(loss: Any, y: Ball, z: Ball) -> list[Terms]:
-    p, q = balls.sigmoid(z), balls.sigmoid(-z)
+    p, q = bounds.sigmoid(z), bounds.sigmoid(-z)
     missed, slope, balance = _focal_parts(loss, y, p, q)
     d_p = either(p * q, p * (1 - p))
     found = _power_slope(missed, loss.gamma) * slope * d_p * _binary_logits(y, z)
-    focused = balls.power(missed, loss.gamma)
+    focused = bounds.power(missed, loss.gamma)
     ways = [way if isinstance(way, tuple) else (way,) for way in _binary_logits_backward(y, z)]
     return [(found * balance, *(focused * term * balance for term in way)) for way in ways]
 
@@ -142,18 +142,18 @@ def _through_shares(gradient: Ball, p: Ball, total: Ball) -> Ball:
     found = either(stable, gradient / total - (gradient * (shares / total)).sum(-1, keepdims=True))
     if p.arithmetic.keeps_nan:
         return found
-    return either(found, gradient / total - (gradient * p).sum(-1, keepdims=True) * (1 / balls.square(total)))
+    return either(found, gradient / total - (gradient * p).sum(-1, keepdims=True) * (1 / bounds.square(total)))
 
 
 def _categorical(y: Ball, p: Ball) -> Ball:
     shares, _ = _shares(p)
-    return -(y * balls.log(balls.clip(shares, *_clip_limits(p)))).sum(-1)
+    return -(y * bounds.log(bounds.clip(shares, *_clip_limits(p)))).sum(-1)
 
 
 def _categorical_backward(y: Ball, p: Ball, d: Ball) -> Ball:
     shares, total = _shares(p)
     low, high = _clip_limits(p)
-    gradient = _unclipped(shares, -(y / balls.clip(shares, low, high)), low, high)
+    gradient = _unclipped(shares, -(y / bounds.clip(shares, low, high)), low, high)
     return _through_shares(gradient * d, p, total)
 
 
@@ -161,10 +161,10 @@ def _log_sum(z: Ball) -> tuple[Ball, Ball, Ball, Array]:
     """z − max z; ln Σ e^(z − max), also as ln(1 + the others); the others' exponentials; where the maximum is."""
     shifted = z - z.max(-1, keepdims=True)
     top = np.arange(z.shape[-1]) == z.value.argmax(axis=-1)[..., None]
-    exponentials = balls.exp(shifted)
+    exponentials = bounds.exp(shifted)
     others = where(top, 0, exponentials)
     rest = others.sum(-1, keepdims=True)
-    total = either(balls.log1p(rest), balls.log(exponentials.sum(-1, keepdims=True)))
+    total = either(bounds.log1p(rest), bounds.log(exponentials.sum(-1, keepdims=True)))
     return shifted, total, others, top
 
 
@@ -179,7 +179,7 @@ def _categorical_logits_backward(y: Ball, z: Ball) -> Ball:
     rest = others.sum(-1, keepdims=True)
     ends = where(top, (1 - y) - rest / (rest + 1), others / (rest + 1) - y)
     if z.arithmetic.backend == "torch":
-        return either(ends, softmax(z) - y, balls.exp(shifted - total) - y)
+        return either(ends, softmax(z) - y, bounds.exp(shifted - total) - y)
     return either(ends, softmax(z) - y)
 
 
@@ -189,24 +189,24 @@ def _one_hot(labels: Array, z: Ball) -> Ball:
 
 def _logs(p: Ball) -> tuple[Ball, Ball, Ball, Ball]:
     low, high = _clip_limits(p)
-    clipped = balls.clip(p, low, high)
-    return balls.log(clipped), clipped, low, high
+    clipped = bounds.clip(p, low, high)
+    return bounds.log(clipped), clipped, low, high
 
 
 def _categorical_focal(loss: Any, y: Ball, p: Ball) -> Ball:
     shares, _ = _shares(p)
-    clipped = balls.clip(shares, *_clip_limits(p))
+    clipped = bounds.clip(shares, *_clip_limits(p))
     alpha = p.arithmetic.given(np.asarray(loss._alpha(p.value.astype(p.arithmetic.dtype))))
-    return (balls.power(1 - clipped, loss.gamma) * alpha * -(y * balls.log(clipped))).sum(-1)
+    return (bounds.power(1 - clipped, loss.gamma) * alpha * -(y * bounds.log(clipped))).sum(-1)
 
 
 def _categorical_focal_backward(loss: Any, y: Ball, p: Ball, d: Ball) -> Ball:
     shares, total = _shares(p)
     low, high = _clip_limits(p)
-    clipped = balls.clip(shares, low, high)
+    clipped = bounds.clip(shares, low, high)
     alpha = p.arithmetic.given(np.asarray(loss._alpha(p.value.astype(p.arithmetic.dtype))))
-    powers = balls.power(1 - clipped, loss.gamma)
-    terms = _power_slope(1 - clipped, loss.gamma) * balls.log(clipped), -(powers / clipped)
+    powers = bounds.power(1 - clipped, loss.gamma)
+    terms = _power_slope(1 - clipped, loss.gamma) * bounds.log(clipped), -(powers / clipped)
     gradient = chained(d, tuple(y * alpha * term for term in terms))
     return _through_shares(_unclipped(shares, gradient, low, high), p, total)
 
@@ -222,36 +222,36 @@ def _sign(a: Ball) -> Ball:
 
 
 def _percentage_scale(y: Ball) -> Ball:
-    return balls.maximum(balls.absolute(y), y.arithmetic.rounded(config.epsilon()))
+    return bounds.maximum(bounds.absolute(y), y.arithmetic.rounded(config.epsilon()))
 
 
 def _log_of(a: Ball) -> Ball:
     low = a.arithmetic.const(config.epsilon(), float32_first=True)
-    return balls.log(balls.maximum(a, low) + 1)
+    return bounds.log(bounds.maximum(a, low) + 1)
 
 
 def _logarithmic_backward(y: Ball, p: Ball) -> Ball:
     low = p.arithmetic.const(config.epsilon(), float32_first=True)
-    gradient = (_log_of(p) - _log_of(y)) * 2 / (balls.maximum(p, low) + 1)
+    gradient = (_log_of(p) - _log_of(y)) * 2 / (bounds.maximum(p, low) + 1)
     return select(p, low, gradient, gradient * 0, tie="either")
 
 
 def _huber(loss: Any, y: Ball, p: Ball) -> Ball:
-    size = balls.absolute(p - y)
+    size = bounds.absolute(p - y)
     delta = p.arithmetic.rounded(loss.delta)
-    return select(size, delta, delta * size - balls.square(delta) * 0.5, balls.square(size) * 0.5)
+    return select(size, delta, delta * size - bounds.square(delta) * 0.5, bounds.square(size) * 0.5)
 
 
 def _huber_backward(loss: Any, y: Ball, p: Ball) -> Ball:
     error = p - y
     delta = p.arithmetic.rounded(loss.delta)
-    return select(balls.absolute(error), delta, _sign(error) * delta, error)
+    return select(bounds.absolute(error), delta, _sign(error) * delta, error)
 
 
 def _log_cosh(y: Ball, p: Ball) -> Ball:
     """Keras's e + softplus(−2e) − ln 2, this ln 2 being float32's; in float32 around the true ln cosh e."""
     error = p - y
-    form = error + balls.softplus(error * -2) - p.arithmetic.given(np.float32(math.log(2)))
+    form = error + bounds.softplus(error * -2) - p.arithmetic.given(np.float32(math.log(2)))
     if p.arithmetic.dtype == "float64":
         return form
     size = np.abs(error.value)
@@ -263,11 +263,11 @@ def _log_cosh(y: Ball, p: Ball) -> Ball:
 def _log_cosh_backward(y: Ball, p: Ball) -> list[Ball | Terms]:
     """tanh e, or the tape's 1 − 2 σ(−2e)."""
     error = p - y
-    return [balls.tanh(error), (p.arithmetic.given(np.ones(p.shape)), balls.sigmoid(error * -2) * -2)]
+    return [bounds.tanh(error), (p.arithmetic.given(np.ones(p.shape)), bounds.sigmoid(error * -2) * -2)]
 
 
 def _hinge(y: Ball, p: Ball) -> Ball:
-    return balls.maximum(1 - y * p, 0)
+    return bounds.maximum(1 - y * p, 0)
 
 
 def _hinge_backward(y: Ball, p: Ball) -> Ball:
@@ -303,12 +303,12 @@ def _cosine_backward(y: Ball, p: Ball, d: Ball) -> Ball:
 
 def _divergence_parts(y: Ball, p: Ball) -> tuple[Ball, Ball, Ball]:
     low = p.arithmetic.rounded(config.epsilon())
-    return balls.clip(y, low, 1), balls.clip(p, low, 1), low
+    return bounds.clip(y, low, 1), bounds.clip(p, low, 1), low
 
 
 def _divergence(y: Ball, p: Ball) -> Ball:
     y, p, _ = _divergence_parts(y, p)
-    return (y * balls.log(y / p)).sum(-1)
+    return (y * bounds.log(y / p)).sum(-1)
 
 
 def _divergence_backward(y: Ball, p: Ball) -> Ball:
@@ -327,24 +327,24 @@ def _poisson_rate(p: Ball) -> Ball:
 Derivative = Ball | Terms | list[Any]
 Pair = tuple[Callable[..., Ball], Callable[..., Derivative]]
 _PLAIN: dict[type[Loss], Pair] = {
-    losses.MeanSquaredError: (lambda y, p: balls.square(y - p), lambda y, p: (p - y) * 2),
-    losses.MeanAbsoluteError: (lambda y, p: balls.absolute(y - p), lambda y, p: _sign(p - y)),
+    losses.MeanSquaredError: (lambda y, p: bounds.square(y - p), lambda y, p: (p - y) * 2),
+    losses.MeanAbsoluteError: (lambda y, p: bounds.absolute(y - p), lambda y, p: _sign(p - y)),
     losses.MeanAbsolutePercentageError: (
-        lambda y, p: balls.absolute((y - p) / _percentage_scale(y)) * 100.0,
+        lambda y, p: bounds.absolute((y - p) / _percentage_scale(y)) * 100.0,
         lambda y, p: _sign(p - y) * 100.0 / _percentage_scale(y),
     ),
     losses.MeanSquaredLogarithmicError: (
-        lambda y, p: balls.square(_log_of(p) - _log_of(y)),
+        lambda y, p: bounds.square(_log_of(p) - _log_of(y)),
         _logarithmic_backward,
     ),
     losses.LogCosh: (_log_cosh, _log_cosh_backward),
     losses.Hinge: (_hinge, _hinge_backward),
-    losses.SquaredHinge: (lambda y, p: balls.square(_hinge(y, p)), lambda y, p: y * _hinge(y, p) * -2),
-    losses.CategoricalHinge: (lambda y, p: balls.maximum(_lead(y, p) + 1, 0), _categorical_hinge_backward),
+    losses.SquaredHinge: (lambda y, p: bounds.square(_hinge(y, p)), lambda y, p: y * _hinge(y, p) * -2),
+    losses.CategoricalHinge: (lambda y, p: bounds.maximum(_lead(y, p) + 1, 0), _categorical_hinge_backward),
     losses.CosineSimilarity: (_cosine, lambda y, p: p),
     losses.KLDivergence: (_divergence, _divergence_backward),
     losses.Poisson: (
-        lambda y, p: p - y * balls.log(_poisson_rate(p)),
+        lambda y, p: p - y * bounds.log(_poisson_rate(p)),
         lambda y, p: (p.arithmetic.given(np.ones(p.shape)), -(y / _poisson_rate(p))),
     ),
 }
@@ -516,11 +516,11 @@ def penalty(regularizer: Any, weights: Ball) -> Ball:
     """l1 Σ|w| + l2 Σw², or the mean cosine of rows or columns; factors rounded to float32."""
     if isinstance(regularizer, regularizers.OrthogonalRegularizer):
         unit, _, pairs, factor = _unit_rows(regularizer, weights)
-        others = balls.absolute(unit @ unit.T) * (1 - np.eye(unit.shape[0]))
+        others = bounds.absolute(unit @ unit.T) * (1 - np.eye(unit.shape[0]))
         return others.sum() * (factor * 0.5) / float(pairs)
     l1, l2 = _factors(regularizer)
-    found = balls.absolute(weights).sum() * weights.arithmetic.const(l1, float32_first=True)
-    return found + balls.square(weights).sum() * weights.arithmetic.const(l2, float32_first=True)
+    found = bounds.absolute(weights).sum() * weights.arithmetic.const(l1, float32_first=True)
+    return found + bounds.square(weights).sum() * weights.arithmetic.const(l2, float32_first=True)
 
 
 def penalty_gradient(regularizer: Any, weights: Ball) -> Ball:

@@ -17,8 +17,8 @@ import numpy as np
 
 from minidl import config, metrics
 from minidl.backend import Array
-from minidl.oracle import balls
-from minidl.oracle.balls import Arithmetic, Ball, where
+from minidl.oracle import bounds
+from minidl.oracle.bounds import Arithmetic, Ball, where
 from minidl.oracle.layer_bounds import inverse_norm, moments
 
 
@@ -58,7 +58,7 @@ def _cosine(y: Ball, p: Ball) -> Ball:
 def _standardized(a: Ball) -> Ball:
     """(a − ā) / σ, of σ by the mean of squares of what is centred already."""
     _, variance = moments(a, (a.ndim - 1,))
-    return (a - a.mean(-1, keepdims=True)) / balls.sqrt(variance)
+    return (a - a.mean(-1, keepdims=True)) / bounds.sqrt(variance)
 
 
 def _pearson(y: Ball, p: Ball) -> Ball:
@@ -67,7 +67,7 @@ def _pearson(y: Ball, p: Ball) -> Ball:
 
 def _concordance(y: Ball, p: Ball) -> Ball:
     (y_mean, y_variance), (p_mean, p_variance) = (moments(a, (a.ndim - 1,)) for a in (y, p))
-    norm = y_variance + p_variance + balls.square(y_mean - p_mean)
+    norm = y_variance + p_variance + bounds.square(y_mean - p_mean)
     return ((y - p_mean) * (p - p_mean) * 2 / (norm + config.epsilon())).mean(-1)
 
 
@@ -185,7 +185,7 @@ class _Counts(Running):
     def batch(self, y: Array, p: Ball, weight: Array | None) -> dict[str, Ball]:
         metric = self.metric
         if getattr(metric, "from_logits", False):
-            p = balls.sigmoid(p)
+            p = bounds.sigmoid(p)
         p = compared(p)
         exact = not p.radius.any()
         if metric.top_k is not None and not exact:
@@ -305,7 +305,7 @@ class _Counts(Running):
         none = (tp.value == 0) & (tp.radius == 0)
         gains = (1 - scaling * _divide_no_nan(misses, tp) for misses in (fn, fp))
         recall, precision = (where(none, at, gain) for at, gain in zip((0.0, 1.0), gains, strict=True))
-        return balls.maximum(recall, 0), precision
+        return bounds.maximum(recall, 0), precision
 
     def _trapezoids(self, x: Ball, y: Ball, still: Array) -> Ball:
         """Σ_t (x_t − x_(t+1)) h_t.
@@ -317,8 +317,8 @@ class _Counts(Running):
         first, second = y[:-1], y[1:]
         heights = {
             "interpolation": lambda: (first + second) * 0.5,
-            "minoring": lambda: balls.minimum(first, second),
-            "majoring": lambda: balls.maximum(first, second),
+            "minoring": lambda: bounds.minimum(first, second),
+            "majoring": lambda: bounds.maximum(first, second),
         }
         h = heights[self.metric.summation_method]()
         at = Ball(x.value, np.zeros_like(x.radius), self.arithmetic)
@@ -334,12 +334,12 @@ class _Counts(Running):
         """ops.precision_recall_area's terms."""
         p = tp + fp
         d_tp = where(tp.value[:-1] == tp.value[1:], 0, tp[:-1] - tp[1:])
-        d_p = where(still, 0, balls.maximum(p[:-1] - p[1:], 0))
+        d_p = where(still, 0, bounds.maximum(p[:-1] - p[1:], 0))
         slope = _divide_no_nan(d_tp, d_p)
         intercept = tp[1:] - slope * p[1:]
         both = (p.value[:-1] > 0) & (p.value[1:] > 0)
         ratio = where(both, _divide_no_nan(p[:-1], p[1:]), 1)
-        return _divide_no_nan(slope * (d_tp + intercept * balls.log(ratio)), tp[1:] + fn[1:])
+        return _divide_no_nan(slope * (d_tp + intercept * bounds.log(ratio)), tp[1:] + fn[1:])
 
 
 # ---------------------------------------------------------------------------------------------- scores
@@ -405,7 +405,7 @@ class _R2(Running):
         weights = np.broadcast_to(weights.reshape(-1, 1) if weights.ndim == 1 else weights, labels.shape)
         given = self.arithmetic.given(weights)
         weighted = labels if weight is None else labels * given
-        residual = balls.square(labels - p)
+        residual = bounds.square(labels - p)
         return {
             "sum": total(weighted, 0),
             "squares": (labels * weighted).sum(0),

@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from minidl.backend import Array
-from minidl.oracle import balls
-from minidl.oracle.balls import Arithmetic, Ball
+from minidl.oracle import bounds
+from minidl.oracle.bounds import Arithmetic, Ball
 
 
 def normal(numbers: Array, mean: float, stddev: float, stream: str, arithmetic: Arithmetic) -> Ball | None:
@@ -41,7 +41,7 @@ def _box_muller(arithmetic: Arithmetic, least: float) -> float:
     the root's u; the product by u. Source of the formula: minidl.random.
     """
     largest = math.sqrt(-2 * math.log(least))
-    return largest * (4 * math.pi + 2 + balls.ULPS["log"] + 1 + 1) * arithmetic.unit
+    return largest * (4 * math.pi + 2 + bounds.ULPS["log"] + 1 + 1) * arithmetic.unit
 
 
 def _inverse_erf(arithmetic: Arithmetic) -> float:
@@ -51,4 +51,4 @@ def _inverse_erf(arithmetic: Arithmetic) -> float:
     γ₁₆ Σ|c| |w|ⁱ, which is at most 1.8 P(w) for the coefficients of either branch and its range of w; the root and the
     difference that lead to w − 2.5 and √w − 3 come to 3u, the factors u and √2 to 3u.
     """
-    return 0.6 * 2 * balls.ULPS["log1p"] * arithmetic.unit + 1.8 * arithmetic.gamma(16) + 6 * arithmetic.unit
+    return 0.6 * 2 * bounds.ULPS["log1p"] * arithmetic.unit + 1.8 * arithmetic.gamma(16) + 6 * arithmetic.unit

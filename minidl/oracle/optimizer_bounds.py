@@ -16,8 +16,8 @@ import numpy as np
 from minidl import config, constraints, optimizers, schedules
 from minidl.arena import Arena
 from minidl.backend import Array
-from minidl.oracle import balls
-from minidl.oracle.balls import CHUNK, Arithmetic, Ball, either, where
+from minidl.oracle import bounds
+from minidl.oracle.bounds import CHUNK, Arithmetic, Ball, either, where
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Update:
         return 1 - self.power(beta, t)
 
     def power(self, beta: float, t: int) -> Ball:
-        return balls.power(self.arithmetic.given(np.float32(beta)), t)
+        return bounds.power(self.arithmetic.given(np.float32(beta)), t)
 
 
 def _on_torch(step: Update) -> bool:
@@ -84,17 +84,17 @@ def _adam(step: Update, theta: Ball, g: Ball) -> Ball:
     optimizer, t = step.optimizer, step.number
     b1, b2 = optimizer.beta_1, optimizer.beta_2
     m = step.now("m", _towards(step.before["m"], g, step.const(b1), step.const(1.0 - b1)))
-    v = step.now("v", _towards(step.before["v"], balls.square(g), step.const(b2), step.const(1.0 - b2)))
+    v = step.now("v", _towards(step.before["v"], bounds.square(g), step.const(b2), step.const(1.0 - b2)))
     if optimizer.amsgrad:
-        v = step.now("v_hat", balls.maximum(step.before["v_hat"], v))
-    alpha = step.learning_rate * balls.sqrt(step.bias_correction(b2, t)) / step.bias_correction(b1, t)
-    return theta - (m * alpha) / (balls.sqrt(v) + step.const(optimizer.epsilon))
+        v = step.now("v_hat", bounds.maximum(step.before["v_hat"], v))
+    alpha = step.learning_rate * bounds.sqrt(step.bias_correction(b2, t)) / step.bias_correction(b1, t)
+    return theta - (m * alpha) / (bounds.sqrt(v) + step.const(optimizer.epsilon))
 
 
 def _adamax(step: Update, theta: Ball, g: Ball) -> Ball:
     optimizer, b1 = step.optimizer, step.optimizer.beta_1
     m = step.now("m", _towards(step.before["m"], g, step.const(b1), step.const(1.0 - b1)))
-    u = step.now("u", balls.maximum(step.before["u"] * step.const(optimizer.beta_2), balls.absolute(g)))
+    u = step.now("u", bounds.maximum(step.before["u"] * step.const(optimizer.beta_2), bounds.absolute(g)))
     return theta - (m * step.learning_rate) / (
         (u + step.const(optimizer.epsilon)) * step.bias_correction(b1, step.number)
     )
@@ -105,34 +105,34 @@ def _nadam(step: Update, theta: Ball, g: Ball) -> Ball:
     b1, b2 = step.kept(optimizer.beta_1), step.kept(optimizer.beta_2)
 
     def mu(at: int, beta: Ball, decay: float) -> Ball:
-        return beta * (1 - balls.power(step.arithmetic.given(decay), at) * 0.5)
+        return beta * (1 - bounds.power(step.arithmetic.given(decay), at) * 0.5)
 
     decay = float(np.float32(0.96))
     now, following = mu(t, b1, decay), mu(t + 1, b1, decay)
     plain = float(np.dtype(step.arithmetic.dtype).type(0.96))
     product = step.now("u_product", step.before["u_product"] * mu(t, step.const(optimizer.beta_1), plain))
-    m, v = _towards(step.before["m"], g, b1, 1 - b1), _towards(step.before["v"], balls.square(g), b2, 1 - b2)
+    m, v = _towards(step.before["m"], g, b1, 1 - b1), _towards(step.before["v"], bounds.square(g), b2, 1 - b2)
     if _on_torch(step):  # 1 − β of the doubles
         beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
         m = either(m, step.before["m"] * step.const(beta_1) + g * step.const(1.0 - beta_1))
-        v = either(v, step.before["v"] * step.const(beta_2) + balls.square(g) * step.const(1.0 - beta_2))
+        v = either(v, step.before["v"] * step.const(beta_2) + bounds.square(g) * step.const(1.0 - beta_2))
     m, v = step.now("m", m), step.now("v", v)
     m_hat = (m * following) / (1 - product * following) + (g * (1 - now)) / (1 - product)
     v_hat = v / step.bias_correction(optimizer.beta_2, t)
-    return theta - (m_hat * step.learning_rate) / (balls.sqrt(v_hat) + step.const(optimizer.epsilon))
+    return theta - (m_hat * step.learning_rate) / (bounds.sqrt(v_hat) + step.const(optimizer.epsilon))
 
 
 def _rmsprop(step: Update, theta: Ball, g: Ball) -> Ball:
     optimizer = step.optimizer
     keep, add, epsilon = step.const(optimizer.rho), step.const(1.0 - optimizer.rho), step.const(optimizer.epsilon)
-    v = step.now("velocities", _towards(step.before["velocities"], balls.square(g), keep, add))
+    v = step.now("velocities", _towards(step.before["velocities"], bounds.square(g), keep, add))
     denominator = v + epsilon
     if optimizer.centered:
         mean = step.now("average_gradients", _towards(step.before["average_gradients"], g, keep, add))
-        denominator = v - balls.square(mean) + epsilon
+        denominator = v - bounds.square(mean) + epsilon
         if _on_torch(step):
-            denominator = either(denominator, v + epsilon - balls.square(mean))
-    increment = g * step.learning_rate * balls.rsqrt(denominator)
+            denominator = either(denominator, v + epsilon - bounds.square(mean))
+    increment = g * step.learning_rate * bounds.rsqrt(denominator)
     if not optimizer.momentum:
         return theta - increment
     m = step.now("momentums", step.before["momentums"] * step.const(optimizer.momentum) + increment)
@@ -140,17 +140,17 @@ def _rmsprop(step: Update, theta: Ball, g: Ball) -> Ball:
 
 
 def _adagrad(step: Update, theta: Ball, g: Ball) -> Ball:
-    a = step.now("accumulators", step.before["accumulators"] + balls.square(g))
-    return theta - g * step.learning_rate * balls.rsqrt(a + step.const(step.optimizer.epsilon))
+    a = step.now("accumulators", step.before["accumulators"] + bounds.square(g))
+    return theta - g * step.learning_rate * bounds.rsqrt(a + step.const(step.optimizer.epsilon))
 
 
 def _adadelta(step: Update, theta: Ball, g: Ball) -> Ball:
     optimizer = step.optimizer
     keep, add, epsilon = step.const(optimizer.rho), step.const(1.0 - optimizer.rho), step.const(optimizer.epsilon)
-    a = step.now("accumulated_grads", _towards(step.before["accumulated_grads"], balls.square(g), keep, add))
+    a = step.now("accumulated_grads", _towards(step.before["accumulated_grads"], bounds.square(g), keep, add))
     old = step.before["accumulated_deltas"]
-    delta = -(balls.sqrt(old + epsilon) * g * balls.rsqrt(a + epsilon))
-    step.now("accumulated_deltas", _towards(old, balls.square(delta), keep, add))
+    delta = -(bounds.sqrt(old + epsilon) * g * bounds.rsqrt(a + epsilon))
+    step.now("accumulated_deltas", _towards(old, bounds.square(delta), keep, add))
     return theta + delta * step.learning_rate
 
 
@@ -179,17 +179,17 @@ def clipped(optimizer: Any, arena: Arena, g: Ball) -> Ball:
         parts = []
         for segment in arena.segments:
             part = g[segment.start : segment.stop]
-            parts.append((part * c) / balls.maximum(balls.sqrt(balls.square(part).sum()), c))
-        return balls.concatenate(parts)
+            parts.append((part * c) / bounds.maximum(bounds.sqrt(bounds.square(part).sum()), c))
+        return bounds.concatenate(parts)
     if optimizer.global_clipnorm is not None:
         c, inverse = g.arithmetic.const(optimizer.global_clipnorm), g.arithmetic.const(1.0 / optimizer.global_clipnorm)
-        squares = balls.square(g).sum()
+        squares = bounds.square(g).sum()
         zero = (squares.value == 0) & ~squares.unbounded
-        found = balls.minimum(balls.rsqrt(where(zero, 1, squares)), inverse)
+        found = bounds.minimum(bounds.rsqrt(where(zero, 1, squares)), inverse)
         return g * (where(zero, inverse, found) * c)
     if optimizer.clipvalue is not None:
         c = g.arithmetic.rounded(optimizer.clipvalue)
-        return balls.clip(g, -c, c)
+        return bounds.clip(g, -c, c)
     return g
 
 
@@ -219,8 +219,8 @@ def update(step: Update, theta: Ball, g: Ball, at: Array) -> Ball:
 
     parts = [part_of(start) for start in range(0, at.size, CHUNK)]
     for name, ball in parts[0][1].items():
-        step.slots[name] = ball if ball.ndim == 0 else balls.concatenate([slots[name] for _, slots in parts])
-    return balls.concatenate([found for found, _ in parts])
+        step.slots[name] = ball if ball.ndim == 0 else bounds.concatenate([slots[name] for _, slots in parts])
+    return bounds.concatenate([found for found, _ in parts])
 
 
 def _batch(step: Update, theta: Ball, g: Ball, decayed: Array) -> Ball:
@@ -274,17 +274,17 @@ def constrained(constraint: Any, weights: Ball) -> Ball:
     if type(constraint) is constraints.Constraint:
         return weights
     if isinstance(constraint, constraints.NonNeg):
-        return balls.maximum(weights, 0)
+        return bounds.maximum(weights, 0)
     axis = tuple(constraint.axis) if isinstance(constraint.axis, list) else constraint.axis
-    norms = balls.sqrt(balls.square(weights).sum(axis, keepdims=True))
+    norms = bounds.sqrt(bounds.square(weights).sum(axis, keepdims=True))
     bottom = norms + weights.arithmetic.const(config.epsilon())
     if isinstance(constraint, constraints.UnitNorm):
         return weights / bottom
     const = weights.arithmetic.const
     if isinstance(constraint, constraints.MaxNorm):
-        desired = balls.clip(norms, 0, const(constraint.max_value))
+        desired = bounds.clip(norms, 0, const(constraint.max_value))
     else:
-        desired = balls.clip(norms, const(constraint.min_value), const(constraint.max_value))
+        desired = bounds.clip(norms, const(constraint.min_value), const(constraint.max_value))
         desired = desired * const(constraint.rate) + norms * const(1 - constraint.rate)
     return weights * (desired / bottom)
 
@@ -318,8 +318,8 @@ def _raised(base: float, p: Ball) -> Ball:
         return Ball(np.where(p.value == 0, 1.0, 0.0), np.zeros(()), p.arithmetic)
     logarithm = math.log(base)
     exponent = Ball(p.value * logarithm, p.radius * abs(logarithm), p.arithmetic)
-    size = exponent.magnitude + balls.ULPS["power"]  # as in balls.power
-    return balls._of_ends(exponent, np.exp, 2 * p.arithmetic.unit * size)
+    size = exponent.magnitude + bounds.ULPS["power"]  # as in bounds.power
+    return bounds._of_ends(exponent, np.exp, 2 * p.arithmetic.unit * size)
 
 
 def _exponential(a: Arithmetic, schedule: Any, batch: int) -> Ball:
@@ -345,14 +345,14 @@ def _polynomial(a: Arithmetic, schedule: Any, batch: int) -> Ball:
         period *= 1 if batch == 0 else math.ceil(t / period)
     end = a.rounded(schedule.end_learning_rate)
     left = 1 - _ratio(a, t if schedule.cycle else min(t, period), period)
-    return (a.rounded(schedule.initial_learning_rate) - end) * balls.power(left, float(schedule.power)) + end
+    return (a.rounded(schedule.initial_learning_rate) - end) * bounds.power(left, float(schedule.power)) + end
 
 
 def _cosine_of(p: Ball) -> Ball:
     """cos(π p): its slope is at most π; π's own rounding u of the argument; the result to POWER's accuracy."""
     value = np.cos(math.pi * p.value)
     spread = math.pi * (p.radius + 2 * p.arithmetic.unit * np.abs(p.value))
-    return Ball(value, spread + 2 * balls.ULPS["power"] * p.arithmetic.unit, p.arithmetic)
+    return Ball(value, spread + 2 * bounds.ULPS["power"] * p.arithmetic.unit, p.arithmetic)
 
 
 def _cosine(a: Arithmetic, schedule: Any, batch: int) -> Ball:
@@ -373,7 +373,7 @@ def _cosine(a: Arithmetic, schedule: Any, batch: int) -> Ball:
 def _restarts(a: Arithmetic, schedule: Any, batch: int) -> Ball:
     """Of the period that the step lies in; at its end, where rounding tells, of either."""
     x, growth = _ratio(a, batch, schedule.first_decay_steps), float(np.float32(schedule.t_mul))
-    place = x if growth == 1 else balls.log(1 - x * (1 - a.given(growth))) / balls.log(a.given(growth))
+    place = x if growth == 1 else bounds.log(1 - x * (1 - a.given(growth))) / bounds.log(a.given(growth))
     first, last = (int(np.floor(place.value + sign * place.radius)) for sign in (-1, 1))
     middle = int(np.floor(place.value))
     periods = [middle, *(i for i in range(max(first, 0), last + 1) if i != middle)]
@@ -385,10 +385,10 @@ def _restarted(a: Arithmetic, schedule: Any, x: Ball, growth: float, i: int) -> 
     if growth == 1:
         fraction = x - i
     else:
-        length = balls.power(a.given(growth), i)
+        length = bounds.power(a.given(growth), i)
         fraction = (x - (1 - length) / (1 - a.given(growth))) / length
     peak = float(np.float32(schedule.m_mul))
-    factor = balls.power(a.given(abs(peak)), i) * (-1.0 if peak < 0 and i % 2 else 1.0)
+    factor = bounds.power(a.given(abs(peak)), i) * (-1.0 if peak < 0 and i % 2 else 1.0)
     share = a.const(schedule.alpha)
     decayed = factor * 0.5 * (_cosine_of(fraction) + 1)
     return a.rounded(schedule.initial_learning_rate) * ((1 - share) * decayed + share)

@@ -1,6 +1,6 @@
 """What one training step consists of, whoever recorded it, and what is said of each part of it.
 
-A recorder (record.py) fills a Step while Keras trains; a judge (judge.py) makes Checks of it; a Report (report.py)
+A recorder (recorder.py) fills a Step while Keras trains; a judge (judge.py) makes Checks of it; a Report (report.py)
 keeps the worst of them. A step is judged as it comes and then let go, so that memory holds one step's tensors.
 """
 
@@ -137,7 +137,7 @@ class Check:
     as a share of the bound, own_share: the same of minidl's own float32 result; above 1 diverges.
     place: index of the worst element; got: there, what was recorded; expected: minidl's own; truth: the value in
     float64; bound: how far from it any order of rounding may lead. Of a large product of which all lies within the
-    bound, the worst is sought among the elements with the largest error in their rows, and own_share likewise.
+    bound, the worst is sought among those with the largest error in each block of rows, and own_share likewise.
     inputs: what it was computed from, named, as far as one element tells. formula: the function of ops.py. reason: in
     words, for a reader. elements: where it diverges, the worst first, a few of them.
     """

@@ -1,7 +1,8 @@
 """One training step in float64 with error bounds: what every quantity of the step is, and how far float32 may be off.
 
 It starts from given weights, slots, batch and masks, so nothing compounds from step to step: the verdict on a step
-does not depend on the steps before. The formulas are those of ops.py, composed of the balls of bounds.py.
+does not depend on the steps before. The formulas are those of ops.py, composed of the balls of
+second_bounds.py: a second derivation of what minidl/oracle/judge.py composes of layers, losses and update rules.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import second_bounds as bounds
+from second_bounds import Ball
 
 from minidl import activations, losses
 from minidl.backend import Array
 from minidl.layers import Dense, Dropout, Layer
 from minidl.models import Sequential
 from minidl.optimizers import Adam
-from minidl.oracle import bounds
-from minidl.oracle.bounds import Ball
 from minidl.regularizers import L1, L1L2, L2, Regularizer
 
 _FORWARD: dict[str, Callable[[Ball], Ball]] = {
