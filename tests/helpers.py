@@ -1,8 +1,24 @@
-"""Comparisons that fail on a wrong shape, a wrong dtype and anything that is not finite, and say where."""
+"""Comparisons that fail on a wrong shape, a wrong dtype and anything that is not finite, and say where; processes."""
 
+import importlib.util
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
+
+
+def printed_on(backend, *arguments):
+    """What python with these arguments prints, with Keras on a backend; skips the test where that is not installed."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
 
 
 def assert_same(got, expected):

@@ -1,12 +1,10 @@
 """The cases of docs/cases.md hold, and the page says what they show."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import printed_on
 
 pytest.importorskip("keras")
 cases = pytest.importorskip("cases", exc_type=ImportError)
@@ -28,11 +26,8 @@ def test_there_are_fifteen():
 
 def printed(backend, word):
     """What the page's script with this word prints on a backend."""
-    pytest.importorskip(backend)
     (script,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if word in block]
-    run = [sys.executable, "-c", script]
-    environment = {**os.environ, "KERAS_BACKEND": backend}
-    return subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    return printed_on(backend, "-c", script)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

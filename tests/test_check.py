@@ -15,6 +15,7 @@ import check_cases
 import numpy as np
 import pytest
 from check_cases import BINARY, CASES, COMPILED, MODES, X
+from helpers import printed_on
 
 from minidl import config
 from minidl.oracle import CannotCheck, assert_matches_reference, check, record, reproduce
@@ -44,14 +45,7 @@ def test_keras_is_right_and_not_a_bit_is_changed(keras, name, mode):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(__file__).parents[1])}
-    found = subprocess.run(
-        [sys.executable, check_cases.__file__], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert found.returncode == 0, found.stderr
-    said = [json.loads(line) for line in found.stdout.splitlines()]
+    said = [json.loads(line) for line in printed_on(backend, check_cases.__file__).splitlines()]
     unseen = [said.pop()] if backend == "jax" else []  # what is not what happened is dropped
     reversed_rows = said.pop()
     assert not reversed_rows["ok"] and reversed_rows["first"].startswith("batch x diverges in step 0")
