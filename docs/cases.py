@@ -90,6 +90,23 @@ Here the weights stay as they are and the batch is the same, so that there is on
 ```
 
 Expected 1. With `KERAS_BACKEND=jax` (0.10.2) it prints 5 to 8: some 7 % of the steps lack a penalty.
+
+## One for torch: a factor recomputed from what has changed since
+
+`torch.compile` (2.13.0) does not keep a factor for backward that it can recompute from the inputs, and recomputes it
+from an input that was written to in the meantime, under `no_grad` (pytorch pull request 197039, open, mends it).
+
+```python
+{recomputed}
+```
+```text
+1.0
+2.0
+```
+
+Expected 1.0 twice. So with `jit_compile=True` on torch, `BatchNormalization(renorm=True)` scales its outputs with the
+running deviation from before the step, and their gradients with that from after it. The oracle came by it in a random
+model: slot m, step 0.
 """
 SCRIPT = """import keras, numpy as np
 
@@ -148,6 +165,21 @@ for _ in range(200):
     losses.add(round(float(model.train_on_batch(x, y)), 3))
 print(len(losses))"""
 
+RECOMPUTED = """import torch
+
+
+def loss(x, scale):
+    factor = (1 / scale).detach()
+    with torch.no_grad():
+        scale.copy_(scale / 2)
+    return (x * factor).sum()
+
+
+for function in (loss, torch.compile(loss)):
+    x, scale = torch.ones(1, requires_grad=True), torch.ones(1)
+    function(x, scale).backward()
+    print(x.grad.item())"""
+
 
 def page() -> str:
     """The page, with the numbers of now."""
@@ -169,7 +201,14 @@ def page() -> str:
     return (
         "\n".join(lines)
         + "\n"
-        + REPORT.format(script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, normalize=NORMALIZE, activity=ACTIVITY)
+        + REPORT.format(
+            script=SCRIPT,
+            orthogonal=ORTHOGONAL,
+            negation=NEGATION,
+            normalize=NORMALIZE,
+            activity=ACTIVITY,
+            recomputed=RECOMPUTED,
+        )  # fmt: skip
     )
 
 

@@ -186,6 +186,8 @@ class RandomModel:
         self.activations = [pick("activation", ACTIVATIONS) for _ in self.widths]
         self.extras = [pick("layer", [None, *LAYERS]) for _ in self.widths]
         self.widths = [w + w % 2 if e in EVEN else w for w, e in zip(self.widths, self.extras, strict=True)]
+        if self.mode == "xla" and backend == "torch":  # which recomputes what has changed: see docs/cases.md
+            self.extras = [one and one.replace("batch renormalization", "batch normalization") for one in self.extras]
         if self.mode == "xla" or not on_tensorflow:  # where a norm of 0 has NaN for a gradient: see docs/cases.md
             pairs = zip(self.activations, self.extras, strict=True)
             self.activations = ["linear" if extra == "unit normalization" else one for one, extra in pairs]

@@ -36,5 +36,9 @@ def test_the_norm_of_zeros_on_other_backends(backend):
     assert "it prints `[[nan nan]]` twice" in PAGE
 
 
+def test_torch_compile_recomputes_from_what_has_changed():
+    assert printed("torch", "torch.compile(loss)") == "1.0\n2.0\n"
+
+
 def test_penalties_are_left_out_on_jax():
     assert int(printed("jax", "activity_regularizer")) > 1
