@@ -198,18 +198,11 @@ def page() -> str:
         title, report, does, says = parts(name)
         cells = [f"[{title}](../tests/cases/{name}.py)", report, does, shown(name), says]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return (
-        "\n".join(lines)
-        + "\n"
-        + REPORT.format(
-            script=SCRIPT,
-            orthogonal=ORTHOGONAL,
-            negation=NEGATION,
-            normalize=NORMALIZE,
-            activity=ACTIVITY,
-            recomputed=RECOMPUTED,
-        )  # fmt: skip
-    )
+    reports = REPORT.format(
+        script=SCRIPT, orthogonal=ORTHOGONAL, negation=NEGATION, normalize=NORMALIZE, activity=ACTIVITY,
+        recomputed=RECOMPUTED,
+    )  # fmt: skip
+    return "\n".join(lines) + "\n" + reports
 
 
 def main() -> None:
