@@ -236,7 +236,7 @@ class Mean(Metric):
         self.add(weighted.sum(), weighted.size if weights is None else weights.sum())
 
     def result(self) -> Any:
-        return self.total / self.count if self.count else self.total
+        return self.total / self.count if self.count else self.total.dtype.type(0)  # also where the total is a NaN
 
 
 class MeanMetricWrapper(Mean):

@@ -771,6 +771,29 @@ def test_normal_numbers_of_other_backends_have_a_bound(stream):
     assert noise_bounds.normal(own, 1.0, 0.5, "tensorflow", arithmetic) is None
 
 
+def test_a_zero_slope_may_be_selected_where_the_gradient_is_nan():
+    """As torch's hardshrink does for most numbers of an array, of NaN too: 0, where a product would be NaN."""
+    arithmetic = Arithmetic.of("float32")
+    form = layer_bounds.activation_form(activations.get("hard_shrink"))
+    x = arithmetic.given(np.array([0.1, 3.0, np.nan, 3.0], "float32"))
+    with np.errstate(all="ignore"):
+        d = form.backward(arithmetic.given(np.array([np.nan, np.nan, np.nan, 2.0], "float32")), x, form.value(x))
+    assert d.unbounded.tolist() == [True, False, True, False]
+    assert np.isnan(d.value[1]) and d.value[3] == 2
+
+
+def test_a_cube_that_is_flushed_is_within_the_bound_of_a_normalization():
+    """Of a variance of 2·10²⁵, 1/√σ²³ is 10⁻³⁸, which JAX and torch flush: d_x lacks a term as large as the others."""
+    arithmetic = Arithmetic.of("float32")
+    x, d = (arithmetic.given(np.array(a, "float32")[:, None]) for a in ([1e-20, 9.4e12], [0.024, -0.024]))
+    mean, variance = layer_bounds.moments(x, (0,))
+    found = layer_bounds.normalize_backward(d, x, mean, variance, None, 1e-3, (0,))
+    flushed = d.value / np.sqrt(variance.value + 1e-3)
+    assert (np.abs(found.value) < 1e-3 * np.abs(flushed)).all() and (found.share(flushed) <= 1).all()
+    usual = layer_bounds.normalize_backward(d, x * 1e-12, mean * 1e-12, variance * 1e-24, None, 1e-3, (0,))
+    assert (usual.radius < 1e-5 * np.abs(d.value)).all()
+
+
 def test_where_no_bound_holds_nothing_is_said_to_be_right():
     def build():
         utils.clear_session(free_memory=False)

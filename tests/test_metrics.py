@@ -36,6 +36,17 @@ def test_mean_update_state():
     assert_same(mean.count, F32(2))  # a weight of no axis is that of the batch's mean, as in Keras
 
 
+def test_a_mean_of_weights_that_sum_to_0_is_0_of_nan_too():
+    """As keras.ops.divide_no_nan has it, by which Keras's Mean divides."""
+    for dtype in ("float32", "float64"):
+        mean = metrics.Mean(dtype=dtype)
+        mean.update_state([np.nan, 3.0], [0.0, 0.0])
+        assert np.isnan(mean.total)
+        assert_same(mean.result(), np.dtype(dtype).type(0))
+        mean.update_state([1.0], [1.0])
+        assert np.isnan(mean.result())
+
+
 def test_mean_adds_in_its_dtype():
     """2²⁴ + 1 is not a float32: what a float64 total would keep is lost, as in Keras."""
     mean = metrics.Mean()

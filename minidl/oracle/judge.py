@@ -510,8 +510,8 @@ class _Mean:
     def add(self, total: Ball, count: Ball) -> tuple[Ball, Ball]:
         """The mean after a batch's Σ w·value and Σ w, and minidl's own."""
         self.total, self.own, self.count = self.total + total, self.own + total, self.count + count
-        if self.count.value == 0:
-            return self.total * 0, self.own * 0
+        if self.count.value == 0:  # 0, also where the total is a NaN
+            return self.count, self.count
         return self.total / self.count, self.own / self.count
 
     def reported(self, value: Any) -> None:

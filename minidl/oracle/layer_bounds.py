@@ -28,13 +28,21 @@ Terms = tuple[Ball, ...]
 
 
 def chained(d: Ball, slope: Ball | Terms, roundings: int = 1) -> Ball:
-    """d · slope. Of a slope that is a sum of terms, also as the tape adds it up, d times each of them."""
+    """d · slope. Of a slope that is a sum of terms, also as the tape adds it up, d times each of them.
+
+    Where d is NaN and the slope 0 or open, there is no bound: the trainer may select 0 instead of multiplying with it.
+    """
     if isinstance(slope, Ball):
-        return d.times(slope, roundings)
-    total, products = slope[0], d.times(slope[0], roundings)
-    for term in slope[1:]:
-        total, products = total + term, products + d.times(term, roundings)
-    return either(d.times(total, roundings), products)
+        total, found = slope, d.times(slope, roundings)
+    else:
+        total, found = slope[0], d.times(slope[0], roundings)
+        for term in slope[1:]:
+            total, found = total + term, found + d.times(term, roundings)
+        found = either(d.times(total, roundings), found)
+    if not np.isnan(d.value.max(initial=0)):
+        return found
+    is_open = np.isnan(d.value) & ((total.value == 0) | total.unbounded)
+    return where(is_open, Ball(np.zeros(()), np.array(np.inf), d.arithmetic), found)
 
 
 # ----------------------------------------------------------------------------------------- activations
@@ -581,6 +589,12 @@ def normalize(x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, beta: Bal
     return either(other, x * scale + shift)
 
 
+def _over_cube(a: Ball, inverse: Ball) -> Ball:
+    """a r³, of r = 1 / √v; on JAX and torch and under XLA r³ by itself, which is flushed where v is above 10²⁵."""
+    square = bounds.square(inverse)
+    return either(a * inverse * square, a * (inverse * square))
+
+
 def normalize_backward(
     d: Ball, x: Ball, mean: Ball, variance: Ball, gamma: Ball | None, epsilon: float, axes: tuple[int, ...]
 ) -> Ball:
@@ -600,7 +614,7 @@ def normalize_backward(
     d_scale = d_scale - mean * summed
     if gamma is not None and scaled_after:
         d_scale, summed = d_scale * gamma, summed * gamma
-    d_variance = d_scale * inverse * bounds.square(inverse) * -0.5
+    d_variance = _over_cube(d_scale, inverse) * -0.5
     tape = g * inverse - inverse * summed / n + (x - mean) * 2 * d_variance / n
     return either(stable, tape)
 
@@ -728,7 +742,7 @@ def _rms_backward(
     centered = x if center is None else x - center
     stable = inverse * (g - centered * inverse * (g * (x * inverse)).mean(axes, keepdims=True))
     n = float(x.value.size // square.value.size)
-    along = (g * x).sum(axes, keepdims=True) * inverse * bounds.square(inverse) / n
+    along = _over_cube((g * x).sum(axes, keepdims=True), inverse) / n
     return either(stable, g * inverse - centered * along)
 
 
@@ -785,8 +799,7 @@ def unit_backward(d: Ball, x: Ball, inverse: Ball, axes: Any, epsilon: float) ->
     """r (d − u Σ d u), or as the tape has it r d − x (Σ d x) r³; where the norm is held at ε, d / ε."""
     unit = x * inverse
     stable = inverse * (d - unit * (d * unit).sum(axes, keepdims=True))
-    cubed = inverse * bounds.square(inverse)
-    tape = d * inverse - x * ((d * x).sum(axes, keepdims=True) * cubed)
+    tape = d * inverse - x * _over_cube((d * x).sum(axes, keepdims=True), inverse)
     held = x.arithmetic.const(1.0 / epsilon)
     return select(inverse - held, 0, d * inverse, select(inverse - held, 0, d * inverse, either(stable, tape), "above"))
 

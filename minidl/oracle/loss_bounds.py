@@ -481,7 +481,7 @@ def value(loss: Any, y: Array, p: Ball, from_logits: bool, sample_weight: Array 
         return total
     if loss.reduction == "mean_with_sample_weight" and weights is not None:
         divisor = weights.sum()
-        return total / divisor if divisor.value else total * 0
+        return total / divisor if divisor.value else divisor  # 0, also where the total is a NaN
     return total / float(found.value.size) if found.value.size else total
 
 
