@@ -98,6 +98,9 @@ def test_what_has_no_bound_is_said_to_have_none():
     assert bounds.exp(SINGLE.given(np.array([88.0, 89.0]))).unbounded.tolist() == [False, True]
     assert (SINGLE.given(np.inf) + 1).unbounded
     assert bounds.square(SINGLE.given(1e20)).unbounded
+    for scale, beyond in ((1.0, False), (2.0, True)):  # of some terms the sum may be beyond the largest number
+        terms = SINGLE.given(np.array([[1e38, -1e38, 1e38]]) * scale)
+        assert terms.sum().unbounded == beyond and (terms @ np.ones((3, 1))).unbounded.all() == beyond
 
 
 def test_a_nan_is_not_held():

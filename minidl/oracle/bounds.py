@@ -204,17 +204,19 @@ class Ball:
             return other
         return self.arithmetic.const(other) if np.ndim(other) == 0 else self.arithmetic.given(other)
 
-    def _made(self, value: Array, radius: Array, flushes: float = 1) -> Ball:
+    def _made(self, value: Array, radius: Array, flushes: float = 1, gamma: float = np.inf) -> Ball:
         """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact.
 
-        It is taken over. The rounding is at least u|value|. It may itself underflow, at most flushes times.
+        It is taken over. The rounding is at least u|value|; of a sum at least gamma Σ|terms|, than which no sum of some
+        of the terms is larger. It may itself underflow, at most flushes times.
         """
         arithmetic = self.arithmetic
         flushed = flushes * arithmetic.smallest
         radius += flushed if radius.all() else flushed * ((radius > 0) | (value != 0))
         radius *= arithmetic.slack
         if radius.size and not radius.max() * (1 + 1 / arithmetic.unit) <= arithmetic.largest:  # nor of a NaN
-            bounded, nan = np.abs(value) + radius <= arithmetic.largest, np.isnan(value) & arithmetic.keeps_nan
+            most = np.maximum(np.abs(value) + radius, radius / gamma)
+            bounded, nan = most <= arithmetic.largest, np.isnan(value) & arithmetic.keeps_nan
             radius = np.where(bounded, radius, np.where(nan, 0, np.inf))
             value = np.where(bounded | nan, value, 0)
         return Ball(value, radius, self.arithmetic)
@@ -329,7 +331,8 @@ class Ball:
         if n <= 1:
             return self._exact(value, spread)
         size = self.magnitude.sum(axis=axis, keepdims=keepdims)
-        return self._made(value, spread + self.arithmetic.gamma(n - 1) * size)
+        gamma = self.arithmetic.gamma(n - 1)
+        return self._made(value, spread + gamma * size, gamma=gamma)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Ball:
         """Σ a / n."""
@@ -378,8 +381,8 @@ class _Bounds:
         most += 0.0 if self.plus is None else float(self.plus.max(initial=0))
         return 4 * most / self.arithmetic.gamma(self.n) < self.arithmetic.largest  # not so of a NaN
 
-    def sum(self) -> tuple[Array, float]:
-        """An upper bound of it, by products in the narrow type, which take half the time; how many η are not in it.
+    def sum(self) -> tuple[Array, float, float]:
+        """An upper bound of it, by products in the narrow type, which take half the time; how many η are not in it; γₙ.
 
         Three roundings of a, as many of b, and those of a product of k terms a sum: within γₖ₊₆. The η: n by the
         trainer, and of what underflows here, at most η u times the other factor.
@@ -392,7 +395,7 @@ class _Bounds:
             found += radius
             radius = found
             flushes += k * arithmetic.unit * (1 + _most(a) + _most(b))
-        return radius, flushes
+        return radius, flushes, arithmetic.gamma(self.n)
 
     @property
     def has_floor(self) -> bool:
