@@ -204,7 +204,7 @@ class Ball:
             return other
         return self.arithmetic.const(other) if np.ndim(other) == 0 else self.arithmetic.given(other)
 
-    def _made(self, value: Array, radius: Array, flushes: float = 1, gamma: float = np.inf) -> Ball:
+    def _made(self, value: Array, radius: Array, flushes: float = 1, gamma: float = 1) -> Ball:
         """radius: what the arguments' radii and this operation's rounding come to, 0 only where it is exact.
 
         It is taken over. The rounding is at least u|value|; of a sum at least gamma Σ|terms|, than which no sum of some
