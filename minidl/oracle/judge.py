@@ -524,7 +524,7 @@ class _Mean:
 # ----------------------------------------------------------------------------------------------- a step
 
 
-# elements of the update that are looked at in every so many-th step, also where all are minidl's in every bit
+# elements of the update that are looked at also where all are minidl's in every bit: of more, in every so many-th step
 _SAMPLE, _SAMPLED = 2**11, 8
 
 
@@ -1094,7 +1094,7 @@ class _StepJudge:
         optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
         every, (turn, steps_since) = max(1, arena.size // _SAMPLE), divmod(self.step.number, _SAMPLED)
         chosen = np.zeros(arena.size, bool)
-        if steps_since == 0 or optimizer.scalars:
+        if every == 1 or steps_since == 0 or optimizer.scalars:
             chosen[turn % every :: every] = True
         if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
             chosen[:] = True  # each depends on all
