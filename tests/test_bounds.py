@@ -92,6 +92,16 @@ def test_what_is_exact_stays_exact(rng):
     assert (x * 0.5).radius.max() <= 2 * SINGLE.smallest
 
 
+def test_a_variance_whose_sum_is_beyond_the_largest_number_has_no_bound():
+    x = np.zeros((7, 3), "float32")
+    x[2] = 1e19, 1.9e19, 2.1e19
+    with np.errstate(over="ignore"):
+        summed = np.square(x - x.mean(axis=0)).sum(axis=0)
+    _, variance = layer_bounds.moments(SINGLE.given(x), (0,))
+    assert variance.unbounded.ravel().tolist() == np.isinf(summed).tolist() == [False, False, True]
+    assert (variance.value.ravel()[:2] < SINGLE.largest).all() and SINGLE.largest > 2.1e19**2 * 6 / 49
+
+
 def test_what_has_no_bound_is_said_to_have_none():
     zero = Ball(np.zeros(2), np.array([0.0, 1e-9]), SINGLE)
     assert (1 / zero).unbounded.all()

@@ -572,7 +572,8 @@ def moments(x: Ball, axes: tuple[int, ...]) -> tuple[Ball, Ball]:
     else:
         spread = off * off
     n = x.value.size // variance.size
-    found = x._made(variance, spread + x.arithmetic.gamma(n + 4) * (variance + spread))
+    gamma = x.arithmetic.gamma(n + 4)
+    found = x._made(variance, spread + gamma * (variance + spread), gamma=gamma / n)  # the sum is n σ²
     if x.arithmetic.backend == "torch":
         found = either(found, bounds.square(x).mean(axes, keepdims=True) - bounds.square(mean))
     return mean, found
