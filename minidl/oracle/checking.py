@@ -115,7 +115,7 @@ def record(
 
 @contextlib.contextmanager
 def _beside(function: Callable[[Step], None]) -> Iterator[Callable[[Step], None]]:
-    """Yields function as one that returns before it is done, in a thread, when its call before is.
+    """Yields function as one that is called in a thread, in turn, and does not wait but for its call before.
 
     So a step is judged while Keras trains the next, and no more than these two are held. At the end the last call is
     waited for, after an error or Ctrl-C too; what a call raised, the next one raises, or the end. Not for torch: the

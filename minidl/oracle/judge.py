@@ -339,11 +339,9 @@ def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
                     if not (error[row, column] <= left * product.at(start + row, column).radius).all():
                         return None
             places[who].append(start * width + int(error.argmax()))
-    tried = np.concatenate(places)
-    blocks = len(places[0])
+    tried, blocks = np.concatenate(places), len(places[0])
     ball = product.at(*divmod(tried, width))
-    numbers = [part.reshape(-1)[tried[blocks * who :][:blocks]] for who, part in enumerate(both)]
-    share = ball.share(np.concatenate(numbers))
+    share = ball.share(np.concatenate([part.reshape(-1)[at] for part, at in zip(both, places, strict=True)]))
     worst = int(share[:blocks].argmax())
     found.index, found.share, found.own_share = int(tried[worst]), float(share[worst]), float(share[-blocks:].max())
     found.truth, found.bound = ball.value[worst], ball.radius[worst]
@@ -1092,9 +1090,9 @@ class _StepJudge:
     def _places(self) -> tuple[Array, bool]:
         """The places in the arena that the balls are made for, ascending; whether any slot differs from minidl's."""
         optimizer, arena, after = self.model.optimizer, self.model.arena, self.step.after
-        every, (turn, steps_since) = max(1, arena.size // _SAMPLE), divmod(self.step.number, _SAMPLED)
+        every, (turn, left) = max(1, arena.size // _SAMPLE), divmod(self.step.number, _SAMPLED)
         chosen = np.zeros(arena.size, bool)
-        if every == 1 or steps_since == 0 or optimizer.scalars:
+        if every == 1 or not left or optimizer.scalars:
             chosen[turn % every :: every] = True
         if optimizer.clipnorm is not None or optimizer.global_clipnorm is not None:
             chosen[:] = True  # each depends on all
