@@ -190,6 +190,37 @@ def test_ctrl_c_in_keras_and_errors_of_the_judge(keras, monkeypatch):
         assert "call" not in vars(model.layers[0])
 
 
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+@pytest.mark.parametrize("name", ["penalties_and_noise", "normalized", "accumulating"])
+def test_what_a_step_hands_on_is_the_state_after_it_and_stays_as_it_was(keras, name, mode):
+    """Its arrays are TensorFlow's memory: later steps must not write to it."""
+    model, kept = check_cases.built(keras, name, mode), []
+
+    def arrays_of(step):
+        for state in (step.before, step.after):
+            yield from (*state.weights.values(), *state.seeds.values())
+            yield from (array for arrays in state.slots.values() for array in arrays.values())
+        for seen in (step.noise, step.pre_activations, step.activations, step.gradients):
+            yield from (seen or {}).values()
+        yield from (step.x, step.y)
+
+    def sink(step):
+        kept.append((step, [array.copy() for array in arrays_of(step)]))
+        now = {variable.path: variable.numpy() for variable in model.weights}
+        assert [array.tobytes() for array in step.after.weights.values()] == [one.tobytes() for one in now.values()]
+        slots = [array for arrays in step.after.slots.values() for array in arrays.values()]
+        variables = model.optimizer.variables[-len(slots) :]
+        assert sorted(array.tobytes() for array in slots) == sorted(one.numpy().tobytes() for one in variables)
+        assert step.after.iterations == int(model.optimizer.iterations)
+        assert step.after.learning_rate == float(model.optimizer.learning_rate)
+
+    record(model, X, check_cases.CASES[name][1], sink, epochs=2, batch_size=16)
+    assert len(kept) == 10
+    for step, copies in kept:
+        for array, copied in zip(arrays_of(step), copies, strict=True):
+            assert array.tobytes() == copied.tobytes()
+
+
 def test_only_two_steps_are_kept_where_one_is_judged_beside_keras(keras, monkeypatch):
     """However slow the judge is."""
     model, alive, judge, made = check_cases.built(keras, "scheduled"), [], Judge.judge, Recorder.step

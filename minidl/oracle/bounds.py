@@ -96,12 +96,13 @@ class Arithmetic:
         """
         values = np.asarray(values)
         value, size = values.astype(self.wide), np.abs(values)
+        most = float(size.max(initial=0))
         normal = not size.size or (
-            size.max() < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
+            most < np.inf and (size.min() >= self.smallest or not ((size < self.smallest) & (size > 0)).any())
         )
         if normal:
             found = Ball(value, self.no_radius(value.shape), self)
-            found.narrow_size = size if size.dtype == self.dtype else None
+            found._most, found.narrow_size = most, size if size.dtype == self.dtype else None
             return found
         size = size.astype(self.wide)
         known = np.isfinite(value) | (np.isnan(value) & self.keeps_nan)
@@ -109,7 +110,7 @@ class Arithmetic:
 
     def no_radius(self, shape: tuple[int, ...]) -> Array:
         """Zeros of this shape that are one zero, not to be written to."""
-        return np.ndarray(shape, self.wide, _ZEROS, strides=(0,) * len(shape))
+        return _zero_of(self.wide, shape)
 
     def const(self, value: Any, *, float32_first: bool = False) -> Ball:
         """A constant of the formula, rounded once to the narrow type, u|c|, unless it is a number of that type.
@@ -126,7 +127,9 @@ class Arithmetic:
         return self.given(np.asarray(value).astype(self.dtype))
 
 
-_ZEROS = bytes(32)
+@functools.lru_cache
+def _zero_of(dtype: Any, shape: tuple[int, ...]) -> Array:
+    return np.ndarray(shape, dtype, bytes(32), strides=(0,) * len(shape))
 
 
 @functools.lru_cache
@@ -141,12 +144,13 @@ class Ball:
     Where the radius is infinite there is no bound, and value says nothing. Where value is NaN it is one for certain.
     """
 
-    __slots__ = ("arithmetic", "narrow_size", "radius", "value")
+    __slots__ = ("_most", "arithmetic", "narrow_size", "radius", "value")
     __array_ufunc__ = None  # array ∘ Ball is the Ball's
 
     def __init__(self, value: Array, radius: Array, arithmetic: Arithmetic) -> None:
         self.value, self.radius, self.arithmetic = value, radius, arithmetic
-        self.narrow_size: Array | None = None  # |value| in the narrow type, of numbers that are given
+        self.narrow_size: Array | None = None  # |value| in the narrow type, where it was needed before
+        self._most: float | None = None
 
     # ---------------------------------------------------------------------------------- what it holds
 
@@ -187,9 +191,13 @@ class Ball:
         return np.where(self.unbounded, 0, share).astype(np.float64)
 
     @property
-    def _is_bounded(self) -> bool:
-        """Whether all of it are numbers."""
-        return bool(np.abs(self.value).max(initial=0) + self.radius.max(initial=0) < np.inf)
+    def most(self) -> float:
+        """No number in the ball is larger; NaN where a value is one."""
+        if self._most is None:
+            value = self.value
+            size = max(float(value.max(initial=0)), -float(value.min(initial=0)))
+            self._most = size + (0.0 if self.is_plainly_exact else float(self.radius.max(initial=0)))
+        return self._most
 
     @property
     def unbounded(self) -> Array:
@@ -307,13 +315,17 @@ class Ball:
                 factors.append((self.radius, (1 + gamma) * other.magnitude))
         bounds = _Bounds(factors, None if plus is None else plus._reach(gamma), n, self.arithmetic)
         terms = self.value, other.value, None if plus is None else plus.value
-        if bounds.has_floor and bounds.are_far_from_overflow:
+        most = n * self.most * other.most + (0 if plus is None else plus.most)  # of value and radius; or a NaN
+        if bounds.has_floor and 4 * most < self.arithmetic.largest:
             return Product(*terms, bounds)
         return self._made(_product(*terms), *bounds.sum())
 
     def _size(self) -> Array:
         """|a|, in the narrow type, not to be written to."""
-        return np.abs(self.value.astype(self.arithmetic.dtype)) if self.narrow_size is None else self.narrow_size
+        if self.narrow_size is None:
+            self.narrow_size = self.value.astype(self.arithmetic.dtype)
+            np.abs(self.narrow_size, out=self.narrow_size)
+        return self.narrow_size
 
     def _reach(self, gamma: float) -> Array:
         """r + γ(|a| + r), in the narrow type where r is 0."""
@@ -349,7 +361,7 @@ class Ball:
     def moved(self, function: Callable[[Array], Array]) -> Ball:
         """A function that only moves, repeats or picks elements, of both arrays."""
         found = self._exact(function(self.value), function(self.radius))
-        found.narrow_size = None if self.narrow_size is None else function(self.narrow_size)
+        found.narrow_size, found._most = None if self.narrow_size is None else function(self.narrow_size), self._most
         return found
 
     def reshape(self, *shape: Any) -> Ball:
@@ -373,13 +385,6 @@ class _Bounds:
         narrow = arithmetic.dtype
         self.factors = [(a.astype(narrow, copy=False), b.astype(narrow, copy=False)) for a, b in factors]
         self.plus, self.n, self.arithmetic = plus, n, arithmetic
-
-    @property
-    def are_far_from_overflow(self) -> bool:
-        """Whether value and radius are certain to be numbers of the narrow type; |value| is at most the radius / γₙ."""
-        most = sum(float(a.max(initial=0)) * float(b.max(initial=0)) for a, b in self.factors) * self.n
-        most += 0.0 if self.plus is None else float(self.plus.max(initial=0))
-        return 4 * most / self.arithmetic.gamma(self.n) < self.arithmetic.largest  # not so of a NaN
 
     def sum(self) -> tuple[Array, float, float]:
         """An upper bound of it, by products in the narrow type, which take half the time; how many η are not in it; γₙ.
@@ -412,9 +417,13 @@ class _Bounds:
         return (1 - self.arithmetic.unit / self.arithmetic.gamma(self.n)) / self.arithmetic.slack
 
     def floor(self, rows: slice) -> Array:
-        """A lower bound of what is left in these rows: of the first product every so many-th term alone, rounded."""
+        """A lower bound of what is left in these rows: of the first product every so many-th term alone, rounded.
+
+        Of a long sum 64: that is a share of the radius which errors, that grow with the root of n, stay below.
+        """
         a, b = self.factors[0]
-        a, b = a[rows, ::_EVERY], b[::_EVERY]
+        every = max(_EVERY, a.shape[1] // (8 * _EVERY))
+        a, b = a[rows, ::every], b[::every]
         found: Array = a @ b
         found *= found.dtype.type(self.left * (1 - 2 * self.arithmetic.gamma(a.shape[1] + 6)))
         return found
@@ -431,7 +440,7 @@ def _most(a: Array) -> float:
     return float(np.nanmax(a, initial=0)) if math.isnan(most) else most
 
 
-_EVERY = 8  # of the terms of a sum that is to be bounded from below, one is taken
+_EVERY = 8  # at least: of the terms of a sum that is to be bounded from below, one is taken
 
 
 class Product(Ball):
@@ -443,7 +452,7 @@ class Product(Ball):
         self._terms, self.bounds, self.arithmetic = (a, b, plus), bounds, bounds.arithmetic
         self._value: Array | None = None
         self._radius: Array | None = None
-        self.narrow_size = None
+        self.narrow_size = self._most = None
 
     @property
     def value(self) -> Array:
@@ -663,7 +672,7 @@ def where(mask: Array, a: Any, b: Any) -> Ball:
     """a where the mask, which is certain, else b."""
     like = a if isinstance(a, Ball) else b
     a, b = like.lift(a), like.lift(b)
-    if b.ndim == 0 and b.value == b.radius == 0 and np.shape(mask) == a.shape and a._is_bounded:
+    if b.ndim == 0 and b.value == b.radius == 0 and np.shape(mask) == a.shape and a.most < np.inf:
         return Ball(a.value * mask, a.radius * mask, like.arithmetic)
     return Ball(np.where(mask, a.value, b.value), np.where(mask, a.radius, b.radius), like.arithmetic)
 

@@ -65,6 +65,7 @@ class Judge:
         self.rows = None if data is None else Rows(data, batch_size, shuffle, seed, self.layers)
         self.means = {name: _Mean(self.arithmetic) for name in self._mean_names()}
         self.running = [metric_bounds.running(metric, self.arithmetic) for metric in model.compiled_metrics]
+        self.other: set[tuple[str, str | None, str]] = set()  # tensors that were not minidl's own in every bit
         self._steps = 0
         self._one_thread = _one_thread()
         _keep_freed_memory()
@@ -73,7 +74,9 @@ class Judge:
         """All that there is to say of a step, in the order in which a step computes it."""
         with self._one_thread(), np.errstate(all="ignore"):  # what is not finite is for the bounds to report
             self._steps = step.number + 1
-            return _StepJudge(self, step).run()
+            checks = _StepJudge(self, step).run()
+            self.other.update((c.quantity, c.layer, c.name) for c in checks if c.verdict in (WITHIN_BOUND, DIVERGENT))
+            return checks
 
     def end(self, epochs: int | None = None) -> list[Check]:
         """What there is to say of a fit that came to its end: batches, of so many epochs, that never came."""
@@ -227,19 +230,20 @@ def _compare(
 ) -> Check:
     """A computed tensor against its ball. inputs: name -> array of the tensor's shape, or a function of the place.
 
+    own: minidl's; None where it was not computed, being known to be another: the true value, rounded, stands for it.
     own_ball: where minidl's own result is of other numbers than what was recorded, its ball. at: the flat places that
     the balls are of; at all others the recorded and minidl's own are known to be equal.
     """
     arithmetic = ball.arithmetic
-    got, own = np.asarray(got, arithmetic.dtype), np.asarray(own, arithmetic.dtype)
-    shape = ball.shape if at is None else own.shape
+    got, own = np.asarray(got, arithmetic.dtype), None if own is None else np.asarray(own, arithmetic.dtype)
+    shape = ball.shape if at is None or own is None else own.shape
     if got.shape != shape:
         reason = f"shape {got.shape}, expected {shape}"
         return Check(quantity, layer, name, step, DIVERGENT, np.inf, np.inf, formula=formula, reason=reason)
     if not math.prod(ball.shape):
         return Check(quantity, layer, name, step, BIT_EQUAL, formula=formula)
-    flat, own_flat = got.reshape(-1), own.reshape(-1)
-    if at is not None and at.size < flat.size:
+    flat, own_flat = got.reshape(-1), None if own is None else own.reshape(-1)
+    if at is not None and own_flat is not None and at.size < flat.size:
         flat, own_flat = flat[at], own_flat[at]
 
     def place_of(index: Any) -> tuple[int, ...]:
@@ -253,6 +257,8 @@ def _compare(
         found = _worst(flat, own_flat, ball, own_ball)
     verdict = BIT_EQUAL if found.same else WITHIN_BOUND if found.share <= 1 else DIVERGENT
     reason = f"{found.beyond} of {got.size} beyond the bound" if verdict == DIVERGENT else ""
+    if own_flat is None and verdict == DIVERGENT:
+        reason += "; minidl's own were not computed in this step, the true values stand for them"
     if found.unbounded:
         verdict = DIVERGENT if verdict == DIVERGENT else NOT_OBSERVED
         what = f"{found.unbounded} of {got.size} have no bound: beyond {arithmetic.dtype}, or over 0"
@@ -262,6 +268,7 @@ def _compare(
     wide = arithmetic.wide(flat[worst])
     elements = []
     if verdict == DIVERGENT:
+        own_flat = ball.value.astype(flat.dtype) if own_flat is None else own_flat
         share = _share(flat, ball, _differs(flat, own_flat))
         for i in np.argsort(-share, kind="stable")[:_SHOWN]:
             if share[i] > 1:
@@ -280,7 +287,7 @@ def _compare(
         own_share=found.own_share,
         place=place,
         got=float(wide),
-        expected=float(own_flat[worst]),
+        expected=float(flat.dtype.type(truth) if own_flat is None else own_flat[worst]),
         truth=float(truth),
         bound=float(found.bound),
         inputs=given,
@@ -310,16 +317,19 @@ class _Worst:
     unbounded: int = 0
 
 
-def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
+def _within_floor(got: Array, own: Array | None, product: Product) -> _Worst | None:
     """Of arrays whose errors all lie within a floor of the radius, which then is computed for a few elements alone.
 
     None where one does not. Some rows at a time, so that what is made of them stays in a cache; the worst element is
-    sought among those with the largest error in each of these blocks. In the narrow type: see _Bounds.left.
+    sought among those with the largest error in each of these blocks, and there alone minidl's own are looked at. In
+    the narrow type: see _Bounds.left.
     """
     sums, (height, width), left = product.bounds, product.shape, product.bounds.left
-    gamma, found = product.arithmetic.gamma(sums.n), _Worst(same=bool((got == own).all()))
-    both = (got,) if found.same else (got, own)
-    places: tuple[list[int], ...] = tuple([] for _ in both)
+    gamma, found, tried = (
+        product.arithmetic.gamma(sums.n),
+        _Worst(same=own is not None and bool((got == own).all())),
+        [],
+    )
     rows = min(height, max(1, 2 * CHUNK // width))
     wide, (narrow, buffer) = np.empty((rows, width), product.arithmetic.wide), np.empty((2, rows, width), got.dtype)
     for start in range(0, height, rows):
@@ -327,23 +337,22 @@ def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
         truth, error = narrow[:count], buffer[:count]
         truth[...] = product.truth(at, wide[:count])
         floor = sums.floor(at)
-        for who, numbers in enumerate(both):
-            np.subtract(numbers[at], truth, out=error)
-            np.abs(error, out=error)
-            if not (error <= floor).all():
-                held = error <= np.maximum(floor, left * gamma * np.abs(truth))  # Σ|a||b| is at least |Σ a b|, too
-                if not held.all():
-                    row, column = divmod(np.flatnonzero(~held), width)
-                    if len(row) > _FEW:
-                        return None
-                    if not (error[row, column] <= left * product.at(start + row, column).radius).all():
-                        return None
-            places[who].append(start * width + int(error.argmax()))
-    tried, blocks = np.concatenate(places), len(places[0])
-    ball = product.at(*divmod(tried, width))
-    share = ball.share(np.concatenate([part.reshape(-1)[at] for part, at in zip(both, places, strict=True)]))
-    worst = int(share[:blocks].argmax())
-    found.index, found.share, found.own_share = int(tried[worst]), float(share[worst]), float(share[-blocks:].max())
+        np.subtract(got[at], truth, out=error)
+        np.abs(error, out=error)
+        if not (error <= floor).all():
+            held = error <= np.maximum(floor, left * gamma * np.abs(truth))  # Σ|a||b| is at least |Σ a b|, too
+            if not held.all():
+                row, column = divmod(np.flatnonzero(~held), width)
+                if len(row) > _FEW:
+                    return None
+                if not (error[row, column] <= left * product.at(start + row, column).radius).all():
+                    return None
+        tried.append(start * width + int(error.argmax()))
+    ball = product.at(*divmod(np.array(tried), width))
+    share = ball.share(got.reshape(-1)[tried])
+    worst = int(share.argmax())
+    found.index, found.share = tried[worst], float(share[worst])
+    found.own_share = 0.0 if own is None else float(ball.share(own.reshape(-1)[tried]).max())
     found.truth, found.bound = ball.value[worst], ball.radius[worst]
     return found
 
@@ -351,13 +360,14 @@ def _within_floor(got: Array, own: Array, product: Product) -> _Worst | None:
 _FEW = CHUNK // 32  # elements beyond a floor whose radius is computed one by one
 
 
-def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
+def _worst(got: Array, own: Array | None, ball: Ball, own_ball: Ball | None) -> _Worst:
     """Of flat arrays, a cache's worth of elements at a time."""
     found = _Worst()
     for start in range(0, got.size, CHUNK):
         at = slice(start, start + CHUNK)
-        part, own_part, held = (got[at], own[at], ball[at]) if got.size > CHUNK else (got, own, ball)
-        differs = _differs(part, own_part)
+        part, held = (got[at], ball[at]) if got.size > CHUNK else (got, ball)
+        own_part = None if own is None else own[at]
+        differs = np.ones(part.shape, bool) if own_part is None else _differs(part, own_part)
         same = not differs.any()
         share = _share(part, held, differs)
         index = int(share.argmax())
@@ -370,6 +380,8 @@ def _worst(got: Array, own: Array, ball: Ball, own_ball: Ball | None) -> _Worst:
             found.same = False
             if held.radius.max() == np.inf:
                 found.unbounded += int((held.unbounded & differs).sum())
+        if own_part is None:
+            continue
         if not same or own_ball is not None:
             share = _share(own_part, held if own_ball is None else own_ball[at], differs)
             worst = float(share.max())
@@ -735,18 +747,29 @@ class _StepJudge:
             x, ball = self._layer(layer, x, ball)
         self.y_pred, self.y_pred_ball = x, ball
 
+    def _is_other(self, quantity: str, layer: str, *names: str) -> bool:
+        """Whether minidl's own of a large model's tensors is known to be another, so that it tells nothing new.
+
+        It is computed all the same in every so many-th step.
+        """
+        known = all((quantity, layer, name) in self.judge.other for name in names)
+        return known and self.model.arena.size >= 2 * _SAMPLE and self.step.number % _SAMPLED > 0
+
     def _layer(self, layer: Any, x: Array, ball: Ball) -> tuple[Array, Ball]:
         step, name, given = self.step, layer.name, self.arithmetic.given
         noise = self.noise_balls.get(name, self.noise.get(name))
         passed = layer_bounds.forward(layer, ball, self.weights[name], noise)
         passed.lowest = layer is self.layers[0]
-        with self._replaying(layer):
-            own = layer.forward(x, training=True)
+        pre = (step.pre_activations or {}).get(name)
+        if pre is not None and self._is_other("pre_activation", name, "outputs"):
+            layer.inputs, layer.pre_activations, own = x, None, None
+        else:
+            with self._replaying(layer):
+                own = layer.forward(x, training=True)
         formula = type(layer).__name__
         if layer_bounds.ends_in_activation(layer):
             form = layer_bounds.form_of(layer)
             formula = f"ops.{form.name}"
-            pre = (step.pre_activations or {}).get(name)
             if layer.pre_activations is not x:  # a layer that is an activation and no more has its inputs for them
                 if pre is None:
                     self._unseen("pre_activation", name, "outputs")
@@ -991,12 +1014,24 @@ class _StepJudge:
 
     # ------------------------------------------------------------------------------------ gradients
 
+    def _gradients_are_other(self) -> bool:
+        """Whether minidl's own gradients are not wanted: see _is_other; and all of the recorded are numbers."""
+        recorded = self.step.gradients
+        if recorded is None:
+            return False
+        named = [(layer.name, list(layer.parameters)) for layer in self.layers if layer.trainable and layer.parameters]
+        return all(self._is_other("gradient", layer, *names) for layer, names in named) and all(
+            bool(np.isfinite(gradient.sum())) for gradient in recorded.values()
+        )
+
     def _gradients(self) -> None:
         """From the loss down to the first layer: see training.backward."""
         model = self.model
-        with _without_gradient_of_inputs(self.layers[0]):
-            training.backward(model, self.y, self.y_pred, self.sample_weight)
-        training.add_penalty_gradients(model)
+        self.own_gradients = not self._gradients_are_other()
+        if self.own_gradients:
+            with _without_gradient_of_inputs(self.layers[0]):
+                training.backward(model, self.y, self.y_pred, self.sample_weight)
+            training.add_penalty_gradients(model)
         p, predictions, from_logits = self._loss_inputs(model.loss)
         d = loss_bounds.gradient(model.loss, self.y, p, from_logits, self.sample_weight)
         d = self._scaled(d if model.loss_weight is None else d * float(model.loss_weight))
@@ -1044,7 +1079,8 @@ class _StepJudge:
                 self._unseen("gradient", layer.name, name)
                 self.gradients[key] = ball
                 continue
-            self._note("gradient", layer.name, name, got, layer.grads[name], ball, f"{type(layer).__name__}.backward")
+            own = layer.grads[name] if self.own_gradients else None
+            self._note("gradient", layer.name, name, got, own, ball, f"{type(layer).__name__}.backward")
             layer.grads[name][...] = got
             self.gradients[key] = layer.grads[name]
         return d_inputs
@@ -1139,19 +1175,29 @@ class _StepJudge:
                 self._note("slot", None, "learning_rate", recorded, optimizer.rate, ball, "schedules")
         return np.asarray(recorded, self.model.dtype)
 
+    def _is_own(self, quantity: str, one: _Places, name: str) -> bool:
+        """Note that a tensor is minidl's in every bit, where no element of it was picked."""
+        if one.within.size:
+            return False
+        rule = type(self.model.optimizer).__name__
+        self.checks.append(Check(quantity, one.segment.layer, name, self.step.number, BIT_EQUAL, formula=rule))
+        return True
+
     def _slot(self, slot: str, ball: Ball, own_ball: Ball, places: list[_Places]) -> None:
         views, rule = self.model.arena.views(getattr(self.model.optimizer, slot)), type(self.model.optimizer).__name__
         for one, view in zip(places, views, strict=True):
+            got, name = self.step.after.slots[slot][one.name], f"{slot}/{one.segment.name}"
+            if self._is_own("slot", one, name):
+                continue
             part = ball[one.at]
             own = part if own_ball is ball else own_ball[one.at]
-            got, name = self.step.after.slots[slot][one.name], f"{slot}/{one.segment.name}"
             self._note("slot", one.segment.layer, name, got, view, part, rule, own_ball=own, at=one.within)
 
     def _weights(self, theta: Ball, own_theta: Ball, places: list[_Places]) -> None:
         """Trained weights after the constraints; the state of a layer; what must not change."""
         step = self.step
         both = (theta, own_theta) if own_theta is not theta else (theta,)
-        parts = {one.name: ([ball[one.at] for ball in both], one.within) for one in places}
+        parts = {one.name: one for one in places}
         training.finish_step(self.model)
         for layer in self.layers:
             for name, own in _weights_of(layer).items():
@@ -1160,7 +1206,9 @@ class _StepJudge:
                 if got is None:
                     self._unseen("weight", layer.name, name)
                 elif key in parts:
-                    found, within = parts[key]
+                    if self._is_own("weight", parts[key], name):
+                        continue
+                    found, within = [ball[parts[key].at] for ball in both], parts[key].within
                     if name in layer.constraints:
                         constraint = layer.constraints[name]
                         whole = [ball.reshape(own.shape) for ball in found]

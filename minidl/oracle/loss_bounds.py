@@ -71,13 +71,14 @@ def _binary_logits(y: Ball, z: Ball) -> Ball:
 
 
 def _binary_logits_backward(y: Ball, z: Ball) -> list[Ball | Terms]:
-    """σ(z) − y: as a difference, or the three terms [z ≥ 0], −y and ∓t/(1 + t) in any order."""
+    """σ(z) − y: as a difference, or the three terms [z ≥ 0], −y and ∓t/(1 + t) in any order; JAX and torch have a σ."""
     _, tail = _tail(z)
     positive = z.value >= 0
     ends = where(positive, (1 - y) - tail, tail - y)
     step = z.arithmetic.given(positive)
     signed = where(positive, -tail, tail)
-    return [ends, (step, -y, signed), (step, signed, -y), bounds.sigmoid(z) - y]
+    ways: list[Ball | Terms] = [ends, (step, -y, signed), (step, signed, -y)]
+    return ways if z.arithmetic.backend == "tensorflow" else [*ways, bounds.sigmoid(z) - y]
 
 
 def _focal_parts(loss: Any, y: Ball, p: Ball, q: Ball | None = None) -> tuple[Ball, Ball, Any]:

@@ -61,9 +61,14 @@ class Recorder:
             model.optimizer.build(model.trainable_variables)
         self.seen: dict[Any, list[Array]] = {}
         self._looking = self._in_step = False
+        self._noted_state: dict[int, Array] = {}
         self._noted: list[tuple[Any, list[Any]]] = []
         self._undo: list[tuple[dict[str, Any], str, Any]] = []
         self._weights = list(zip(_weight_names(twin), model.weights, strict=True))
+        seeds = [
+            layer.seed_generator.state for layer in self.layers if getattr(layer, "seed_generator", None) is not None
+        ]
+        self._variables = [*model.optimizer.variables, *(variable for _, variable in self._weights), *seeds]
 
     @property
     def mode(self) -> str:
@@ -78,7 +83,7 @@ class Recorder:
     # ----------------------------------------------------------------------------------- between steps
 
     def state(self) -> State:
-        """Weights, slots, seeds and counts as they are now."""
+        """Weights, slots, seeds and counts as they are now; within a step's end, as the step has noted them."""
         optimizer = self.model.optimizer
         variables = [self._array(variable) for variable in optimizer.variables]
         every = self.twin.optimizer.gradient_accumulation_steps or 1
@@ -132,6 +137,8 @@ class Recorder:
 
     def _array(self, variable: Any) -> Array:
         """A copy of a variable's or a tensor's numbers."""
+        if id(variable) in self._noted_state:
+            return self._noted_state[id(variable)]
         handle = getattr(getattr(variable, "_value", None), "handle", None) if self.backend == "tensorflow" else None
         if handle is not None and handle.dtype == "resource":  # as Keras reads it, in a third of the time
             import tensorflow as tf
@@ -186,7 +193,8 @@ class Recorder:
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 if hasattr(model, "jax_state_sync"):
                     model.jax_state_sync()
-                after = recorder.state()
+                with recorder._state_at_hand():
+                    after = recorder.state()
                 step = recorder.step(self.number, self.epoch, batch, self.before, after, logs)
                 step.shuffle_state = self.shuffle_state
                 self.before = after
@@ -240,6 +248,22 @@ class Recorder:
         else:
             keep(*(self._array(tensor) for tensor in tensors))
 
+    def _note_state(self) -> None:
+        """On TensorFlow, note all variables as the step leaves them: quicker than to read them one by one after it."""
+        if self.backend == "tensorflow":
+            import tensorflow as tf
+
+            self.note("state", [tf.convert_to_tensor(variable.value) for variable in self._variables])
+
+    @contextlib.contextmanager
+    def _state_at_hand(self) -> Iterator[None]:
+        """Inside, a variable is what the step has noted of it, where it has."""
+        self._noted_state = {id(v): one for v, one in zip(self._variables, self.seen.get("state", ()), strict=False)}
+        try:
+            yield
+        finally:
+            self._noted_state = {}
+
     def _hand_on(self) -> None:
         """On TensorFlow, all that was noted in one call of Python, at the end of the step."""
         noted, self._noted, seen = self._noted, [], self.seen
@@ -248,9 +272,9 @@ class Recorder:
         import tensorflow as tf
 
         def keep(*values: Any) -> None:
-            arrays = iter(values)
+            arrays = (one if isinstance(one, np.ndarray) else np.array(one) for one in values)
             for key, tensors in noted:
-                seen[key] = [np.array(next(arrays)) for _ in tensors]
+                seen[key] = [next(arrays) for _ in tensors]  # of a graph, TensorFlow's memory, which stays theirs
 
         tf.numpy_function(keep, [tensor for _, tensors in noted for tensor in tensors], [])
 
@@ -385,6 +409,7 @@ class Recorder:
                 with recorder._noise_states_noted():
                     recorder._note_batch(args[-1])
                     logs = step(*args)
+                    recorder._note_state()
                     recorder._hand_on()
                 return logs
             finally:

@@ -137,7 +137,7 @@ class Check:
     as a share of the bound, own_share: the same of minidl's own float32 result; above 1 diverges.
     place: index of the worst element; got: there, what was recorded; expected: minidl's own; truth: the value in
     float64; bound: how far from it any order of rounding may lead. Of a large product of which all lies within the
-    bound, the worst is sought among those with the largest error in each block of rows, and own_share likewise.
+    bound, the worst is sought among those with the largest error in each block of rows; own_share is of these alone.
     inputs: what it was computed from, named, as far as one element tells. formula: the function of ops.py. reason: in
     words, for a reader. elements: where it diverges, the worst first, a few of them.
     """
