@@ -27,6 +27,7 @@ START, END = "<!-- results: written by report.py -->", "<!-- end of results -->"
 KEPT = ("yardstick", "flop", "bytes", "parameters", "axis", "size", "peak_bytes", "worst_error_by_bound")
 TITLES = {
     "step": "A training step",
+    "profile": "minidl's step, call by call",
     "fit": "A whole fit",
     "predict": "Predictions",
     "operations": "Single operations",

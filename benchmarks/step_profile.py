@@ -1,16 +1,19 @@
-"""What a training step's time is spent on, call by call: python benchmarks/step_profile.py [A B C D E].
+"""What a training step's time is spent on, call by call: python benchmarks/step_profile.py [--save] [A B C D E].
 
-Each bound call of a FusedStep is timed in its place in real steps; the least of many rounds counts, since whatever else
-the machine does can only add to it. The last lines give the products alone (np.matmul, as ops.py calls it, and np.dot,
-as fused.py does), the whole step, and fit.
+Each bound call of a FusedStep is timed in its place in real steps, over many rounds. Beside them: the products alone
+(np.matmul, as ops.py calls it, and np.dot, as fused.py does), the whole step, and fit. Ratios are to the first.
+--save: also into results/profile.json, of which report.py makes a table.
 """
 
+import json
 import sys
 import time
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
+import peers
+import report
 
 from minidl import fused, utils
 from minidl.fused import FusedStep
@@ -27,16 +30,20 @@ CASES = {
 
 
 class Timed:
-    """A call, and the least nanoseconds that it took."""
+    """A call, and the seconds that a share of it took each time: it does so many times as much."""
 
-    def __init__(self, call):
-        self.call, self.least = call, 2**62
+    def __init__(self, call, share=1):
+        self.call, self.share, self.times = call, share, []
 
     def __call__(self, *arguments):
         start = time.perf_counter_ns()
         result = self.call(*arguments)
-        self.least = min(self.least, time.perf_counter_ns() - start)
+        self.times.append((time.perf_counter_ns() - start) * 1e-9 / self.share)
         return result
+
+    def spread(self):
+        """Median, quartiles and least, of a share."""
+        return report.spread(self.times)
 
 
 def built(widths):
@@ -75,45 +82,67 @@ def profile(name):
     step = FusedStep(model, rows, together)
     order = np.random.default_rng(1).permutation(samples)
     run = partial(step.run, x, y, order, None, check_finite=True)
-    whole, fit = Timed(run), Timed(partial(model.fit, x, y, batch_size=rows, verbose=0, epochs=3))
-    floors = {"np.matmul": Timed(products(widths, rows, np.matmul)), "np.dot": Timed(products(widths, rows, np.dot))}
+    whole, fit = (
+        Timed(run, together),
+        Timed(partial(model.fit, x, y, batch_size=rows, verbose=0, epochs=3), 3 * together),
+    )
+    floors = [Timed(products(widths, rows, multiply)) for multiply in (np.matmul, np.dot)]
     for _ in range(rounds):
-        for timed in (*floors.values(), whole, fit):
+        for timed in (*floors, whole, fit):
             timed()
     nothing = Timed(int)
     for _ in range(1000):
         nothing()
     updates = {id(call) for of_part in step._update._calls.values() for calls in of_part for call in calls}
-    lists = {"forward": step._forward, "backward": step._backward}
-    for calls in lists.values():
+    parts = {"forward": step._forward, "backward": step._backward}
+    for calls in (*parts.values(), [step._loss._squares]):
         for of_one_batch in calls:
             of_one_batch[:] = [Timed(call) for call in of_one_batch]
-    step._loss._squares[:] = [Timed(call) for call in step._loss._squares]
+    parts["check"] = [step._loss._squares[:1]]
     around = {"gather": step._inputs, "update_metrics": step._loss, "prepare": step._update}
     for attribute, owner in around.items():
-        setattr(owner, attribute, Timed(getattr(owner, attribute)))
+        setattr(owner, attribute, Timed(getattr(owner, attribute), together))
     for _ in range(rounds):
         run()
     found = {}
-    for part, calls in [*lists.items(), ("check", [step._loss._squares[:1]])]:
-        for i, timed in enumerate(calls[0]):
-            least = min(of_one[i].least for of_one in calls if i < len(of_one)) - nothing.least
-            key = f"{'update' if id(timed.call) in updates else part}: {name_of(timed.call)}"
-            found[key] = found.get(key, 0) + least / 1e3
+
+    def add(key, timed):
+        into = found.setdefault(key, dict.fromkeys(("median", "q1", "q3", "min"), 0.0))
+        spread, clock = timed.spread(), nothing.spread()["median"] / timed.share
+        for name in into:
+            into[name] += max(0.0, spread[name] - clock)
+
+    for part, calls in parts.items():
+        for timed in calls[0]:
+            add(f"{'update' if id(timed.call) in updates else part}: {name_of(timed.call)}", timed)
     for attribute, owner in around.items():
-        found[f"batches together: {attribute}"] = getattr(owner, attribute).least / together / 1e3
-    total = whole.least / together / 1e3
-    found["between the calls"] = max(0.0, total - sum(found.values()))
-    floor = floors["np.matmul"].least / 1e3
-    print(f"\n{name}: {'-'.join(map(str, widths))}, batch {rows}, {together} batches together")
-    for key, microseconds in sorted(found.items(), key=lambda item: -item[1]):
-        print(f"  {key:36s} {microseconds:12.2f} µs {microseconds / total:6.1%}")
-    print(f"  products alone: {', '.join(f'{key} {timed.least / 1e3:.2f} µs' for key, timed in floors.items())}")
-    print(
-        f"  step: {total:.2f} µs, {total / floor:.2f} of np.matmul's; fit: {fit.least / together / 3e3:.2f} µs a step"
-    )
+        add(f"batches together: {attribute}", getattr(owner, attribute))
+    total = whole.spread()
+    rest = {
+        key: max(0.0, total[key] - sum(one[key] for one in found.values())) for key in ("median", "q1", "q3", "min")
+    }
+    named = {
+        peers.FLOOR: floors[0].spread(),
+        "GEMMs only, by np.dot": floors[1].spread(),
+        peers.MINIDL_STEP: total,
+        peers.MINIDL_FIT: fit.spread(),
+        **dict(sorted(found.items(), key=lambda item: -item[1]["median"])),
+        "between the calls": rest,
+    }
+    group = f"{name} {'-'.join(map(str, widths))}, batch {rows}, call by call"
+    return [{**spread, "group": group, "name": key, "rounds": rounds} for key, spread in named.items()]
+
+
+def main(*arguments):
+    """Profile the cases that are named, or all, and print their tables."""
+    raw = report.machine_info()
+    rows = [row for case in [one for one in arguments if one != "--save"] or CASES for row in profile(case)]
+    found = {"about": report.machine(raw), "benchmarks": rows, "skipped": []}
+    print(report.tables("profile", found))
+    if "--save" in arguments:
+        path = report.HERE / "results" / "profile.json"
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for case in sys.argv[1:] or CASES:
-        profile(case)
+    main(*sys.argv[1:])

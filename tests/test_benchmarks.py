@@ -16,7 +16,7 @@ import pytest
 from minidl import cuda
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = ("networks", "verify", "pool", "peers", "report", "figures", "on_gpu")
+OWN = ("networks", "verify", "pool", "peers", "report", "figures", "on_gpu", "step_profile")
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +273,19 @@ def test_a_single_panel_has_room_for_its_title(bench):
     canvas.draw()
     title = figure._suptitle.get_window_extent(canvas.get_renderer())
     assert len(figure.axes) == 1 and title.x0 > 0 and title.x1 < figure.bbox.width
+
+
+def test_a_profile_adds_up_to_the_step(bench, monkeypatch):
+    monkeypatch.setattr(bench.step_profile, "CASES", {"A": ((4, 4, 4, 1), 32, 5)})
+    rows = {row["name"]: row for row in bench.step_profile.profile("A")}
+    assert {row["group"] for row in rows.values()} == {"A 4-4-4-1, batch 32, call by call"}
+    around = (bench.peers.FLOOR, "GEMMs only, by np.dot", bench.peers.MINIDL_STEP, bench.peers.MINIDL_FIT)
+    assert tuple(rows)[:4] == around and all(rows[name]["min"] > 0 for name in around)
+    parts = {name: row for name, row in rows.items() if name not in around}
+    assert {"forward: dot", "backward: dot", "update: sqrt", "batches together: gather"} < set(parts)
+    for key in ("median", "q1", "q3", "min"):
+        whole = sum(row[key] for row in parts.values())
+        assert whole == pytest.approx(rows[bench.peers.MINIDL_STEP][key]) or not parts["between the calls"][key]
 
 
 def test_slopes_are_of_the_upper_half(bench):
