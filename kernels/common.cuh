@@ -254,7 +254,7 @@ __device__ inline T activate_backward(T d, T y, int activation) {
     return d;
 }
 
-// ------------------------------------------------------------------------------------------ binary cross-entropy
+// -------------------------------------------------------------------------------------------- losses of an element
 
 // One element's loss ℓ and derivative ℓ′.
 template <typename T>
@@ -271,6 +271,41 @@ struct FromLogits {
         return {loss, z >= T(0) ? (T(1) - y) - tail : tail - y};
     }
 };
+
+// Twin of ops.squared_error and its backward.
+template <typename T>
+struct SquaredError {
+    __device__ LossAndGradient<T> operator()(T y, T y_pred) const {
+        const T error = y_pred - y;
+        return {error * error, T(2) * error};
+    }
+};
+
+// The mean of a batch's losses, tile by tile, and its gradient: L = 1/(B·U) Σ_b w_b Σ_u ℓ(y_bu, p_bu), so
+// dL/dp_bu = ℓ′(y_bu, p_bu) · 1/(B·U) · w_b.
+// y_true, predictions: in, (B, U); sample_weight: in, (B,), or null: all 1. formula(y, p): ℓ and ℓ′.
+// d_predictions: out, (B, U), or null: no gradient. size = B · U elements, C-contiguous, T = float | double.
+// partials: out, (⌈size / tile⌉,) with tile = SUM_ITEMS · blockDim.x: Σ w ℓ of each tile; bce_mean adds them.
+// blockDim.x a multiple of 32. The loss depends on blockDim.x (the order of the sum), not on the grid; the gradient
+// on neither.
+template <typename T, typename Formula>
+__device__ void mean_loss(const T* y_true, const T* predictions, const T* sample_weight, T* d_predictions, T* partials,
+                          long long size, long long units, Formula formula) {
+    const T mean = static_cast<T>(1.0 / static_cast<double>(size));
+    for (long long tile = blockIdx.x; tile * sum_tile() < size; tile += gridDim.x) {
+        T sum = T(0);
+        for (int item = 0; item < SUM_ITEMS; ++item) {
+            const long long i = tile * sum_tile() + static_cast<long long>(item) * blockDim.x + threadIdx.x;
+            if (i >= size) break;
+            const LossAndGradient<T> of = formula(y_true[i], predictions[i]);
+            const T weight = sample_weight ? sample_weight[i / units] : T(1);
+            sum += of.loss * weight;
+            if (d_predictions) d_predictions[i] = of.gradient * mean * weight;
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) partials[tile] = sum;
+    }
+}
 
 // ----------------------------------------------------------------------------------------------------- penalties
 

@@ -189,13 +189,7 @@ __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     for (int e = threadIdx.x; e < elements; e += blockDim.x) {
         const int b = e / last.units;
         const T y = batch.y[e], output = last.outputs[e];
-        LossAndGradient<T> of;
-        if (loss == BINARY_CROSSENTROPY) {
-            of = FromLogits<T>()(y, output);
-        } else {
-            const T error = output - y;
-            of = {error * error, T(2) * error};
-        }
+        const LossAndGradient<T> of = loss == BINARY_CROSSENTROPY ? FromLogits<T>()(y, output) : SquaredError<T>()(y, output);
         batch.losses[e] = of.loss * batch.weight(b);
         const T gradient = of.gradient * batch.share(b, last.units, mean);
         last.d_outputs[e] = activate_backward(gradient, output, last.activation);

@@ -27,7 +27,12 @@ from minidl.callbacks import CallbackList, History, ProgbarLogger
 from minidl.device import Device, Launch, Operation, Product
 from minidl.interrupts import uncut
 from minidl.layers import Activation, Dense, Dropout, Layer
-from minidl.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from minidl.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    MeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
 from minidl.metrics import BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy
 from minidl.optimizers import Adam, AdamW
 from minidl.regularizers import L1, L1L2, L2
@@ -113,7 +118,9 @@ def of_layer(layer: Layer, kinds: Sequence[type], known: Collection[activations.
 def _of_loss(model: Trainer, training: bool) -> str | None:
     loss = model.loss
     what = f"the loss {loss.name!r}"
-    if type(loss) not in (BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy):
+    if type(loss) not in (
+        BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy, MeanSquaredError
+    ):  # fmt: skip
         return what
     standards = (("label_smoothing", 0.0), ("ignore_class", None), ("axis", -1), ("dtype", model.dtype))
     for name, standard in standards:
@@ -121,6 +128,8 @@ def _of_loss(model: Trainer, training: bool) -> str | None:
             return f"{name}={getattr(loss, name)!r} of {what}"
     if loss.reduction not in ("sum_over_batch_size", "mean"):
         return f"reduction={loss.reduction!r} of {what}"
+    if type(loss) is MeanSquaredError:
+        return None if model.loss_weight is None else "loss_weights"
     if loss.from_logits and _logits_of(model, training=False):
         return f"from_logits=True of {what} on the outputs of a {_last(model, training=False).activation.name}"
     of_logits = loss.from_logits or _logits_of(model, training=training)
@@ -670,7 +679,8 @@ class Scores:
         see training.loss_inputs. advance: by how much the counters move on.
         """
         on, last = self._on, stages[-1]
-        loss, recovers = on.model.loss, _has_logits(last.layer)
+        loss = on.model.loss
+        recovers = loss.recovers_logits() and _has_logits(last.layer)
         launches: list[Operation] = []
         if loss.sparse:
             labels, y = y, on.empty(*last.outputs.shape)
@@ -700,7 +710,7 @@ class Scores:
         """Where the mean loss of a batch will be, and what computes it and its gradient."""
         on, loss = self._on, self._on.model.loss
         (rows, units), value = y.shape, on.empty(1)
-        if type(loss) is not BinaryCrossentropy:
+        if type(loss) in (CategoricalCrossentropy, SparseCategoricalCrossentropy):
             losses = on.empty(rows)
             arrays = (y, predictions, weight, d_outputs, losses)
             return value, [
@@ -710,7 +720,9 @@ class Scores:
         tiles = -(-y.size // SUM_TILE)
         partials = on.empty(tiles)
         arguments = (y, predictions, weight, d_outputs, partials, y.size, units)
-        if recovers or loss.from_logits:
+        if type(loss) is MeanSquaredError:
+            first = on.launch("squared_error", y.size, *arguments)
+        elif recovers or loss.from_logits:
             first = on.launch("bce_from_logits", y.size, *arguments)
         else:
             first = on.launch("bce_from_probabilities", y.size, *arguments, config.epsilon())

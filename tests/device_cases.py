@@ -84,6 +84,13 @@ def of_random(inputs, units=1, rows=75, seed=0):
     return x, (x @ rng.normal(size=(inputs, units)) > 0).astype(np.float32)
 
 
+def of_numbers(units, rows=75, inputs=6):
+    """x and y of a regression."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(rows, inputs)).astype(np.float32)
+    return x, (x @ rng.normal(size=(inputs, units)) + rng.normal(size=(rows, units))).astype(np.float32)
+
+
 def weights_of(rows, seed=1):
     return np.random.default_rng(seed).gamma(2, size=rows).astype(np.float32)
 
@@ -162,6 +169,25 @@ CASES = {
         stacked(lambda: Dense(40, "relu", kernel_regularizer=L2(0.01)), lambda: Dense(1, "sigmoid"), inputs=30),
         of_random(30, 1, 2500),
         {"batch_size": 2100},
+    ),
+    "squared errors": lambda: (
+        stacked(
+            lambda: Dense(8, "relu", kernel_regularizer=L2(0.01)), lambda: Dropout(0.3), lambda: Dense(2),
+            inputs=6, loss="mse", metrics=(),
+        ),
+        of_numbers(2),
+        {"sample_weight": np.arange(1, 76) / 8, "validation_data": (*of_numbers(2, 20), np.arange(1, 21) / 8)},
+    ),
+    "squared errors of a sigmoid": lambda: (
+        stacked(
+            lambda: Dense(5, "tanh"), lambda: Dense(1), lambda: Activation("sigmoid"), inputs=6,
+            loss=losses.MeanSquaredError(), metrics=(),
+        ),
+        (of_numbers(1)[0], of_numbers(1)[1][:, 0]),
+        {"validation_split": 0.2},
+    ),
+    "squared errors of a softmax": lambda: (
+        stacked(lambda: Dense(5, "relu"), lambda: Dense(3, "softmax"), inputs=6, loss="mse"), of_classes(3), {}
     ),
     "classes": lambda: (
         stacked(
@@ -261,7 +287,7 @@ def _gradients(d_outputs, inputs, *, out_kernel, out_bias):
 
 
 def _value_gradient(loss, y_true, y_pred, *, from_logits, sample_weight):
-    """The order of bce.cu and categorical.cu: the mean is one factor, the weight another."""
+    """The order of bce.cu, squared_error.cu and categorical.cu: the mean is one factor, the weight another."""
     count = y_pred.size if loss.averages else len(y_pred)
     gradient = loss.backward(loss.targets(y_true, y_pred), y_pred, from_logits) * y_pred.dtype.type(1 / count)
     return gradient if sample_weight is None else gradient * sample_weight[:, None]
@@ -299,8 +325,9 @@ def in_the_kernels_order():
 
     softmax, categorical = checks.of_classes(_sum_of_row)
     own = activations.softmax.forward, activations.softmax.backward  # of a frozen object, which layers hold
-    cross_entropies = (
+    of_kernels = (
         losses.BinaryCrossentropy, losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy,
+        losses.MeanSquaredError,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         for patch in (
@@ -310,7 +337,7 @@ def in_the_kernels_order():
                 **categorical,
             ),
             mock.patch.multiple(np, exp=_exp, tanh=_tanh),
-            *(mock.patch.object(loss, "value_gradient", _value_gradient) for loss in cross_entropies),
+            *(mock.patch.object(loss, "value_gradient", _value_gradient) for loss in of_kernels),
             mock.patch.object(fused, "fits", lambda model: False),
         ):  # fmt: skip
             stack.enter_context(patch)

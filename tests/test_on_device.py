@@ -820,7 +820,9 @@ REFUSED = {
     "kernel_regularizer of 'dense', a OrthogonalRegularizer,": lambda: model_of(
         Dense(2, kernel_regularizer="orthogonal_regularizer"), Dense(1)
     ),
-    "the loss 'mean_squared_error'": lambda: ends(loss="mse"),
+    "the loss 'huber_loss'": lambda: ends(loss="huber"),
+    "reduction='sum' of the loss 'mean_squared_error'": lambda: ends(loss=losses.MeanSquaredError("sum")),
+    "the metric 'mae', a MeanAbsoluteError,": lambda: ends(loss="mse", metrics=["mae"]),
     "label_smoothing=0.1 of the loss 'binary_crossentropy'": lambda: ends(
         loss=losses.BinaryCrossentropy(label_smoothing=0.1)
     ),

@@ -325,11 +325,8 @@ def _within_floor(got: Array, own: Array | None, product: Product) -> _Worst | N
     the narrow type: see _Bounds.left.
     """
     sums, (height, width), left = product.bounds, product.shape, product.bounds.left
-    gamma, found, tried = (
-        product.arithmetic.gamma(sums.n),
-        _Worst(same=own is not None and bool((got == own).all())),
-        [],
-    )
+    gamma, tried = product.arithmetic.gamma(sums.n), []
+    found = _Worst(same=own is not None and bool((got == own).all()))
     rows = min(height, max(1, 2 * CHUNK // width))
     wide, (narrow, buffer) = np.empty((rows, width), product.arithmetic.wide), np.empty((2, rows, width), got.dtype)
     for start in range(0, height, rows):
@@ -566,7 +563,7 @@ class _StepJudge:
         self.passed: dict[str, layer_bounds.Passed] = {}
         self.weights: dict[str, layer_bounds.Weights] = {}
         self.gradients: dict[str, Any] = {}  # as recorded, or where they were not the balls
-        self.outputs_observed = True
+        self.outputs_observed = self.own_gradients = True  # the latter: whether minidl's own were computed
 
     def run(self) -> list[Check]:
         self._set_state(self.step.before)

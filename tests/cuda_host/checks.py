@@ -410,6 +410,38 @@ def check_bce_from_probabilities(dtype, sanitize=None):
                 assert_close(total[0], loss, atol=2 * of_loss, what="loss from probabilities")
 
 
+def check_squared_error(dtype, sanitize=None):
+    """The gradient is bit-equal: a difference, doubled, and two products."""
+    run, mean = Kernels("squared_error", dtype, sanitize), Kernels("bce", dtype, sanitize)
+    for shape in few([(37, 1), (1, 1), (100, 3), (2100, 2)], sanitize):
+        rng = np.random.default_rng(4)
+        y, p, weights = normal(rng, shape, dtype, 3), normal(rng, shape, dtype, 3), normal(rng, shape[0], dtype) ** 2
+        p[0] = y[0]
+        for w in (None, weights):
+            gradient = ops.squared_error_backward(y, p) * np.dtype(dtype).type(1 / p.size)
+            if w is not None:
+                gradient *= w[:, None]
+            losses = ops.squared_error(y, p)
+            loss = ops.weighted_mean_over_batch(losses.mean(axis=-1), w)
+            # a difference, its square, the product with w; n terms in any order; the division
+            scale = (np.ones(len(y)) if w is None else w.astype(np.float64))[:, None] / p.size
+            budget = gamma(p.size + 6, dtype) * float((losses.astype(np.float64) * scale).sum())
+            results = []
+            for launch in few(SUM_LAUNCHES, sanitize):
+                count = tiles(p.size, launch["block"])
+                d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
+                given = [host.array(y), host.array(p), None if w is None else host.array(w)]
+                run("squared_error", *given, d, partials, p.size, shape[1], **launch)
+                mean("bce_mean", partials, total, count, p.size, grid=1, block=64)
+                assert_same(d, gradient)
+                assert_close(total[0], loss, atol=2 * budget, what="squared error")
+                results.append(total[0])
+                run("squared_error", *given, None, partials, p.size, shape[1], **launch)  # the loss alone
+                mean("bce_mean", partials, total, count, p.size, grid=1, block=64)
+                assert_same(total, np.array([results[-1]], dtype))
+            assert len(set(results)) == 1, "the loss depends on the grid or on the order of the threads"
+
+
 # ------------------------------------------------------------------------------------------------------ dense
 
 
