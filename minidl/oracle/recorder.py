@@ -136,7 +136,7 @@ class Recorder:
         return np.append(words, position).astype(np.uint32)
 
     def _array(self, variable: Any) -> Array:
-        """A copy of a variable's or a tensor's numbers."""
+        """A variable's or a tensor's numbers, a copy; or of a variable, those that the step has noted."""
         if id(variable) in self._noted_state:
             return self._noted_state[id(variable)]
         handle = getattr(getattr(variable, "_value", None), "handle", None) if self.backend == "tensorflow" else None
@@ -258,7 +258,8 @@ class Recorder:
     @contextlib.contextmanager
     def _state_at_hand(self) -> Iterator[None]:
         """Inside, a variable is what the step has noted of it, where it has."""
-        self._noted_state = {id(v): one for v, one in zip(self._variables, self.seen.get("state", ()), strict=False)}
+        if "state" in self.seen:
+            self._noted_state = dict(zip(map(id, self._variables), self.seen["state"], strict=True))
         try:
             yield
         finally:
