@@ -38,7 +38,7 @@ bench: $(VENV)/.stamp-bench  ## compare with other libraries, in minutes, and pr
 bench-all: $(VENV)/.stamp-bench  ## all comparisons; the tables and figures of both READMEs anew
 	@mkdir -p .benchmarks
 	$(benchmark) -q $(ARGS)
-	$(if $(ARGS),,env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(python) benchmarks/step_profile.py --save)
+	$(if $(ARGS),,env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_THREAD_TIMEOUT=21 $(python) benchmarks/step_profile.py --save)
 	$(if $(ARGS),,$(python) benchmarks/report.py .benchmarks/latest.json)
 
 docs: $(VENV)/.stamp-docs,keras  ## make the figures, pages and the notebook of docs/ again

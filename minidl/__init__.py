@@ -6,6 +6,11 @@ A module here is imported when it is first asked for (PEP 562): `import minidl` 
 """
 
 import importlib
+import os
+import sys
+
+if "numpy" not in sys.modules:  # whose OpenBLAS reads it when it is loaded: see threads.py
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "21")
 
 __version__ = "0.1.0"
 

@@ -14,8 +14,8 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - no operation broadcasts or converts, which NumPy prepares at three times the cost, unless the arrays are large;
 - batches are gathered, masks drawn, and losses and metrics computed, for several steps at a time;
 - a large layer is updated as soon as it has its gradient, which then lies in a cache still;
-- passes over large arrays go by pieces that stay in a core's cache. A second thread does not speed them up: after a
-  product OpenBLAS's own threads keep the other cores busy for a while, waiting for the next one.
+- passes over large arrays go by pieces that stay in a core's cache; of a large model, Adam's by two threads, where
+  OpenBLAS's own leave a core to the second one: threads.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The end of a fused step: the gradients of penalties and the optimizer's update, as calls; see calls.py.
 
 Adam's operations are those of ops.adam_step in its order, by pieces of the arena that stay in a core's cache, so the
-same bits. Every other optimizer takes its own step.
+same bits; of a large model each half of the arena is a thread's. Every other optimizer takes its own step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import calls
+from minidl import calls, threads
 from minidl.arena import Arena, Segment
 from minidl.backend import Array
 from minidl.calls import Call, Calls, constant, pieces
@@ -108,6 +108,9 @@ class Update:
         """Called before the calls of every batch."""
 
 
+LARGE = 2**20  # parameters: so many are updated by two threads, where there is a second core for one; see threads.py
+
+
 class AdamUpdate(Update):
     """The gradients of penalties and ops.adam_step over the arena, by pieces that stay in the cache."""
 
@@ -118,14 +121,20 @@ class AdamUpdate(Update):
         self._alphas = np.empty(batches, arena.dtype)
         gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
         self._calls = {}
-        for part in [slice(0, arena.size)] if gradients else parts(starts, arena.size):
-            bound = self._bind(arena, part)
+        in_two = arena.size >= LARGE and threads.is_spare()
+        for part in [slice(0, arena.size)] if gradients or in_two else parts(starts, arena.size):
+            middle = (part.start + part.stop) // 2
+            halves = [slice(part.start, middle), slice(middle, part.stop)] if in_two else [part]
+            bound = [self._bind(arena, half) for half in halves]
             self._calls[part.start] = []
             for k in range(batches):
-                of_batch: Calls = [*gradients]
-                for before, m, change, after in bound:
-                    of_batch += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
-                self._calls[part.start].append(of_batch if part.start else [*of_batch, optimizer.count_batch])
+                of_halves: list[Calls] = [[] for _ in bound]
+                for of_half, pieces_of_half in zip(of_halves, bound, strict=True):
+                    for before, m, change, after in pieces_of_half:
+                        of_half += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+                update: Calls = [partial(threads.in_two_threads, *of_halves)] if in_two else of_halves[0]
+                count: Calls = [] if part.start else [optimizer.count_batch]
+                self._calls[part.start].append([*gradients, *update, *count])
 
     def _constants_of(self, optimizer: Any) -> tuple[Any, ...]:
         factors = [penalty.factors() for penalty in self._penalties]

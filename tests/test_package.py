@@ -31,6 +31,7 @@ FLOORS = [
     "on_device",
     "batches fused",
     "fused_update training",
+    "threads",
     "calls metrics",
     "callbacks layers losses optimizers",
     "activations constraints initializers regularizers schedules",

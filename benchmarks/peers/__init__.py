@@ -53,14 +53,18 @@ def keras(backend: str, mode: str) -> Entry:
     return Entry("keras_names", options, ("keras", module), {"KERAS_BACKEND": backend})
 
 
+# As `import minidl` sets it where NumPy is not loaded yet, which in these processes it is: see minidl/threads.py.
+MINIDL_FIRST = {"OPENBLAS_THREAD_TIMEOUT": "21"}
 FLOOR = "NumPy, GEMMs only"
 MINIDL_STEP, MINIDL_FIT = "minidl, fit's step", "minidl fit"
 
 PEERS: dict[str, Entry] = {
     FLOOR: Entry("floor"),
-    MINIDL_STEP: Entry("minidl_step"),
-    MINIDL_FIT: Entry("keras_names", {"library": "minidl", "mode": "fit"}),
-    "minidl train_on_batch": Entry("keras_names", {"library": "minidl", "mode": "train_on_batch"}),
+    MINIDL_STEP: Entry("minidl_step", environment=MINIDL_FIRST),
+    MINIDL_FIT: Entry("keras_names", {"library": "minidl", "mode": "fit"}, environment=MINIDL_FIRST),
+    "minidl train_on_batch": Entry(
+        "keras_names", {"library": "minidl", "mode": "train_on_batch"}, environment=MINIDL_FIRST
+    ),
     "JAX, lax.scan": Entry("jax_step", {"scan": True}, ("jax",)),
     "JAX, jit a step": Entry("jax_step", {"scan": False}, ("jax",)),
     "TensorFlow, tf.function": Entry("tensorflow_step", {"xla": False}, ("tensorflow",)),
