@@ -190,7 +190,9 @@ def test_the_same_numbers_from_every_kind_of_data(tmp_path):
         for got, wanted in zip(found.get_weights(), expected.get_weights(), strict=True):
             assert_same(got, wanted)
         if name.startswith(("dataset", "memory", "iterable")):
-            assert_same(found.predict(data[0], batch_size=None, verbose=0), expected.predict(X, verbose=0))
+            rows = 32 if len(data) == 2 else 4
+            predicted = expected.predict(X, batch_size=rows, verbose=0)
+            assert_same(found.predict(data[0], batch_size=None, verbose=0), predicted)
 
 
 class Again:
