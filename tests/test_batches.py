@@ -150,7 +150,7 @@ def test_what_a_dataset_must_define():
 
 
 def test_the_same_numbers_from_every_kind_of_data(tmp_path):
-    """Lists and a memory map train to the bits of arrays; batches that come one by one to those of the readable step."""
+    """Lists and a memory map train to the bits of arrays; batches that come one by one, to the readable step's."""
 
     class Data:  # shaped like a PyDataset
         def __len__(self):
