@@ -189,7 +189,8 @@ __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     for (int e = threadIdx.x; e < elements; e += blockDim.x) {
         const int b = e / last.units;
         const T y = batch.y[e], output = last.outputs[e];
-        const LossAndGradient<T> of = loss == BINARY_CROSSENTROPY ? FromLogits<T>()(y, output) : SquaredError<T>()(y, output);
+        const LossAndGradient<T> of =
+            loss == BINARY_CROSSENTROPY ? FromLogits<T>()(y, output) : SquaredError<T>()(y, output);
         batch.losses[e] = of.loss * batch.weight(b);
         const T gradient = of.gradient * batch.share(b, last.units, mean);
         last.d_outputs[e] = activate_backward(gradient, output, last.activation);
