@@ -29,6 +29,9 @@ CASES = {
 }
 
 
+OF_SPREAD = ("median", "q1", "q3", "min")
+
+
 class Timed:
     """A call, and the seconds that a share of it took each time: it does so many times as much."""
 
@@ -82,10 +85,8 @@ def profile(name):
     step = FusedStep(model, rows, together)
     order = np.random.default_rng(1).permutation(samples)
     run = partial(step.run, x, y, order, None, check_finite=True)
-    whole, fit = (
-        Timed(run, together),
-        Timed(partial(model.fit, x, y, batch_size=rows, verbose=0, epochs=3), 3 * together),
-    )
+    whole = Timed(run, together)
+    fit = Timed(partial(model.fit, x, y, batch_size=rows, verbose=0, epochs=3), 3 * together)
     floors = [Timed(products(widths, rows, multiply)) for multiply in (np.matmul, np.dot)]
     for _ in range(rounds):
         for timed in (*floors, whole, fit):
@@ -107,7 +108,7 @@ def profile(name):
     found = {}
 
     def add(key, timed):
-        into = found.setdefault(key, dict.fromkeys(("median", "q1", "q3", "min"), 0.0))
+        into = found.setdefault(key, dict.fromkeys(OF_SPREAD, 0.0))
         spread, clock = timed.spread(), nothing.spread()["median"] / timed.share
         for name in into:
             into[name] += max(0.0, spread[name] - clock)
@@ -118,9 +119,7 @@ def profile(name):
     for attribute, owner in around.items():
         add(f"batches together: {attribute}", getattr(owner, attribute))
     total = whole.spread()
-    rest = {
-        key: max(0.0, total[key] - sum(one[key] for one in found.values())) for key in ("median", "q1", "q3", "min")
-    }
+    rest = {key: max(0.0, total[key] - sum(one[key] for one in found.values())) for key in OF_SPREAD}
     named = {
         peers.FLOOR: floors[0].spread(),
         "GEMMs only, by np.dot": floors[1].spread(),

@@ -50,6 +50,7 @@ ACTIVATIONS = {  # of an element; common.cuh's enum Activation
     activations.tanh: 3,
 }
 SOFTMAX = 4  # the same enum's; of a row
+CATEGORICAL = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
 
 # ------------------------------------------------------------------------------------------- the territory
 
@@ -118,9 +119,7 @@ def of_layer(layer: Layer, kinds: Sequence[type], known: Collection[activations.
 def _of_loss(model: Trainer, training: bool) -> str | None:
     loss = model.loss
     what = f"the loss {loss.name!r}"
-    if type(loss) not in (
-        BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy, MeanSquaredError
-    ):  # fmt: skip
+    if type(loss) not in (BinaryCrossentropy, MeanSquaredError, *CATEGORICAL):
         return what
     standards = (("label_smoothing", 0.0), ("ignore_class", None), ("axis", -1), ("dtype", model.dtype))
     for name, standard in standards:
@@ -128,12 +127,10 @@ def _of_loss(model: Trainer, training: bool) -> str | None:
             return f"{name}={getattr(loss, name)!r} of {what}"
     if loss.reduction not in ("sum_over_batch_size", "mean"):
         return f"reduction={loss.reduction!r} of {what}"
-    if type(loss) is MeanSquaredError:
-        return None if model.loss_weight is None else "loss_weights"
     if loss.from_logits and _logits_of(model, training=False):
         return f"from_logits=True of {what} on the outputs of a {_last(model, training=False).activation.name}"
     of_logits = loss.from_logits or _logits_of(model, training=training)
-    if type(loss) is not BinaryCrossentropy and not of_logits:
+    if type(loss) in CATEGORICAL and not of_logits:
         return f"{what} of probabilities, not of the logits under a softmax that ends the model,"
     return None if model.loss_weight is None else "loss_weights"
 
@@ -710,7 +707,7 @@ class Scores:
         """Where the mean loss of a batch will be, and what computes it and its gradient."""
         on, loss = self._on, self._on.model.loss
         (rows, units), value = y.shape, on.empty(1)
-        if type(loss) in (CategoricalCrossentropy, SparseCategoricalCrossentropy):
+        if type(loss) in CATEGORICAL:
             losses = on.empty(rows)
             arrays = (y, predictions, weight, d_outputs, losses)
             return value, [

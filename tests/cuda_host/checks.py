@@ -344,6 +344,16 @@ def bce_data(dtype, shape):
     return y, rng.uniform(0.5, 2, len(y)).astype(dtype), rng
 
 
+def mean_loss(run, mean, kernel, y, p, w, launch, *more, gradient=True):
+    """(dL/dp, L) of a kernel whose sum over a batch is common.cuh's mean_loss. mean: the kernels of bce.cu."""
+    count = tiles(p.size, launch["block"])
+    d, partials, total = (host.empty(shape, p.dtype.name) for shape in (p.shape, count, 1))
+    given = [host.array(y), host.array(p), None if w is None else host.array(w)]
+    run(kernel, *given, d if gradient else None, partials, p.size, p.shape[1], *more, **launch)
+    mean("bce_mean", partials, total, count, p.size, grid=1, block=64)
+    return d, total
+
+
 def check_bce_from_logits(dtype, sanitize=None):
     """t = e^−|z| is EXP·u off, so t/(1 + t), called tail, is EXP·u + γ₂; the rest is derived where it is used."""
     run, u = Kernels("bce", dtype, sanitize), unit(dtype)
@@ -369,11 +379,7 @@ def check_bce_from_logits(dtype, sanitize=None):
             of_loss = gamma(z.size + 6, dtype) * size.sum() + (EXP + LOG1P) * u * (log1p * scale).sum()
             results = []
             for launch in few(SUM_LAUNCHES, sanitize):
-                count = tiles(z.size, launch["block"])
-                d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
-                given = [host.array(y), host.array(z), None if w is None else host.array(w)]
-                run("bce_from_logits", *given, d, partials, z.size, shape[1], **launch)
-                run("bce_mean", partials, total, count, z.size, grid=1, block=64)
+                d, total = mean_loss(run, run, "bce_from_logits", y, z, w, launch)
                 # below the smallest normal number rounding is absolute: at most that number
                 tiny = 2 * float(np.finfo(dtype).tiny)
                 assert_close(d, gradient, atol=2 * budget + tiny, what="gradient from logits")
@@ -401,11 +407,7 @@ def check_bce_from_probabilities(dtype, sanitize=None):
             size = float((losses.astype(np.float64) * (np.ones(len(y)) if w is None else w)[:, None]).sum() / p.size)
             of_loss = (gamma(p.size + 6, dtype) + LOG * u) * size
             for launch in few(SUM_LAUNCHES, sanitize):
-                count = tiles(p.size, launch["block"])
-                d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
-                given = [host.array(y), host.array(p), None if w is None else host.array(w)]
-                run("bce_from_probabilities", *given, d, partials, p.size, shape[1], epsilon, **launch)
-                run("bce_mean", partials, total, count, p.size, grid=1, block=64)
+                d, total = mean_loss(run, run, "bce_from_probabilities", y, p, w, launch, epsilon)
                 assert_same(d, gradient)
                 assert_close(total[0], loss, atol=2 * of_loss, what="loss from probabilities")
 
@@ -428,17 +430,11 @@ def check_squared_error(dtype, sanitize=None):
             budget = gamma(p.size + 6, dtype) * float((losses.astype(np.float64) * scale).sum())
             results = []
             for launch in few(SUM_LAUNCHES, sanitize):
-                count = tiles(p.size, launch["block"])
-                d, partials, total = host.empty(shape, dtype), host.empty(count, dtype), host.empty(1, dtype)
-                given = [host.array(y), host.array(p), None if w is None else host.array(w)]
-                run("squared_error", *given, d, partials, p.size, shape[1], **launch)
-                mean("bce_mean", partials, total, count, p.size, grid=1, block=64)
+                d, total = mean_loss(run, mean, "squared_error", y, p, w, launch)
                 assert_same(d, gradient)
                 assert_close(total[0], loss, atol=2 * budget, what="squared error")
                 results.append(total[0])
-                run("squared_error", *given, None, partials, p.size, shape[1], **launch)  # the loss alone
-                mean("bce_mean", partials, total, count, p.size, grid=1, block=64)
-                assert_same(total, np.array([results[-1]], dtype))
+                assert_same(mean_loss(run, mean, "squared_error", y, p, w, launch, gradient=False)[1], total)
             assert len(set(results)) == 1, "the loss depends on the grid or on the order of the threads"
 
 
