@@ -2,7 +2,8 @@
 
 An operation of many elements is bound in pieces that stay in a core's cache. Of each activation here is what ops.py
 says, as calls: given its pre-activations z, its outputs, which may be the same array, and d_outputs, those that compute
-the outputs, and those that turn dL/d(outputs) into dL/d(pre-activations) in place.
+the outputs, and those that turn dL/d(outputs) into dL/d(pre-activations) in place. Where config.elementwise() says so,
+loops of elementwise.py take the place of some: LOOPS.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import activations
+from minidl import activations, config, elementwise
 from minidl.backend import Array
 
 Call = Callable[[], Any]
@@ -113,9 +114,28 @@ def exp_minus_abs(z: Array, t: Array) -> Calls:
     return [partial(np.copysign, z, constant(-1, z.dtype), t), partial(np.exp, t, t)]
 
 
+def activation(kind: activations.Activation, z: Array, outputs: Array, d_outputs: Array) -> Bound:
+    """An activation of ACTIVATIONS, on arrays that are contiguous."""
+    forward, backward = ACTIVATIONS[kind](z, outputs, d_outputs)
+    if config.elementwise() == "numba" and kind in LOOPS:
+        flat_outputs, flat_d_outputs = outputs.reshape(-1), d_outputs.reshape(-1)
+        forward_loop, backward_loop = LOOPS[kind]
+        if forward_loop is not None:
+            forward = [*linear(z, outputs, d_outputs)[0], elementwise.bound(forward_loop, flat_outputs)]
+        backward = [elementwise.bound(backward_loop, flat_outputs, flat_d_outputs)]
+    return forward, backward
+
+
 ACTIVATIONS: dict[activations.Activation, Callable[[Array, Array, Array], Bound]] = {
     activations.linear: linear,
     activations.relu: relu,
     activations.sigmoid: sigmoid,
     activations.tanh: tanh,
+}
+
+# Loops for the outputs, in place, and for d_outputs; NumPy's exponentials stay: others have other bits.
+LOOPS: dict[activations.Activation, tuple[elementwise.Loop | None, elementwise.Loop]] = {
+    activations.relu: (elementwise.relu, elementwise.relu_backward),
+    activations.sigmoid: (None, elementwise.sigmoid_backward),
+    activations.tanh: (None, elementwise.tanh_backward),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -175,6 +176,36 @@ def set_matmul(name: str) -> None:
     if name not in MATMULS:
         raise ValueError(naming.unknown_name("matmul", name, MATMULS))
     _matmul = name
+
+
+ELEMENTWISE = ("numpy", "numba")
+
+_elementwise = "numpy"
+
+
+def elementwise() -> str:
+    """What computes operations on elements in fit's step on a CPU: one of ELEMENTWISE."""
+    return _elementwise
+
+
+def set_elementwise(name: str) -> None:
+    """Choose what computes operations on elements in fit's step on a CPU: "numpy", or "numba", loops that it compiles.
+
+    These are elementwise.py's: one pass over memory instead of several, the same bits. Numba compiles at first use, in
+    about a second, and keeps what it compiled on the disk. The step is the fused one, of plain models; all else is
+    NumPy's. Errors: ValueError for another name; ImportError, naming the extra, where Numba is missing or does not load.
+    """
+    global _elementwise
+    if name not in ELEMENTWISE:
+        raise ValueError(naming.unknown_name("elementwise", name, ELEMENTWISE))
+    if name == "numba":
+        try:
+            importlib.import_module("numba")
+        except ImportError as error:
+            raise ImportError(
+                f"set_elementwise: Numba is not installed, or does not load ({error}). Run: pip install 'minidl[numba]'"
+            ) from error
+    _elementwise = name
 
 
 _session: list[Callable[[], object]] = [naming.reset_names]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import activations, calls, config, ops, training
+from minidl import activations, calls, config, elementwise, ops, training
 from minidl.arena import Arena
 from minidl.backend import Array
 from minidl.calls import ACTIVATIONS, Call, Calls, constant, exp_minus_abs, pieces
@@ -258,7 +258,7 @@ class DenseStage(DenseLayer):
         with_ones = np.ones((layer.units + 1, batch), below.arrays[0].dtype)
         z, d_outputs = with_ones[:-1], np.empty((layer.units, batch), with_ones.dtype)
         self.outputs = Outputs([with_ones], True, d_outputs)
-        forward, backward = ACTIVATIONS[layer.activation](z, z, d_outputs)
+        forward, backward = calls.activation(layer.activation, z, z, d_outputs)
         every = range(len(below.arrays))
         add_bias: Calls = []
         if self._bias is not None and not self._folded:
@@ -350,6 +350,8 @@ def masked(inputs: Array, factor: Array, words: Array, outputs: Array) -> Calls:
     if not inputs.flags.c_contiguous:
         return bind(inputs, words, outputs)
     flat = [array.reshape(-1) for array in (inputs, words, outputs)]
+    if config.elementwise() == "numba":
+        return [elementwise.bound(elementwise.dropout, *flat, factor.reshape(1))]
     return [call for piece in pieces(words.size) for call in bind(*(array[piece] for array in flat))]
 
 
@@ -367,7 +369,7 @@ class AnyLoss:
         batches, self._rows = shape
         layer, z = last.layer, last.z[0]
         outputs = z if layer.activation is activations.linear else np.empty_like(z)
-        forward, activation_backward = ACTIVATIONS[layer.activation](z, outputs, last.d_outputs)
+        forward, activation_backward = calls.activation(layer.activation, z, outputs, last.d_outputs)
 
         def backward() -> None:
             gradient, of_logits = training.loss_gradient(model, self._y, outputs, self._weight)
@@ -439,6 +441,10 @@ class SigmoidLoss:
         As c − copysign(tail, z), c = [z ≥ 0] − y: two roundings, as in each of the two. z + 0 is z, and 0 for −0.
         """
         d_outputs = self._last.d_outputs
+        if config.elementwise() == "numba":
+            t = np.empty_like(z)
+            flat = [array.reshape(-1) for array in (z, t, y, counts, d_outputs)]
+            return [*exp_minus_abs(z, t), elementwise.bound(elementwise.binary_crossentropy_backward, *flat)]
         t, tail, c = np.empty_like(z), np.empty_like(z), np.empty_like(z)
         zero, one = constant(0, z.dtype), constant(1, z.dtype)
         return [

@@ -6,13 +6,14 @@ same bits; of a large model each half of the arena is a thread's. Every other op
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import calls, threads
+from minidl import calls, config, elementwise, threads
 from minidl.arena import Arena, Segment
 from minidl.backend import Array
 from minidl.calls import Call, Calls, constant, pieces
@@ -64,6 +65,13 @@ class Penalty:
             return []
         w, g, (first, second) = theta[part], grads[part], work[:, : part.stop - part.start]
         l1, l2 = (float(np.float32(factor)) for factor in self.factors())
+        if config.elementwise() == "numba":
+            loop, constants = {
+                L1: (elementwise.add_l1_gradient, [l1]),
+                L2: (elementwise.add_l2_gradient, [2 * l2]),
+                L1L2: (elementwise.add_l1_l2_gradient, [l1, 2 * l2]),
+            }[type(self.regularizer)]
+            return [elementwise.bound(loop, g, w, np.array(constants, w.dtype))]
         of_l1 = [partial(np.sign, w, first), partial(np.multiply, first, constant(l1, w.dtype), first)]
         if type(self.regularizer) is L1:
             return [*of_l1, partial(np.add, g, first, g)]
@@ -130,8 +138,8 @@ class AdamUpdate(Update):
             for k in range(batches):
                 of_halves: list[Calls] = [[] for _ in bound]
                 for of_half, pieces_of_half in zip(of_halves, bound, strict=True):
-                    for before, m, change, after in pieces_of_half:
-                        of_half += [*before, partial(np.multiply, m, self._alphas[k, ...], change), *after]
+                    for before, with_alpha, after in pieces_of_half:
+                        of_half += [*before, with_alpha(self._alphas[k : k + 1]), *after]
                 update: Calls = [partial(threads.in_two_threads, *of_halves)] if in_two else of_halves[0]
                 count: Calls = [] if part.start else [optimizer.count_batch]
                 self._calls[part.start].append([*gradients, *update, *count])
@@ -169,18 +177,23 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Array, Array, Calls]]:
-        """Of each piece the calls before change = α m, which alone differs between batches; m, change; those after."""
+    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Callable[[Array], Call], Calls]]:
+        """Of each piece the calls before the one with α, which alone differs between batches; that, given α; the rest."""
         optimizer, dtype = self._optimizer, self._alphas.dtype
-        rate_1, rate_2 = constant(1.0 - optimizer.beta_1, dtype), constant(1.0 - optimizer.beta_2, dtype)
-        epsilon = constant(optimizer.epsilon, dtype)
+        constants = np.array([1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon], dtype)
+        rate_1, rate_2, epsilon = (constants[i, ...] for i in range(3))
         work = np.empty((2, min(arena.size, calls.PIECE)), dtype)
-        bound: list[tuple[Calls, Array, Array, Calls]] = []
+        bound: list[tuple[Calls, Callable[[Array], Call], Calls]] = []
         for piece in pieces(part.stop, part.start):
             param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
             change, root = work[:, : param.size]
-            before: Calls = [
-                *(c for p in self._penalties if p.factors() for c in p.piece(piece, arena.theta, arena.grads, work)),
+            penalties = [p.piece(piece, arena.theta, arena.grads, work) for p in self._penalties if p.factors()]
+            before: Calls = [call for of_one in penalties for call in of_one]
+            if config.elementwise() == "numba":
+                adam_step = elementwise.bound(elementwise.adam_step, param, grad, m, v)
+                bound.append((before, lambda alpha, step=adam_step: partial(step, alpha, constants), []))
+                continue
+            before += [
                 partial(np.subtract, grad, m, change),
                 partial(np.multiply, change, rate_1, change),
                 partial(np.add, m, change, m),
@@ -195,5 +208,5 @@ class AdamUpdate(Update):
                 partial(np.divide, change, root, change),
                 partial(np.subtract, param, change, param),
             ]
-            bound.append((before, m, change, after))
+            bound.append((before, lambda alpha, m=m, out=change: partial(np.multiply, m, alpha[0, ...], out), after))
         return bound
