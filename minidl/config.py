@@ -193,7 +193,8 @@ def set_elementwise(name: str) -> None:
 
     These are elementwise.py's: one pass over memory instead of several, the same bits. Numba compiles at first use, in
     about a second, and keeps what it compiled on the disk. The step is the fused one, of plain models; all else is
-    NumPy's. Errors: ValueError for another name; ImportError, naming the extra, where Numba is missing or does not load.
+    NumPy's.
+    Errors: ValueError for another name; ImportError, naming the extra, where Numba is missing or does not load.
     """
     global _elementwise
     if name not in ELEMENTWISE:

@@ -1,6 +1,6 @@
-"""Operations on elements as loops, which Numba compiles: what are several calls of NumPy there is one pass over memory here.
+"""Operations on elements as loops, which Numba compiles: one pass over memory for what takes NumPy several calls.
 
-config.set_elementwise("numba") has fit's fused step take these. Read the function of the same name in ops.py first: a
+config.set_elementwise("numba") has fit's fused step take them. Read the function of the same name in ops.py first: a
 loop computes for each element what that says, with the same roundings in the same order, so the same bits. (Numba
 neither reorders floating-point operations nor fuses them unless told to.) What it leaves out are NumPy's warnings of
 overflow.
@@ -59,8 +59,10 @@ def adam_step(param: Array, grad: Array, m: Array, v: Array, alpha: Array, const
 
 def add_l1_gradient(grad: Array, param: Array, constants: Array) -> None:
     """g ← g + λ₁ sign(w): ops.l1_gradient. constants: λ₁."""
+    l1, zero = constants[0], constants.dtype.type(0)
     for i in range(param.size):
-        grad[i] += np.sign(param[i]) * constants[0]
+        w = param[i]
+        grad[i] += l1 if w > zero else -l1 if w < zero else abs(w)  # 0 or NaN
 
 
 def add_l2_gradient(grad: Array, param: Array, constants: Array) -> None:
@@ -71,8 +73,11 @@ def add_l2_gradient(grad: Array, param: Array, constants: Array) -> None:
 
 def add_l1_l2_gradient(grad: Array, param: Array, constants: Array) -> None:
     """g ← g + (λ₁ sign(w) + 2 λ₂ w). constants: λ₁, 2 λ₂."""
+    l1, twice_l2 = constants
+    zero = constants.dtype.type(0)
     for i in range(param.size):
-        grad[i] += np.sign(param[i]) * constants[0] + param[i] * constants[1]
+        w = param[i]
+        grad[i] += (l1 if w > zero else -l1 if w < zero else abs(w)) + w * twice_l2
 
 
 def relu(z: Array) -> None:
@@ -104,7 +109,10 @@ def tanh_backward(outputs: Array, d_outputs: Array) -> None:
 
 
 def dropout(inputs: Array, words: Array, outputs: Array, constants: Array) -> None:
-    """inputs / (1 − rate) where a word is not 0, else 0: ops.dropout, ops.dropout_backward. constants: 1 / (1 − rate)."""
+    """inputs / (1 − rate) where a word is not 0, else 0: ops.dropout, ops.dropout_backward.
+
+    constants: 1 / (1 − rate).
+    """
     zero = inputs.dtype.type(0)
     for i in range(inputs.size):
         outputs[i] = inputs[i] * constants[0] if words[i] != 0 else zero

@@ -6,7 +6,6 @@ same bits; of a large model each half of the arena is a thread's. Every other op
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,12 +65,12 @@ class Penalty:
         w, g, (first, second) = theta[part], grads[part], work[:, : part.stop - part.start]
         l1, l2 = (float(np.float32(factor)) for factor in self.factors())
         if config.elementwise() == "numba":
-            loop, constants = {
+            loop, factors = {
                 L1: (elementwise.add_l1_gradient, [l1]),
                 L2: (elementwise.add_l2_gradient, [2 * l2]),
                 L1L2: (elementwise.add_l1_l2_gradient, [l1, 2 * l2]),
             }[type(self.regularizer)]
-            return [elementwise.bound(loop, g, w, np.array(constants, w.dtype))]
+            return [elementwise.bound(loop, g, w, np.array(factors, w.dtype))]
         of_l1 = [partial(np.sign, w, first), partial(np.multiply, first, constant(l1, w.dtype), first)]
         if type(self.regularizer) is L1:
             return [*of_l1, partial(np.add, g, first, g)]
@@ -133,13 +132,11 @@ class AdamUpdate(Update):
         for part in [slice(0, arena.size)] if gradients or in_two else parts(starts, arena.size):
             middle = (part.start + part.stop) // 2
             halves = [slice(part.start, middle), slice(middle, part.stop)] if in_two else [part]
-            bound = [self._bind(arena, half) for half in halves]
+            works = [np.empty((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in halves]
             self._calls[part.start] = []
             for k in range(batches):
-                of_halves: list[Calls] = [[] for _ in bound]
-                for of_half, pieces_of_half in zip(of_halves, bound, strict=True):
-                    for before, with_alpha, after in pieces_of_half:
-                        of_half += [*before, with_alpha(self._alphas[k : k + 1]), *after]
+                alpha = self._alphas[k : k + 1]
+                of_halves = [self._bind(arena, half, alpha, work) for half, work in zip(halves, works, strict=True)]
                 update: Calls = [partial(threads.in_two_threads, *of_halves)] if in_two else of_halves[0]
                 count: Calls = [] if part.start else [optimizer.count_batch]
                 self._calls[part.start].append([*gradients, *update, *count])
@@ -177,23 +174,22 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena, part: slice) -> list[tuple[Calls, Callable[[Array], Call], Calls]]:
-        """Of each piece the calls before the one with α, which alone differs between batches; that, given α; the rest."""
-        optimizer, dtype = self._optimizer, self._alphas.dtype
-        constants = np.array([1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon], dtype)
+    def _bind(self, arena: Arena, part: slice, alpha: Array, work: Array) -> Calls:
+        """The update of this part of the arena, piece by piece. alpha: (1,), the step size. work: two pieces."""
+        optimizer = self._optimizer
+        constants = np.array([1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon], arena.dtype)
         rate_1, rate_2, epsilon = (constants[i, ...] for i in range(3))
-        work = np.empty((2, min(arena.size, calls.PIECE)), dtype)
-        bound: list[tuple[Calls, Callable[[Array], Call], Calls]] = []
+        bound: Calls = []
         for piece in pieces(part.stop, part.start):
             param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
-            change, root = work[:, : param.size]
-            penalties = [p.piece(piece, arena.theta, arena.grads, work) for p in self._penalties if p.factors()]
-            before: Calls = [call for of_one in penalties for call in of_one]
+            for penalty in self._penalties:
+                if penalty.factors():
+                    bound += penalty.piece(piece, arena.theta, arena.grads, work)
             if config.elementwise() == "numba":
-                adam_step = elementwise.bound(elementwise.adam_step, param, grad, m, v)
-                bound.append((before, lambda alpha, step=adam_step: partial(step, alpha, constants), []))
+                bound.append(elementwise.bound(elementwise.adam_step, param, grad, m, v, alpha, constants))
                 continue
-            before += [
+            change, root = work[:, : param.size]
+            bound += [
                 partial(np.subtract, grad, m, change),
                 partial(np.multiply, change, rate_1, change),
                 partial(np.add, m, change, m),
@@ -203,10 +199,8 @@ class AdamUpdate(Update):
                 partial(np.add, v, change, v),
                 partial(np.sqrt, v, root),
                 partial(np.add, root, epsilon, root),
-            ]
-            after: Calls = [
+                partial(np.multiply, m, alpha[0, ...], change),
                 partial(np.divide, change, root, change),
                 partial(np.subtract, param, change, param),
             ]
-            bound.append((before, lambda alpha, m=m, out=change: partial(np.multiply, m, alpha[0, ...], out), after))
         return bound

@@ -133,8 +133,12 @@ def in_the_fused_order(model):
     return mock.patch.multiple(ops, dense=dense, dense_gradients=gradients, dense_backward=backward)
 
 
+@pytest.mark.parametrize("elementwise", config.ELEMENTWISE)
 @given(models(), st.integers(1, 3), st.sampled_from([calls.PIECE, 20]))  # of 20 and more, a layer counts as large
-def test_the_same_bits_as_the_readable_step_with_its_products(case, together, piece):
+def test_the_same_bits_as_the_readable_step_with_its_products(elementwise, case, together, piece):
+    if elementwise == "numba":
+        pytest.importorskip("numba")
+    config.set_elementwise(elementwise)
     build, (x, y, weight), groups = case
     ours, readable = build(), build()
     with mock.patch.object(calls, "PIECE", piece):

@@ -35,7 +35,7 @@ FLOORS = [
     "calls metrics",
     "callbacks layers losses optimizers",
     "activations constraints initializers regularizers schedules",
-    "masks",
+    "elementwise masks",
     "arena datasets random serialization",
     "ops",
     "array_functions checks variables",
