@@ -20,6 +20,7 @@ COLOURS = {
 }
 THROUGH_FIT = {
     "minidl fit": "minidl",
+    "minidl with Numba, fit": "minidl",
     "Keras on JAX, fit": "JAX",
     "Keras on TensorFlow, fit": "TensorFlow",
     "Keras on torch, fit": "torch",
@@ -27,6 +28,7 @@ THROUGH_FIT = {
 }
 STEP_BY_STEP = {
     "minidl, fit's step": "minidl",
+    "minidl with Numba, fit's step": "minidl",
     "JAX, lax.scan": "JAX",
     "JAX, jit a step": "JAX",
     "TensorFlow, XLA": "TensorFlow",
@@ -35,7 +37,13 @@ STEP_BY_STEP = {
     "torch.compile": "torch",
     "scikit-learn, partial_fit": "scikit-learn",
 }
-DASHED = {"JAX, lax.scan", "TensorFlow, XLA", "torch.compile"}  # compiled as a whole
+DOTTED = {  # compiled, the others' as a whole
+    "minidl with Numba, fit",
+    "minidl with Numba, fit's step",
+    "JAX, lax.scan",
+    "TensorFlow, XLA",
+    "torch.compile",
+}
 MARKERS = "os^Dv"
 
 
@@ -65,7 +73,7 @@ def steps(results: dict[str, Any]) -> Any:
                 continue
             axes.plot(
                 *coordinates(sorted(by_name[name])),
-                ":" if name in DASHED else "-",
+                ":" if name in DOTTED else "-",
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=5,
                 color=COLOURS[library],

@@ -1,21 +1,24 @@
 """What a training step's time is spent on, call by call: python benchmarks/step_profile.py [--save] [A B C D E].
 
-Each bound call of a FusedStep is timed in its place in real steps, over many rounds. Beside them: the products alone
-(np.matmul, as ops.py calls it, and np.dot, as fused.py does), the whole step, and fit. Ratios are to the first.
+Each bound call of a FusedStep is timed in its place in real steps, over many rounds; where Numba is installed, of the
+step with its loops too. Beside them: the products alone (np.matmul, as ops.py calls it, and np.dot, as fused.py does),
+the whole step, and fit. Ratios are to the first.
 --save: also into results/profile.json, of which report.py makes a table.
 """
 
+import importlib.util
 import json
 import sys
 import time
 from functools import partial
+from importlib import metadata
 from itertools import pairwise
 
 import numpy as np
 import peers
 import report
 
-from minidl import fused, utils
+from minidl import config, fused, utils
 from minidl.fused import FusedStep
 from minidl.layers import Dense, Input
 from minidl.models import Sequential
@@ -75,7 +78,8 @@ def name_of(call):
     return getattr(function, "__name__", "relu").replace("<lambda>", "relu: maximum")
 
 
-def profile(name):
+def profile(name, elementwise="numpy"):
+    config.set_elementwise(elementwise)
     widths, rows, rounds = CASES[name]
     model = built(widths)
     together = fused.batches_together(rows, widths[0], 4)
@@ -118,25 +122,29 @@ def profile(name):
             add(f"{'update' if id(timed.call) in updates else part}: {name_of(timed.call)}", timed)
     for attribute, owner in around.items():
         add(f"batches together: {attribute}", getattr(owner, attribute))
-    total = whole.spread()
+    minidl, total = peers.WITH_NUMBA if elementwise == "numba" else "minidl", whole.spread()
     rest = {key: max(0.0, total[key] - sum(one[key] for one in found.values())) for key in OF_SPREAD}
     named = {
         peers.FLOOR: floors[0].spread(),
         "GEMMs only, by np.dot": floors[1].spread(),
-        peers.MINIDL_STEP: total,
-        peers.MINIDL_FIT: fit.spread(),
+        f"{minidl}, fit's step": total,
+        f"{minidl}, fit": fit.spread(),
         **dict(sorted(found.items(), key=lambda item: -item[1]["median"])),
         "between the calls": rest,
     }
-    group = f"{name} {'-'.join(map(str, widths))}, batch {rows}, call by call"
+    group = f"{name} {'-'.join(map(str, widths))}, batch {rows}, {minidl}"
     return [{**spread, "group": group, "name": key, "rounds": rounds} for key, spread in named.items()]
 
 
 def main(*arguments):
     """Profile the cases that are named, or all, and print their tables."""
     raw = report.machine_info()
-    rows = [row for case in [one for one in arguments if one != "--save"] or CASES for row in profile(case)]
+    cases = [one for one in arguments if one != "--save"] or CASES
+    kinds = [kind for kind in config.ELEMENTWISE if importlib.util.find_spec(kind)]
+    rows = [row for case in cases for kind in kinds for row in profile(case, kind)]
     found = {"about": report.machine(raw), "benchmarks": rows, "skipped": []}
+    if "numba" in kinds:
+        found["about"]["versions"]["numba"] = metadata.version("numba")
     print(report.tables("profile", found))
     if "--save" in arguments:
         path = report.HERE / "results" / "profile.json"

@@ -11,13 +11,14 @@ import time
 
 import pytest
 from networks import PENGUINS
-from peers import PEERS
+from peers import MINIDL_FIT, PEERS, WITH_NUMBA
 from pool import HERE, Worker, environment, in_new_process
 from verify import check_run
 
 EPOCHS = 50
 LIBRARIES = {
-    "minidl fit": "minidl",
+    MINIDL_FIT: "minidl",
+    f"{WITH_NUMBA}, fit": "minidl",
     "Keras on TensorFlow, fit": "keras",
     "Keras on JAX, fit": "keras",
     "Keras on torch, fit": "keras",

@@ -4,7 +4,12 @@ ratio 1: as fast as memory, or the BLAS, allows. A whole array in one call, as o
 what is not a product. The bounds are measured in the same rounds, in the same process.
 """
 
+import importlib.util
+
 import pytest
+from conftest import skip
+from peers import INSTALL
+from peers.operations import ADAM_BY_NUMBA
 from peers.operations import OPERATIONS as MADE
 from pool import interleaved
 
@@ -46,5 +51,7 @@ def measure_operations(pool, names, settings):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operation(compare, pool, settings, name):
+def test_operation(request, compare, pool, settings, name):
+    if name == ADAM_BY_NUMBA and importlib.util.find_spec("numba") is None:
+        skip(request, GROUP, name, f"numba is not installed ({INSTALL['numba']})")
     compare(GROUP, name, lambda names: measure_operations(pool, names, settings))

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 # Of each distribution the module that shows that it was loaded.
 DISTRIBUTIONS = {
     "numpy": "numpy",
+    "numba": "numba",
     "keras": "keras",
     "tensorflow": "tensorflow",
     "tensorflow-cpu": "tensorflow",

@@ -184,16 +184,16 @@ _elementwise = "numpy"
 
 
 def elementwise() -> str:
-    """What computes operations on elements in fit's step on a CPU: one of ELEMENTWISE."""
+    """What computes operations on elements on a CPU: one of ELEMENTWISE."""
     return _elementwise
 
 
 def set_elementwise(name: str) -> None:
-    """Choose what computes operations on elements in fit's step on a CPU: "numpy", or "numba", loops that it compiles.
+    """Choose what computes operations on elements on a CPU: "numpy", or "numba", loops that it compiles.
 
-    These are elementwise.py's: one pass over memory instead of several, the same bits. Numba compiles at first use, in
-    about a second, and keeps what it compiled on the disk. The step is the fused one, of plain models; all else is
-    NumPy's.
+    These are elementwise.py's: one pass over memory instead of several, the same bits. They take part in fit's step of
+    the models that have a fused one, and in Philox's random words; all else is NumPy's. Numba compiles at first use, in
+    about a second, and keeps what it compiled on the disk.
     Errors: ValueError for another name; ImportError, naming the extra, where Numba is missing or does not load.
     """
     global _elementwise

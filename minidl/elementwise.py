@@ -130,3 +130,31 @@ def binary_crossentropy_backward(z: Array, t: Array, y: Array, counts: Array, d_
             d_outputs[i] = (one - y[i] - tail) * counts[i]
         else:
             d_outputs[i] = (tail - y[i]) * counts[i]
+
+
+def philox_words(words: Array, start: int, k0: Array, k1: Array, c2: Array, c3: Array) -> None:
+    """words[s] ← Philox4x32-10 of the counters (start + i, 0, c2, c3) of the s-th stream: random._philox_rounds.
+
+    words: (S, blocks, 4) uint32. k0, k1, c2, c3: (S,) uint64, below 2³². The four words of a block go to four rows
+    first: the processor then computes several blocks at once.
+    """
+    rows = np.empty((4, 1024), np.uint32)
+    for s in range(words.shape[0]):
+        for first in range(0, words.shape[1], 1024):
+            count = min(1024, words.shape[1] - first)
+            for i in range(count):
+                x0, x1, x2, x3 = np.uint64(start + first) + np.uint64(i), np.uint64(0), c2[s], c3[s]
+                key0, key1 = k0[s], k1[s]
+                for _ in range(10):
+                    p0, p1 = x0 * PHILOX_M0, x2 * PHILOX_M1
+                    x0, x1, x2, x3 = (p1 >> BITS) ^ x1 ^ key0, p1 & LOW, (p0 >> BITS) ^ x3 ^ key1, p0 & LOW
+                    key0, key1 = (key0 + PHILOX_W0) & LOW, (key1 + PHILOX_W1) & LOW
+                rows[0, i], rows[1, i], rows[2, i], rows[3, i] = x0, x1, x2, x3
+            for i in range(count):
+                for j in range(4):
+                    words[s, first + i, j] = rows[j, i]
+
+
+PHILOX_M0, PHILOX_M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+PHILOX_W0, PHILOX_W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+BITS, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minidl import config, naming
+from minidl import config, elementwise, naming
 
 Pair = tuple[int, int]
 Shape = Sequence[int]
@@ -111,9 +111,12 @@ def philox_chunks(k0: Any, k1: Any, c2: Any, c3: Any, blocks: int) -> Iterator[t
             shape = (streams.stop - s, columns.stop - start)
             size = shape[0] * shape[1]
             chunk = words[:size].reshape(*shape, 4)
-            _philox_fill(
-                chunk, buffers[..., :size].reshape(3, 2, *shape), start, keys[:, :, streams], c2[streams], c3[streams]
-            )
+            if config.elementwise() == "numba":
+                fixed = (v[streams, 0] for v in (k0, k1, c2, c3))
+                elementwise.compiled(elementwise.philox_words)(chunk, start, *fixed)
+            else:
+                work = buffers[..., :size].reshape(3, 2, *shape)
+                _philox_fill(chunk, work, start, keys[:, :, streams], c2[streams], c3[streams])
             yield streams, columns, chunk
 
 

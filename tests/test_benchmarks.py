@@ -275,17 +275,22 @@ def test_a_single_panel_has_room_for_its_title(bench):
     assert len(figure.axes) == 1 and title.x0 > 0 and title.x1 < figure.bbox.width
 
 
-def test_a_profile_adds_up_to_the_step(bench, monkeypatch):
+@pytest.mark.parametrize(
+    "elementwise, minidl, call", [("numpy", "minidl", "sqrt"), ("numba", "minidl with Numba", "adam_step")]
+)
+def test_a_profile_adds_up_to_the_step(bench, monkeypatch, elementwise, minidl, call):
+    if elementwise == "numba":
+        pytest.importorskip("numba")
     monkeypatch.setattr(bench.step_profile, "CASES", {"A": ((4, 4, 4, 1), 32, 5)})
-    rows = {row["name"]: row for row in bench.step_profile.profile("A")}
-    assert {row["group"] for row in rows.values()} == {"A 4-4-4-1, batch 32, call by call"}
-    around = (bench.peers.FLOOR, "GEMMs only, by np.dot", bench.peers.MINIDL_STEP, bench.peers.MINIDL_FIT)
+    rows = {row["name"]: row for row in bench.step_profile.profile("A", elementwise)}
+    assert {row["group"] for row in rows.values()} == {f"A 4-4-4-1, batch 32, {minidl}"}
+    around = (bench.peers.FLOOR, "GEMMs only, by np.dot", f"{minidl}, fit's step", f"{minidl}, fit")
     assert tuple(rows)[:4] == around and all(rows[name]["min"] > 0 for name in around)
     parts = {name: row for name, row in rows.items() if name not in around}
-    assert {"forward: dot", "backward: dot", "update: sqrt", "batches together: gather"} < set(parts)
+    assert {"forward: dot", "backward: dot", f"update: {call}", "batches together: gather"} < set(parts)
     for key in ("median", "q1", "q3", "min"):
         whole = sum(row[key] for row in parts.values())
-        assert whole == pytest.approx(rows[bench.peers.MINIDL_STEP][key]) or not parts["between the calls"][key]
+        assert whole == pytest.approx(rows[f"{minidl}, fit's step"][key]) or not parts["between the calls"][key]
 
 
 def test_slopes_are_of_the_upper_half(bench):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from minidl import config, elementwise, fused_update, ops, threads, utils
+from minidl import config, elementwise, fused_update, ops, random, threads, utils
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
 
@@ -27,13 +27,17 @@ def arrays(count, dtype):
     return shape.flatmap(lambda shape: st_numpy.arrays(dtype, shape, elements=numbers.map(np.dtype(dtype).type)))
 
 
+def versions_of(loop):
+    """The loop as Python, and where Numba is installed compiled."""
+    return [loop, elementwise.compiled(loop)] if importlib.util.find_spec("numba") else [loop]
+
+
 def as_numba_and_as_python(loop, inputs, expected):
     """Run a loop on copies of these arrays, and compare each that is expected to be something with that.
 
     expected: {place: array}. A NaN has no sign: which of its operands' an operation hands on is the processor's choice.
     """
-    versions = [loop, elementwise.compiled(loop)] if importlib.util.find_spec("numba") else [loop]
-    for version in versions:
+    for version in versions_of(loop):
         given = [np.array(array) for array in inputs]
         with np.errstate(all="ignore"):
             version(*given)
@@ -111,6 +115,42 @@ def test_the_gradient_of_binary_crossentropy(dtype, data):
         t = np.exp(-abs(z))
         right = ops.binary_crossentropy_from_logits_backward(y, z) * counts
     as_numba_and_as_python(elementwise.binary_crossentropy_backward, [z, t, y, counts, np.empty_like(z)], {4: right})
+
+
+@given(
+    st.integers(1, 5).flatmap(lambda s: st_numpy.arrays("u8", (4, s), elements=st.integers(0, 2**32 - 1))),
+    st.sampled_from([0, 1, 3, 40, 1500]),
+    st.sampled_from([0, 7, 2**32 - 2000]),
+)
+def test_words_of_philox(streams, blocks, start):
+    counters = np.zeros((streams.shape[1], blocks, 4), "u8")
+    counters[..., 0] = start + np.arange(blocks)
+    counters[..., 2:] = streams[2:].T[:, None]
+    right = random.philox4x32(counters, streams[:2].T[:, None])
+    for version in versions_of(elementwise.philox_words)[blocks > 40 :]:  # Python's takes a while
+        words = np.zeros(right.shape, "u4")
+        version(words, start, *streams)
+        assert_same(words, right)
+
+
+@pytest.mark.parametrize("stream", ["tensorflow", "tensorflow-xla"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_numbers_are_the_same(monkeypatch, stream, dtype):
+    pytest.importorskip("numba")
+    used, compiled = [], elementwise.compiled
+    monkeypatch.setattr(elementwise, "compiled", lambda loop: (used.append(loop.__name__), compiled(loop))[1])
+    found = []
+    for elementwise_ in config.ELEMENTWISE:
+        config.set_elementwise(elementwise_)
+        with config.using_random_stream(stream):
+            masks = [random.dropout_masks(shape, 0.3, (7, 5), steps, dtype) for shape, steps in MASKS]
+            found.append([*masks, random.normal((30, 7), seed=3, dtype=dtype), random.uniform((999,), seed=4)])
+    for numpys, numbas in zip(*found, strict=True):
+        assert_same(numbas, numpys)
+    assert used and set(used) == {"philox_words"}
+
+
+MASKS = [((3,), 1), ((32, 4), 70), ((300, 301), 2)]
 
 
 def trained(x, y, elementwise):

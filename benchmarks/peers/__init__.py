@@ -42,6 +42,7 @@ class Entry:
 
 INSTALL = {
     "tensorflow": "pip install 'minidl[keras]'",
+    "numba": "pip install 'minidl[numba]'",
     "torch": "its CPU build, see pytorch.org/get-started",
     "sklearn": "pip install scikit-learn",
 }
@@ -55,6 +56,8 @@ def keras(backend: str, mode: str) -> Entry:
 
 # As `import minidl` sets it where NumPy is not loaded yet, which in these processes it is: see minidl/threads.py.
 MINIDL_FIRST = {"OPENBLAS_THREAD_TIMEOUT": "21"}
+NUMBA = {"BENCHMARK_ELEMENTWISE": "numba"}
+WITH_NUMBA = "minidl with Numba"
 FLOOR = "NumPy, GEMMs only"
 MINIDL_STEP, MINIDL_FIT = "minidl, fit's step", "minidl fit"
 
@@ -62,6 +65,10 @@ PEERS: dict[str, Entry] = {
     FLOOR: Entry("floor"),
     MINIDL_STEP: Entry("minidl_step", environment=MINIDL_FIRST),
     MINIDL_FIT: Entry("keras_names", {"library": "minidl", "mode": "fit"}, environment=MINIDL_FIRST),
+    f"{WITH_NUMBA}, fit's step": Entry("minidl_step", needs=("numba",), environment=MINIDL_FIRST | NUMBA),
+    f"{WITH_NUMBA}, fit": Entry(
+        "keras_names", {"library": "minidl", "mode": "fit"}, ("numba",), environment=MINIDL_FIRST | NUMBA
+    ),
     "minidl train_on_batch": Entry(
         "keras_names", {"library": "minidl", "mode": "train_on_batch"}, environment=MINIDL_FIRST
     ),

@@ -11,6 +11,8 @@ class Peer:
         self.keras = importlib.import_module(library)
         self.mode = mode
         limit_threads()
+        if library == "minidl":
+            self.keras.config.set_elementwise(os.environ.get("BENCHMARK_ELEMENTWISE", "numpy"))
         if library == "minidl" and os.environ.get("BENCHMARK_DEVICE") == "cuda" and mode == "fit":
             self.keras.config.set_device("gpu")
             self.keras.config.enable_tensor_float_32_execution(os.environ.get("BENCHMARK_TF32") == "1")

@@ -7,7 +7,7 @@ multiplications and additions it must do, stands beside it.
 
 import os
 
-from minidl import cuda, ops, random
+from minidl import cuda, elementwise, ops, random
 
 import numpy as np  # after minidl, which may set up the BLAS
 import verify
@@ -15,6 +15,7 @@ import verify
 SIZE = 2**24  # of float32: 64 MiB an array, more than the caches hold
 ROWS, INPUTS, UNITS = 512, 2048, 2048
 COPY, PRODUCT = "copy", "product of square matrices"
+ADAM_BY_NUMBA = "adam_step by Numba"
 RATE = 0.5
 TINY = 1e-37
 
@@ -68,7 +69,7 @@ def sample(array):
     return host(flat[np.linspace(0, flat.size - 1, 1001).astype(int)]).astype(np.float64)
 
 
-def elementwise(arrays, call, formula, bytes_an_element):
+def of_elements(arrays, call, formula, bytes_an_element):
     """An operation on so many arrays: call(out, *arrays) -> result; formula(*arrays) -> result, size of its terms."""
 
     def make(peer):
@@ -134,6 +135,14 @@ def dropout_kernel(peer):
 
 def adam(peer):
     return adam_by(peer, lambda *arrays: ops.adam_step(*arrays, step=3))
+
+
+def adam_loop(peer):
+    """elementwise.adam_step, compiled by Numba."""
+    alpha = np.array([0.001 * np.sqrt(1 - 0.999**3) / (1 - 0.9**3)], np.float32)
+    constants = np.array([1 - 0.9, 1 - 0.999, 1e-7], np.float32)
+    loop = elementwise.compiled(elementwise.adam_step)
+    return adam_by(peer, lambda *arrays: loop(*arrays, alpha, constants))
 
 
 def adam_kernel(peer):
@@ -228,15 +237,15 @@ def square_product(peer):
 
 # What bounds an operation of memory is a copy, what bounds a product is the product of square matrices.
 OPERATIONS = {
-    COPY: elementwise(1, copy, lambda x: (x, abs(x)), 8),
+    COPY: of_elements(1, copy, lambda x: (x, abs(x)), 8),
     PRODUCT: square_product,
-    "relu": elementwise(1, lambda out, x: ops.relu(x, out=out), lambda x: (np.maximum(x, 0), 0 * x), 8),
-    "relu_backward": elementwise(
+    "relu": of_elements(1, lambda out, x: ops.relu(x, out=out), lambda x: (np.maximum(x, 0), 0 * x), 8),
+    "relu_backward": of_elements(
         2, lambda out, d, x: ops.relu_backward(d, x, out=out), lambda d, x: (np.where(x > 0, d, 0), 0 * d), 12
     ),
-    "sigmoid": elementwise(1, lambda out, x: ops.sigmoid(x, out=out), lambda x: (sigmoid(x), sigmoid(x)), 8),
-    "tanh": elementwise(1, lambda out, x: ops.tanh(x, out=out), lambda x: (np.tanh(x), abs(np.tanh(x))), 8),
-    "binary_crossentropy_from_logits": elementwise(
+    "sigmoid": of_elements(1, lambda out, x: ops.sigmoid(x, out=out), lambda x: (sigmoid(x), sigmoid(x)), 8),
+    "tanh": of_elements(1, lambda out, x: ops.tanh(x, out=out), lambda x: (np.tanh(x), abs(np.tanh(x))), 8),
+    "binary_crossentropy_from_logits": of_elements(
         2,
         lambda out, y, z: ops.binary_crossentropy_from_logits(y, z),
         lambda y, z: (
@@ -248,12 +257,13 @@ OPERATIONS = {
     "dropout, mask given": dropout,
     "dropout_mask": keep_flags,
     "adam_step": adam,
+    ADAM_BY_NUMBA: adam_loop,
     "l2_penalty": penalty,
     "dense": product("outputs"),
     "dense_gradients": product("kernel"),
     "dense_backward": product("inputs"),
 }
 
-# On a GPU alone: minidl.cuda's kernels. dropout_mask is drawn by the processor, and has its kernel there.
+# On a GPU alone: minidl.cuda's kernels. dropout_mask and Numba's loop are the processor's, and have kernels there.
 KERNELS = {"dropout.cu, mask drawn": dropout_kernel, "adam.cu": adam_kernel, "matmul.cu, blocked": product_kernel}
-ON_GPU = [name for name in OPERATIONS if name != "dropout_mask"] + list(KERNELS)
+ON_GPU = [name for name in OPERATIONS if name not in ("dropout_mask", ADAM_BY_NUMBA)] + list(KERNELS)
