@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl import config
 from minidl.models import Sequential
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ CASES = {
     "784-256-128-1, batch 128": Case((784, 256, 128, 1), 128, 24),
 }
 FLOOR = "matrix products alone"
+WITH_NUMBA = "minidl with Numba"
 # What each peer needs beside minidl.
 PEERS: dict[str, tuple[str, ...]] = {
     FLOOR: (),
     "minidl": (),
+    WITH_NUMBA: ("numba",),
     "Keras on TensorFlow": ("keras", "tensorflow"),
     "Keras on JAX": ("keras", "jax"),
     "Keras on torch": ("keras", "torch"),
@@ -141,8 +144,10 @@ def epoch_of(peer: str, case: Case) -> Callable[[], float]:
         return products_epoch(case)
     if peer == "torch":
         return torch_epoch(case)
-    if peer == "minidl":
+    if peer in ("minidl", WITH_NUMBA):
         from minidl import layers
+
+        config.set_elementwise("numba" if peer == WITH_NUMBA else "numpy")
 
         return keras_epoch(case, layers, Sequential)
     import keras

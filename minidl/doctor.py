@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minidl
+from minidl import config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ PACKAGES = (
         "jax",
         "torch",
     ),
-    *("scikit-learn", "h5py", "safetensors", "matplotlib", "threadpoolctl"),
+    *("numba", "scikit-learn", "h5py", "safetensors", "matplotlib", "threadpoolctl"),
 )
 VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -190,6 +191,14 @@ def gpu() -> tuple[bool, str]:
         return False, f"CuPy is installed, but no GPU answers: {error}"
 
 
+def elementwise() -> str:
+    """What computes operations on elements here, and what could."""
+    chosen = f"config.elementwise(): {config.elementwise()}"
+    if importlib.util.find_spec("numba") is None:
+        return f'{chosen}; Numba is not installed: pip install "minidl[numba]"'
+    return f'{chosen}; fewer passes over memory: config.set_elementwise("numba")'
+
+
 def run(console: Console) -> bool:
     """Print it all; whether there is nothing to mend."""
     from rich.markup import escape
@@ -205,6 +214,7 @@ def run(console: Console) -> bool:
     on_gpu, text = gpu()
     table.add_row("array backends", "NumPy" + (", CuPy" if on_gpu else ""))
     table.add_row("GPU", escape(text))
+    table.add_row("elementwise", escape(elementwise()))
     speed = gemm_speed()
     try:
         blas = numpy_blas()

@@ -136,6 +136,12 @@ def test_without_cupy_the_extra_is_named(monkeypatch):
     assert "minidl[gpu12]" in doctor.gpu()[1]
 
 
+@pytest.mark.parametrize("there, said", [(None, r"minidl\[numba\]"), (object(), r"set_elementwise\(.numba.\)")])
+def test_whether_there_is_numba(monkeypatch, there, said):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: there)
+    assert re.search(said, doctor.elementwise()) and "elementwise(): numpy" in doctor.elementwise()
+
+
 def test_the_speed_is_that_of_a_product(monkeypatch):
     ticks = iter(np.arange(100) / 1000)  # a millisecond from one look at the clock to the next
     monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(ticks))
@@ -157,9 +163,10 @@ def test_another_process_measures_too():
 
 def test_peers_are_timed_in_their_processes():
     case = next(iter(bench.CASES))
-    ok, text = printed(bench.run, rounds=2, cases=[case], peers=[bench.FLOOR, "minidl"])
+    ok, text = printed(bench.run, rounds=2, cases=[case], peers=[bench.FLOOR, "minidl", bench.WITH_NUMBA])
     assert ok
-    assert bench.FLOOR in text and "minidl" in text and case in text
+    assert bench.FLOOR in text and re.search("minidl +│", text) and case in text
+    assert bench.WITH_NUMBA in text
     assert "1.00 (" in text
 
 
