@@ -129,15 +129,16 @@ class AdamUpdate(Update):
         gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
         self._calls = {}
         in_two = arena.size >= LARGE and threads.is_spare()
+        works = [np.empty((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in range(2 if in_two else 1)]
         for part in [slice(0, arena.size)] if gradients or in_two else parts(starts, arena.size):
-            middle = (part.start + part.stop) // 2
-            halves = [slice(part.start, middle), slice(middle, part.stop)] if in_two else [part]
-            works = [np.empty((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in halves]
             self._calls[part.start] = []
             for k in range(batches):
                 alpha = self._alphas[k : k + 1]
-                of_halves = [self._bind(arena, half, alpha, work) for half, work in zip(halves, works, strict=True)]
-                update: Calls = [partial(threads.in_two_threads, *of_halves)] if in_two else of_halves[0]
+                by_pieces = [
+                    [self._bind(arena, piece, alpha, work) for work in works] for piece in pieces(part.stop, part.start)
+                ]
+                in_turn: Calls = [call for piece in by_pieces for call in piece[0]]
+                update: Calls = [partial(threads.in_two_threads, by_pieces)] if in_two else in_turn
                 count: Calls = [] if part.start else [optimizer.count_batch]
                 self._calls[part.start].append([*gradients, *update, *count])
 
@@ -174,33 +175,29 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena, part: slice, alpha: Array, work: Array) -> Calls:
-        """The update of this part of the arena, piece by piece. alpha: (1,), the step size. work: two pieces."""
+    def _bind(self, arena: Arena, piece: slice, alpha: Array, work: Array) -> Calls:
+        """The update of this piece of the arena. alpha: (1,), the step size. work: two such pieces."""
         optimizer = self._optimizer
         constants = np.array([1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon], arena.dtype)
         rate_1, rate_2, epsilon = (constants[i, ...] for i in range(3))
-        bound: Calls = []
-        for piece in pieces(part.stop, part.start):
-            param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
-            for penalty in self._penalties:
-                if penalty.factors():
-                    bound += penalty.piece(piece, arena.theta, arena.grads, work)
-            if config.elementwise() == "numba":
-                bound.append(elementwise.bound(elementwise.adam_step, param, grad, m, v, alpha, constants))
-                continue
-            change, root = work[:, : param.size]
-            bound += [
-                partial(np.subtract, grad, m, change),
-                partial(np.multiply, change, rate_1, change),
-                partial(np.add, m, change, m),
-                partial(np.multiply, grad, grad, change),
-                partial(np.subtract, change, v, change),
-                partial(np.multiply, change, rate_2, change),
-                partial(np.add, v, change, v),
-                partial(np.sqrt, v, root),
-                partial(np.add, root, epsilon, root),
-                partial(np.multiply, m, alpha[0, ...], change),
-                partial(np.divide, change, root, change),
-                partial(np.subtract, param, change, param),
-            ]
-        return bound
+        param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
+        penalties = [p.piece(piece, arena.theta, arena.grads, work) for p in self._penalties if p.factors()]
+        first: Calls = [call for of_one in penalties for call in of_one]
+        if config.elementwise() == "numba":
+            return [*first, elementwise.bound(elementwise.adam_step, param, grad, m, v, alpha, constants)]
+        change, root = work[:, : param.size]
+        return [
+            *first,
+            partial(np.subtract, grad, m, change),
+            partial(np.multiply, change, rate_1, change),
+            partial(np.add, m, change, m),
+            partial(np.multiply, grad, grad, change),
+            partial(np.subtract, change, v, change),
+            partial(np.multiply, change, rate_2, change),
+            partial(np.add, v, change, v),
+            partial(np.sqrt, v, root),
+            partial(np.add, root, epsilon, root),
+            partial(np.multiply, m, alpha[0, ...], change),
+            partial(np.divide, change, root, change),
+            partial(np.subtract, param, change, param),
+        ]

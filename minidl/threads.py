@@ -9,9 +9,11 @@ Source: blas_thread_server in OpenBLAS's driver/others/blas_server.c.
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import functools
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,21 +39,28 @@ def _whole(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def in_two_threads(own: Calls, others: Calls) -> None:
-    """Run the calls of both lists, each in its order, the second in another thread; what that raises is raised here.
+def in_two_threads(pieces: Sequence[Sequence[Calls]]) -> None:
+    """Run the calls of each piece, in this thread the first list or in another one the second, as either comes to it.
 
-    No call of one may write to what one of the other list reads.
+    So nobody waits for a thread that begins late. What is raised in the other thread is raised here. A piece's two
+    lists do the same, and no two pieces write to what both use.
     """
-    running = _second().submit(contextvars.copy_context().run, _run, others)  # with the caller's np.errstate
+    left = collections.deque(pieces)
+    running = _second().submit(contextvars.copy_context().run, _run, left, 1)  # with the caller's np.errstate
     try:
-        _run(own)
+        _run(left, 0)
     finally:
         running.result()
 
 
-def _run(calls: Calls) -> None:
-    for call in calls:
-        call()
+def _run(left: collections.deque[Sequence[Calls]], own: int) -> None:
+    while left:
+        try:
+            piece = left.popleft()
+        except IndexError:  # the other thread took the last one meanwhile
+            return
+        for call in piece[own]:
+            call()
 
 
 @functools.cache

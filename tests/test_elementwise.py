@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from minidl import config, elementwise, fused_update, ops, random, threads, utils
+from minidl import calls, config, elementwise, fused_update, ops, random, threads, utils
 from minidl.layers import Dense, Dropout, Input
 from minidl.models import Sequential
 
@@ -176,6 +176,7 @@ def trained(x, y, elementwise):
 def test_a_fit_has_the_same_bits(monkeypatch, rng, dtype, in_two, features):
     pytest.importorskip("numba")
     if in_two:
+        monkeypatch.setattr(calls, "PIECE", 500)
         monkeypatch.setattr(fused_update, "LARGE", 1000)
         monkeypatch.setattr(threads, "is_spare", lambda: True)
     x, y = rng.normal(size=(40, features)).astype(dtype), rng.integers(0, 2, 40)

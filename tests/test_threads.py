@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from minidl import callbacks, fused_update, threads, utils
+from minidl import callbacks, calls, fused_update, threads, utils
 from minidl.layers import Dense, Dropout
 from minidl.models import Sequential
 
@@ -27,28 +27,60 @@ def trained(x, y, steps=6):
 def test_an_update_by_two_threads_has_the_same_bits(monkeypatch, rng):
     x, y = rng.normal(size=(32, 50)).astype("float32"), rng.integers(0, 2, 32)
     state, history = trained(x, y)
-    idents, apply = set(), np.sqrt
+    caller, other_came, apply = threading.get_ident(), threading.Event(), np.sqrt
+
+    def sqrt(*args, **named):
+        """Adam's, with its array for the result, waits in the caller's thread until the other thread has done one."""
+        if threading.get_ident() != caller:
+            other_came.set()
+        assert len(args) == 1 or other_came.wait(timeout=60)
+        return apply(*args, **named)
+
+    monkeypatch.setattr(calls, "PIECE", 500)
     monkeypatch.setattr(fused_update, "LARGE", 1000)
     monkeypatch.setattr(threads, "is_spare", lambda: True)
-    monkeypatch.setattr(
-        np, "sqrt", lambda *args, **named: (idents.add(threading.get_ident()), apply(*args, **named))[1]
-    )
+    monkeypatch.setattr(np, "sqrt", sqrt)
     in_two, history_in_two = trained(x, y)
-    assert len(idents) == 2 and history_in_two == history
+    assert history_in_two == history
     assert in_two.keys() == state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(in_two[name], array)
 
 
 def test_the_second_thread_has_the_callers_settings_and_its_errors_are_raised():
-    done, number = [], np.float32(3e38)
+    number, done = np.float32(3e38), []
+
+    def square():
+        return number * number
+
+    def meet(then):
+        barrier = threading.Barrier(2, timeout=60)
+        own, other = [barrier.wait, then[0]], [barrier.wait, then[1]]
+        threads.in_two_threads([(own, other), (own, other)])
+
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-        threads.in_two_threads([lambda: done.append("own")], [lambda: number * number, lambda: done.append("never")])
+        meet([lambda: done.append("own"), square])
     with np.errstate(over="ignore"):
-        threads.in_two_threads([], [lambda: number * number])
+        meet([int, square])
     with pytest.raises(ZeroDivisionError):  # of the caller's own: the other has come to its end all the same
-        threads.in_two_threads([lambda: 1 / 0], [lambda: time.sleep(0.05), lambda: done.append("other")])
+        meet([lambda: 1 / 0, lambda: (time.sleep(0.05), done.append("other"))])
     assert done == ["own", "other"]
+
+
+def test_each_piece_is_done_once_and_nobody_waits_with_pieces_left():
+    """The caller's first piece takes until the other thread has done all the rest."""
+    done, rest = [], threading.Event()
+
+    def piece(number):
+        def other():
+            done.append(number)
+            if len(done) >= 99:
+                rest.set()
+
+        return [lambda: (done.append(number), rest.wait(timeout=60) or done.append("late"))], [other]
+
+    threads.in_two_threads([piece(number) for number in range(100)])
+    assert sorted(done) == list(range(100))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -58,8 +90,9 @@ import os
 from minidl import threads
 def step():
     found = []
-    threads.in_two_threads([lambda: found.append(1)], [lambda: found.append(2)])
-    assert sorted(found) == [1, 2]
+    own, other = [lambda: found.append(1)], [lambda: found.append(2)]
+    threads.in_two_threads([(own, other)] * 9)
+    assert len(found) == 9
 step()
 child = os.fork()
 step()
