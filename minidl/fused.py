@@ -15,7 +15,8 @@ batch size. It binds each operation to its arrays, and running a step runs the l
 - batches are gathered, masks drawn, and losses and metrics computed, for several steps at a time;
 - a large layer is updated as soon as it has its gradient, which then lies in a cache still;
 - passes over large arrays go by pieces that stay in a core's cache; of a large model, Adam's by two threads, where
-  OpenBLAS's own leave a core to the second one: threads.py.
+  OpenBLAS's own leave a core to the second one: threads.py;
+- where config.set_elementwise asks for it, one loop takes the place of several passes: elementwise.py.
 """
 
 from __future__ import annotations
