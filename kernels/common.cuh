@@ -281,6 +281,16 @@ struct SquaredError {
     }
 };
 
+// Twin of ops.absolute_error and its backward; of a NaN both are NaN.
+template <typename T>
+struct AbsoluteError {
+    __device__ LossAndGradient<T> operator()(T y, T y_pred) const {
+        const T error = y_pred - y;
+        const T sign = error > T(0) ? T(1) : error < T(0) ? T(-1) : error == T(0) ? T(0) : error;
+        return {error < T(0) ? -error : error, sign};
+    }
+};
+
 // The mean of a batch's losses, tile by tile, and its gradient: L = 1/(B·U) Σ_b w_b Σ_u ℓ(y_bu, p_bu), so
 // dL/dp_bu = ℓ′(y_bu, p_bu) · 1/(B·U) · w_b.
 // y_true, predictions: in, (B, U); sample_weight: in, (B,), or null: all 1. formula(y, p): ℓ and ℓ′.

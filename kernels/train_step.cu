@@ -6,7 +6,7 @@
 #include "common.cuh"
 
 enum StageKind { DENSE = 0, DROPOUT = 1 };
-enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1, CATEGORICAL_CROSSENTROPY = 2 };  // the two from logits
+enum Loss { BINARY_CROSSENTROPY = 0, SQUARED_ERROR = 1, CATEGORICAL_CROSSENTROPY = 2, ABSOLUTE_ERROR = 3 };
 constexpr int STAGE_NUMBERS = 4, STAGE_SETTINGS = 6;  // of a stage, in the two tables that describe a model
 constexpr int MOST_STAGES = 16;
 
@@ -189,8 +189,9 @@ __device__ void losses(const Stage<T>& last, const Batch<T>& batch, int loss) {
     for (int e = threadIdx.x; e < elements; e += blockDim.x) {
         const int b = e / last.units;
         const T y = batch.y[e], output = last.outputs[e];
-        const LossAndGradient<T> of =
-            loss == BINARY_CROSSENTROPY ? FromLogits<T>()(y, output) : SquaredError<T>()(y, output);
+        const LossAndGradient<T> of = loss == BINARY_CROSSENTROPY ? FromLogits<T>()(y, output)
+                                      : loss == SQUARED_ERROR     ? SquaredError<T>()(y, output)
+                                                                  : AbsoluteError<T>()(y, output);
         batch.losses[e] = of.loss * batch.weight(b);
         const T gradient = of.gradient * batch.share(b, last.units, mean);
         last.d_outputs[e] = activate_backward(gradient, output, last.activation);

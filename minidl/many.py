@@ -36,7 +36,8 @@ KERNEL = "train_epochs"
 DEVICES = ("auto", "cpu", "gpu")
 # As in kernels/train_step.cu.
 DENSE, DROPOUT = 0, 1
-BINARY_CROSSENTROPY, SQUARED_ERROR, CATEGORICAL_CROSSENTROPY = 0, 1, 2
+BINARY_CROSSENTROPY, SQUARED_ERROR, CATEGORICAL_CROSSENTROPY, ABSOLUTE_ERROR = 0, 1, 2, 3
+ERRORS = {losses.MeanSquaredError: SQUARED_ERROR, losses.MeanAbsoluteError: ABSOLUTE_ERROR}
 MOST_STAGES = 16
 STATIC_SHARED = 3072  # bytes, at most, beside what Plan.shared_bytes counts
 MOST_THREADS = 256
@@ -252,7 +253,7 @@ class Plan:
         rows: list[tuple[int, ...]] = []
         for layer in layers:
             below = rows[-1][1] if rows else model.input_shape[-1]
-            rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss != SQUARED_ERROR))
+            rows.append(_numbers(layer, below, logits=layer is layers[-1] and loss not in ERRORS.values()))
         optimizer = model.optimizer
         optimizer.build(model.arena)
         return cls(
@@ -352,15 +353,15 @@ def _loss_of(model: Any, last: Any) -> tuple[int, int]:
     plain = loss.reduction in ("sum_over_batch_size", "mean") and loss.dtype == model.dtype
     if not plain or model.loss_weight is not None:
         raise _unknown(f"the loss {loss.name!r}", "has a reduction, a dtype or a weight of its own")
-    if type(loss) is losses.MeanSquaredError and activation in ACTIVATIONS:
-        return SQUARED_ERROR, ACTIVATIONS[activations.linear]
+    if type(loss) in ERRORS and activation in ACTIVATIONS:
+        return ERRORS[type(loss)], ACTIVATIONS[activations.linear]
     code, inner, prediction = {
         losses.BinaryCrossentropy: (BINARY_CROSSENTROPY, activations.sigmoid, ACTIVATIONS[activations.sigmoid]),
         losses.CategoricalCrossentropy: (CATEGORICAL_CROSSENTROPY, activations.softmax, SOFTMAX),
         losses.SparseCategoricalCrossentropy: (CATEGORICAL_CROSSENTROPY, activations.softmax, SOFTMAX),
     }.get(type(loss), (None, None, 0))
     if code is None:
-        raise _unknown(f"the loss {loss.name!r}", f"on {activation.name} is not a cross-entropy or mse")
+        raise _unknown(f"the loss {loss.name!r}", f"on {activation.name} is not a cross-entropy, mse or mae")
     if getattr(loss, "label_smoothing", 0) or loss.axis != -1 or getattr(loss, "ignore_class", None) is not None:
         raise _unknown(f"the loss {loss.name!r}", "smooths labels, ignores a class or has an axis")
     if activation is inner and not loss.from_logits:

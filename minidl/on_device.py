@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minidl import activations, config, cuda
+from minidl import activations, config, cuda, metrics
 from minidl.backend import Array
 from minidl.batches import ArrayBatches, Batches, Epochs
 from minidl.callbacks import CallbackList, History, ProgbarLogger
@@ -30,10 +30,10 @@ from minidl.layers import Activation, Dense, Dropout, Layer
 from minidl.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    MeanAbsoluteError,
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
-from minidl.metrics import BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy
 from minidl.optimizers import Adam, AdamW
 from minidl.regularizers import L1, L1L2, L2
 
@@ -51,6 +51,17 @@ ACTIVATIONS = {  # of an element; common.cuh's enum Activation
 }
 SOFTMAX = 4  # the same enum's; of a row
 CATEGORICAL = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
+ERRORS: dict[type, str] = {  # errors.cu's kernels
+    MeanSquaredError: "squared_error",
+    MeanAbsoluteError: "absolute_error",
+}
+METRICS: dict[type, str] = {  # metrics.cu's kernels
+    metrics.BinaryAccuracy: "binary_accuracy",
+    metrics.CategoricalAccuracy: "categorical_accuracy",
+    metrics.MeanSquaredError: "squared_error_sums",
+    metrics.MeanAbsoluteError: "absolute_error_sums",
+}
+SPARSE_METRICS: dict[type, str] = {metrics.SparseCategoricalAccuracy: "categorical_accuracy"}  # of class numbers
 
 # ------------------------------------------------------------------------------------------- the territory
 
@@ -119,7 +130,7 @@ def of_layer(layer: Layer, kinds: Sequence[type], known: Collection[activations.
 def _of_loss(model: Trainer, training: bool) -> str | None:
     loss = model.loss
     what = f"the loss {loss.name!r}"
-    if type(loss) not in (BinaryCrossentropy, MeanSquaredError, *CATEGORICAL):
+    if type(loss) not in (BinaryCrossentropy, *ERRORS, *CATEGORICAL):
         return what
     standards = (("label_smoothing", 0.0), ("ignore_class", None), ("axis", -1), ("dtype", model.dtype))
     for name, standard in standards:
@@ -158,7 +169,7 @@ def _has_logits(layer: Any) -> bool:
 
 
 def _of_metrics(model: Trainer) -> str | None:
-    known = (SparseCategoricalAccuracy,) if model.loss.sparse else (BinaryAccuracy, CategoricalAccuracy)
+    known = SPARSE_METRICS if model.loss.sparse else METRICS
     for metric in model.metrics:
         what = f"the metric {metric.name!r}, a {type(metric).__name__}"
         if metric is not model.loss_tracker and type(metric) not in known:
@@ -695,7 +706,7 @@ class Scores:
             ]
         weighted = len(self._metrics) - on.model.weighted_count
         for i, metric in enumerate(self._metrics[1:], start=1):
-            launches += self._accuracy(metric, y, last.outputs, weight if i >= weighted else None, self._pair(i))
+            launches += self._metric(metric, y, last.outputs, weight if i >= weighted else None, self._pair(i))
         moved = on.device.array(np.array(advance, np.int64))
         settings = (len(y), counters.array, moved, moved.size)
         counting = Launch(f"finish_batch_{on.dtype}", 1, 1, (value, penalty, *self._pair(0), *settings))
@@ -717,28 +728,25 @@ class Scores:
         tiles = -(-y.size // SUM_TILE)
         partials = on.empty(tiles)
         arguments = (y, predictions, weight, d_outputs, partials, y.size, units)
-        if type(loss) is MeanSquaredError:
-            first = on.launch("squared_error", y.size, *arguments)
+        if type(loss) in ERRORS:
+            first = on.launch(ERRORS[type(loss)], y.size, *arguments)
         elif recovers or loss.from_logits:
             first = on.launch("bce_from_logits", y.size, *arguments)
         else:
             first = on.launch("bce_from_probabilities", y.size, *arguments, config.epsilon())
         return value, [first, on.one_block("bce_mean", partials, value, tiles, y.size)]
 
-    def _accuracy(
+    def _metric(
         self, metric: Any, y: Array, outputs: Array, weight: Array | None, pair: tuple[Array, Array]
     ) -> list[Operation]:
         """What adds a batch to a metric's total and count."""
-        on, (rows, units), binary = self._on, y.shape, type(metric) is BinaryAccuracy
-        predictions = y.size if binary else rows
-        tiles = -(-predictions // SUM_TILE)
+        on, (rows, units), kernel = self._on, y.shape, (METRICS | SPARSE_METRICS)[type(metric)]
+        values = rows if kernel == "categorical_accuracy" else y.size
+        tiles = -(-values // SUM_TILE)
         sums = on.empty(2, tiles)
-        arrays = (y, outputs, weight, sums)
-        if binary:
-            first = on.launch("binary_accuracy", y.size, *arrays, y.size, units, tiles, float(metric.threshold))
-        else:
-            first = on.launch("categorical_accuracy", rows, *arrays, rows, units, tiles)
-        return [first, on.one_block("accuracy_add", sums, *pair, units if binary else 1, tiles)]
+        threshold = [float(metric.threshold)] if kernel == "binary_accuracy" else []
+        first = on.launch(kernel, values, y, outputs, weight, sums, values, units, tiles, *threshold)
+        return [first, on.one_block("mean_add", sums, *pair, values // rows, tiles)]
 
 
 # ------------------------------------------------------------------------------------ fit, evaluate, predict

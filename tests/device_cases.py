@@ -173,7 +173,7 @@ CASES = {
     "squared errors": lambda: (
         stacked(
             lambda: Dense(8, "relu", kernel_regularizer=L2(0.01)), lambda: Dropout(0.3), lambda: Dense(2),
-            inputs=6, loss="mse", metrics=(),
+            inputs=6, loss="mse", metrics=["mae"], weighted_metrics=["mse"],
         ),
         of_numbers(2),
         {"sample_weight": np.arange(1, 76) / 8, "validation_data": (*of_numbers(2, 20), np.arange(1, 21) / 8)},
@@ -185,6 +185,13 @@ CASES = {
         ),
         (of_numbers(1)[0], of_numbers(1)[1][:, 0]),
         {"validation_split": 0.2},
+    ),
+    "absolute errors": lambda: (
+        stacked(
+            lambda: Dense(8, "relu"), lambda: Dense(2), inputs=6, loss="mae", metrics=["mse"], weighted_metrics=["mae"],
+        ),
+        of_numbers(2),
+        {"sample_weight": np.arange(1, 76) / 8, "validation_split": 0.2},
     ),
     "squared errors of a softmax": lambda: (
         stacked(lambda: Dense(5, "relu"), lambda: Dense(3, "softmax"), inputs=6, loss="mse"), of_classes(3), {}
@@ -287,7 +294,7 @@ def _gradients(d_outputs, inputs, *, out_kernel, out_bias):
 
 
 def _value_gradient(loss, y_true, y_pred, *, from_logits, sample_weight):
-    """The order of bce.cu, squared_error.cu and categorical.cu: the mean is one factor, the weight another."""
+    """The order of bce.cu, errors.cu and categorical.cu: the mean is one factor, the weight another."""
     count = y_pred.size if loss.averages else len(y_pred)
     gradient = loss.backward(loss.targets(y_true, y_pred), y_pred, from_logits) * y_pred.dtype.type(1 / count)
     return gradient if sample_weight is None else gradient * sample_weight[:, None]
@@ -327,7 +334,7 @@ def in_the_kernels_order():
     own = activations.softmax.forward, activations.softmax.backward  # of a frozen object, which layers hold
     of_kernels = (
         losses.BinaryCrossentropy, losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy,
-        losses.MeanSquaredError,
+        losses.MeanSquaredError, losses.MeanAbsoluteError,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         for patch in (
@@ -359,7 +366,7 @@ def assert_same_state(got, expected):
 
 
 def assert_same_history(got, expected, rows, dtype="float32"):
-    """The same keys in the same order; accuracies equal, losses within the rounding of sums in another order.
+    """The same keys in the same order; accuracies equal, losses and errors within the rounding of other orders of sums.
 
     A loss is a sum of at most `rows` terms ≥ 0, of which each is the same number but for log1p, at most LOG1P units of
     roundoff off on either side; with the penalties and the means over batches a few roundings more. Labels are 0 and 1,
@@ -372,7 +379,7 @@ def assert_same_history(got, expected, rows, dtype="float32"):
     relative = 2 * (n * u / (1 - n * u) + log1p * u)
     for name, values in expected.items():
         for ours, theirs in zip(got[name], values, strict=True):
-            allowed = relative * abs(theirs) if "loss" in name else 4 * u * ("accuracy" in name)
+            allowed = 4 * u if "accuracy" in name else relative * abs(theirs)
             assert np.isfinite(ours) and abs(ours - theirs) <= allowed, f"{name}: {ours!r}, expected {theirs!r}"
 
 

@@ -176,6 +176,7 @@ def trainings(draw):
                 ("softmax", "categorical_crossentropy"),
                 ("softmax", "sparse_categorical_crossentropy"),
                 ("sigmoid", "mse"),
+                ("linear", "mae"),
             ]
         )
     )
@@ -491,7 +492,7 @@ UNKNOWN = {
     "noise_shape of 'dropout'": model_of(lambda: keras.layers.Dropout(0.5, noise_shape=(None, 1)), dense()),
     "must end in a Dense layer": model_of(dense(), lambda: keras.layers.Dropout(0.5)),
     "has 17 layers, more than 16": model_of(*[dense()] * 17),
-    "the loss 'huber_loss' on sigmoid is not a cross-entropy or mse": model_of(dense(), loss="huber"),
+    "the loss 'huber_loss' on sigmoid is not a cross-entropy, mse or mae": model_of(dense(), loss="huber"),
     "the loss 'binary_crossentropy' smooths": model_of(dense(), loss=keras.losses.BinaryCrossentropy(False, 0.1)),
     "has a reduction": model_of(dense(), loss=keras.losses.MeanSquaredError(reduction="sum")),
     "is not computed from logits on top of relu": model_of(dense(activation="relu")),

@@ -822,7 +822,7 @@ REFUSED = {
     ),
     "the loss 'huber_loss'": lambda: ends(loss="huber"),
     "reduction='sum' of the loss 'mean_squared_error'": lambda: ends(loss=losses.MeanSquaredError("sum")),
-    "the metric 'mae', a MeanAbsoluteError,": lambda: ends(loss="mse", metrics=["mae"]),
+    "the metric 'msle', a MeanSquaredLogarithmicError,": lambda: ends(loss="mse", metrics=["msle"]),
     "label_smoothing=0.1 of the loss 'binary_crossentropy'": lambda: ends(
         loss=losses.BinaryCrossentropy(label_smoothing=0.1)
     ),

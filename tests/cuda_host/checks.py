@@ -412,30 +412,38 @@ def check_bce_from_probabilities(dtype, sanitize=None):
                 assert_close(total[0], loss, atol=2 * of_loss, what="loss from probabilities")
 
 
-def check_squared_error(dtype, sanitize=None):
-    """The gradient is bit-equal: a difference, doubled, and two products."""
-    run, mean = Kernels("squared_error", dtype, sanitize), Kernels("bce", dtype, sanitize)
+def check_errors(dtype, sanitize=None):
+    """The gradients are bit-equal: a difference, doubled, or a sign, and two products."""
+    run, mean = Kernels("errors", dtype, sanitize), Kernels("bce", dtype, sanitize)
     for shape in few([(37, 1), (1, 1), (100, 3), (2100, 2)], sanitize):
-        rng = np.random.default_rng(4)
-        y, p, weights = normal(rng, shape, dtype, 3), normal(rng, shape, dtype, 3), normal(rng, shape[0], dtype) ** 2
-        p[0] = y[0]
-        for w in (None, weights):
-            gradient = ops.squared_error_backward(y, p) * np.dtype(dtype).type(1 / p.size)
-            if w is not None:
-                gradient *= w[:, None]
-            losses = ops.squared_error(y, p)
-            loss = ops.weighted_mean_over_batch(losses.mean(axis=-1), w)
-            # a difference, its square, the product with w; n terms in any order; the division
-            scale = (np.ones(len(y)) if w is None else w.astype(np.float64))[:, None] / p.size
-            budget = gamma(p.size + 6, dtype) * float((losses.astype(np.float64) * scale).sum())
-            results = []
-            for launch in few(SUM_LAUNCHES, sanitize):
-                d, total = mean_loss(run, mean, "squared_error", y, p, w, launch)
-                assert_same(d, gradient)
-                assert_close(total[0], loss, atol=2 * budget, what="squared error")
-                results.append(total[0])
-                assert_same(mean_loss(run, mean, "squared_error", y, p, w, launch, gradient=False)[1], total)
-            assert len(set(results)) == 1, "the loss depends on the grid or on the order of the threads"
+        y, p, weights = errors_data(dtype, shape)
+        for kernel in ("squared_error", "absolute_error"):
+            of_losses, backward = getattr(ops, kernel), getattr(ops, f"{kernel}_backward")
+            for w in (None, weights):
+                gradient = backward(y, p) * np.dtype(dtype).type(1 / p.size)
+                if w is not None:
+                    gradient *= w[:, None]
+                losses = of_losses(y, p)
+                loss = ops.weighted_mean_over_batch(losses.mean(axis=-1), w)
+                # a difference, its square, the product with w; n terms in any order; the division
+                scale = (np.ones(len(y)) if w is None else w.astype(np.float64))[:, None] / p.size
+                budget = gamma(p.size + 6, dtype) * float((losses.astype(np.float64) * scale).sum())
+                results = []
+                for launch in few(SUM_LAUNCHES, sanitize):
+                    d, total = mean_loss(run, mean, kernel, y, p, w, launch)
+                    assert_same(d, gradient)
+                    assert_close(total[0], loss, atol=2 * budget, what=kernel)
+                    results.append(total[0])
+                    assert_same(mean_loss(run, mean, kernel, y, p, w, launch, gradient=False)[1], total)
+                assert len(set(results)) == 1, "the loss depends on the grid or on the order of the threads"
+
+
+def errors_data(dtype, shape):
+    """y, p, of which some are equal, and weights of the rows."""
+    rng = np.random.default_rng(4)
+    y, p, weights = normal(rng, shape, dtype, 3), normal(rng, shape, dtype, 3), normal(rng, shape[0], dtype) ** 2
+    p[0] = y[0]
+    return y, p, weights
 
 
 # ------------------------------------------------------------------------------------------------------ dense
@@ -641,9 +649,30 @@ def check_metrics(dtype, sanitize=None):
                 partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
                 given = (host.array(y), host.array(p), None if w is None else host.array(w))
                 run("binary_accuracy", *given, partials, p.size, units, count, 0.5, **launch)
-                run("accuracy_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
+                run("mean_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
                 assert_same(sums[0][0], total)
                 assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+
+
+def check_error_metrics(dtype, sanitize=None):
+    """Σ w · error within the bound of a sum in any order; Σ w equal, its terms being multiples of 1/8."""
+    run = Kernels("metrics", dtype, sanitize)
+    for shape in few([(100, 1), (1, 1), (64, 4), (2100, 2)], sanitize):
+        y, p, _ = errors_data(dtype, shape)
+        weights = (np.random.default_rng(6).integers(1, 17, len(y)) / 8).astype(dtype)
+        for kernel, errors in (("squared_error_sums", ops.squared_error), ("absolute_error_sums", ops.absolute_error)):
+            for w in (None, weights):
+                factor = np.ones(len(y), dtype) if w is None else w
+                total = (errors(y, p).mean(axis=-1) * factor).sum(dtype=np.float64) + 3
+                for launch in few(SUM_LAUNCHES, sanitize):
+                    count = tiles(p.size, launch["block"])
+                    partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
+                    given = (host.array(y), host.array(p), None if w is None else host.array(w))
+                    run(kernel, *given, partials, p.size, shape[1], count, **launch)
+                    run("mean_add", partials, *sums, shape[1], count, grid=1, block=32, order=launch["order"])
+                    # a difference, its square, the product with w; n terms; the division; the sum with 3
+                    assert_close(sums[0][0], np.dtype(dtype).type(total), atol=2 * gamma(p.size + 8, dtype) * total)
+                    assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
 def check_categorical_accuracy(dtype, sanitize=None):
@@ -669,7 +698,7 @@ def check_categorical_accuracy(dtype, sanitize=None):
                 partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
                 given = (y_true, host.array(p), None if w is None else host.array(w))
                 run("categorical_accuracy", *given, partials, rows, classes, count, **launch)
-                run("accuracy_add", partials, *sums, 1, count, grid=1, block=32, order=launch["order"])
+                run("mean_add", partials, *sums, 1, count, grid=1, block=32, order=launch["order"])
                 assert_same(sums[0][0], (matches * factor).sum(dtype=dtype) + np.dtype(dtype).type(3))
                 assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
