@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl import activations, config, elementwise
+from minidl.arena import LINE, aligned
 from minidl.backend import Array
 
 Call = Callable[[], Any]
@@ -31,10 +32,15 @@ def constant(value: float, dtype: Any) -> Array:
 
 
 def pieces(stop: int, start: int = 0) -> list[slice]:
-    """The elements from start to stop in slices of at most PIECE, alike, so that no small rest costs its calls."""
-    count = -(-(stop - start) // PIECE)
-    borders = [start + (stop - start) * i // count for i in range(count + 1)]
-    return [slice(first, last) for first, last in pairwise(borders)]
+    """The elements from start to stop in slices of at most PIECE, about alike, so that no small rest costs its calls.
+
+    Between two of them is a border of cache lines, of an array that begins with one: see arena.aligned.
+    """
+    if start == stop:
+        return []
+    count, unit = -(-(stop - start) // PIECE), min(LINE, PIECE)
+    step = min(PIECE, -(-(stop - start) // (count * unit)) * unit)
+    return [slice(*borders) for borders in pairwise([start, *range(start // unit * unit + step, stop, step), stop])]
 
 
 def by_pieces(bind: Callable[..., Bound], *arrays: Array) -> Bound:
@@ -51,7 +57,7 @@ def linear(z: Array, outputs: Array, d_outputs: Array) -> Bound:
 
 def relu(z: Array, outputs: Array, d_outputs: Array) -> Bound:
     """ops.relu, ops.relu_backward."""
-    zeros = np.zeros(min(z.size, PIECE), z.dtype)  # as an array: six times as fast as as a number
+    zeros = aligned((min(z.size, PIECE),), z.dtype)  # as an array: six times as fast as as a number
 
     def bind(z: Array, outputs: Array, d_outputs: Array) -> Bound:
         some = zeros[: z.size]

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import activations, calls, config, elementwise, ops, training
-from minidl.arena import Arena
+from minidl.arena import Arena, aligned
 from minidl.backend import Array
 from minidl.calls import ACTIVATIONS, Call, Calls, constant, exp_minus_abs, pieces
 from minidl.fused_update import AdamUpdate, Update, penalties_of
@@ -194,6 +194,14 @@ class Outputs:
     ones: bool
     d_outputs: Array | None
 
+    @classmethod
+    def with_a_row_of_ones(cls, units: int, below: Outputs) -> Outputs:
+        """Room for those of so many units, on the batch of the layer below."""
+        first = below.arrays[0]
+        with_ones = aligned((units + 1, first.shape[1]), first.dtype)
+        with_ones[-1] = 1
+        return cls([with_ones], True, aligned((units, first.shape[1]), first.dtype))
+
     def values(self, k: int) -> Array:
         """The k-th without its row of ones."""
         return self.arrays[k][:-1] if self.ones else self.arrays[k]
@@ -203,9 +211,12 @@ class Inputs:
     """The rows of several batches: gathered at once, and with a column of ones if they are few numbers."""
 
     def __init__(self, rows: int, features: int, batches: int, dtype: Any) -> None:
-        self._gathered = np.empty((batches * rows, features), dtype)
+        self._gathered = aligned((batches * rows, features), dtype)
         self._shape = (rows, features)
-        self._with_ones = np.ones((batches, rows, features + 1), dtype) if features <= FEW_FEATURES else None
+        self._with_ones = None
+        if features <= FEW_FEATURES:
+            self._with_ones = aligned((batches, rows, features + 1), dtype)
+            self._with_ones[:, :, -1] = 1
         arrays = self._gathered.reshape(batches, rows, features) if self._with_ones is None else self._with_ones
         self.outputs = Outputs([array.T for array in arrays], self._with_ones is not None, None)
 
@@ -255,10 +266,9 @@ class DenseStage(DenseLayer):
 
     def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int) -> None:
         super().__init__(layer, below, arena, kernel)
-        batch = below.arrays[0].shape[1]
-        with_ones = np.ones((layer.units + 1, batch), below.arrays[0].dtype)
-        z, d_outputs = with_ones[:-1], np.empty((layer.units, batch), with_ones.dtype)
-        self.outputs = Outputs([with_ones], True, d_outputs)
+        self.outputs = Outputs.with_a_row_of_ones(layer.units, below)
+        z, d_outputs = self.outputs.values(0), self.outputs.d_outputs
+        assert d_outputs is not None
         forward, backward = calls.activation(layer.activation, z, z, d_outputs)
         every = range(len(below.arrays))
         add_bias: Calls = []
@@ -279,8 +289,8 @@ class LastStage(DenseLayer):
     def __init__(self, layer: Dense, below: Outputs, arena: Arena, kernel: int, batches: int) -> None:
         super().__init__(layer, below, arena, kernel)
         shape = (below.arrays[0].shape[1], layer.units)
-        self.z = np.empty((batches, *shape), arena.dtype)
-        self.d_outputs = np.empty(shape, arena.dtype)
+        self.z = aligned((batches, *shape), arena.dtype)
+        self.d_outputs = aligned(shape, arena.dtype)
         add_bias = self._bias is not None and not self._folded
         self.forward: list[Calls] = []
         for k in range(max(batches, len(below.arrays))):
@@ -303,22 +313,19 @@ class DropoutStage:
     def __init__(self, layer: Dropout, below: Outputs, batches: int) -> None:
         units, batch = below.values(0).shape
         dtype = below.arrays[0].dtype
-        with_ones, d_outputs = np.ones((units + 1, batch), dtype), np.empty((units, batch), dtype)
-        kept = max(1, min(batches, calls.PIECE // d_outputs.size))
-        self._layer, self._shape, self._words = (
-            layer,
-            (batch, units),
-            np.empty((kept, units, batch), f"u{dtype.itemsize}"),
-        )
+        self.outputs = Outputs.with_a_row_of_ones(units, below)
+        outputs, d_outputs = self.outputs.values(0), self.outputs.d_outputs
+        kept = max(1, min(batches, calls.PIECE // (units * batch)))
+        self._layer, self._shape = layer, (batch, units)
+        self._words = aligned((kept, units, batch), f"u{dtype.itemsize}")
         factor = constant(0 if layer.rate == 1 else 1 / (1 - layer.rate), dtype)
-        self.outputs = Outputs([with_ones], True, d_outputs)
         self._steps = 0
         self.forward: list[Calls] = []
         self.backward: list[Calls] = []
         for k in range(math.lcm(batches, len(below.arrays))):
             words = self._words[k % kept]
             draw: Calls = [] if k % kept else [partial(self._draw, k)]
-            self.forward.append([*draw, *masked(below.values(k % len(below.arrays)), factor, words, with_ones[:-1])])
+            self.forward.append([*draw, *masked(below.values(k % len(below.arrays)), factor, words, outputs)])
             d_inputs = below.d_outputs
             self.backward.append([] if d_inputs is None else masked(d_outputs, factor, words, d_inputs))
 
@@ -421,7 +428,7 @@ class SigmoidLoss:
         self._model, self._last, self._penalties = model, last, penalties
         _, self._rows = shape
         self._z = z = last.z
-        self._y, self._weight, self._counts = np.empty_like(z), np.empty(z.shape[:2], z.dtype), np.empty_like(z)
+        self._y, self._weight, self._counts = (aligned(shape, z.dtype) for shape in (z.shape, z.shape[:2], z.shape))
         self._of_rows = z.dtype.type(self._rows)
         self._weighted = False
         self._added: list[list[Any]] = []  # the penalties of each batch
@@ -443,7 +450,7 @@ class SigmoidLoss:
         """
         d_outputs = self._last.d_outputs
         if config.elementwise() == "numba":
-            t = np.empty_like(z)
+            t = aligned(z.shape, z.dtype)
             flat = [array.reshape(-1) for array in (z, t, y, counts, d_outputs)]
             return [*exp_minus_abs(z, t), elementwise.bound(elementwise.binary_crossentropy_backward, *flat)]
         t, tail, c = np.empty_like(z), np.empty_like(z), np.empty_like(z)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import calls, config, elementwise, threads
-from minidl.arena import Arena, Segment
+from minidl.arena import Arena, Segment, aligned
 from minidl.backend import Array
 from minidl.calls import Call, Calls, constant, pieces
 from minidl.optimizers import Adam, AdamW
@@ -129,7 +129,7 @@ class AdamUpdate(Update):
         gradients: Calls = [partial(p.add_gradient, optimizer) for p in penalties if not p.factors()]
         self._calls = {}
         in_two = arena.size >= LARGE and threads.is_spare()
-        works = [np.empty((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in range(2 if in_two else 1)]
+        works = [aligned((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in range(2 if in_two else 1)]
         for part in [slice(0, arena.size)] if gradients or in_two else parts(starts, arena.size):
             self._calls[part.start] = []
             for k in range(batches):

@@ -411,3 +411,26 @@ def test_adam_in_chunks_is_adam(monkeypatch, rng):
         found.append(model.arena.theta.copy())
     assert_same(found[1], found[0])
     assert_same(found[2], found[0])
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from([calls.PIECE, 64, 20]))
+def test_pieces_cover_all_and_begin_with_cache_lines(start, size, piece):
+    with mock.patch.object(calls, "PIECE", piece):
+        found = calls.pieces(start + size, start)
+    covered = [i for part in found for i in (part.start, part.stop)]
+    assert covered == sorted(covered) and covered[:1] == ([start] if size else []) and covered[1:-1:2] == covered[2::2]
+    assert all(0 < part.stop - part.start <= piece for part in found) and (not size or covered[-1] == start + size)
+    if piece % 64 == 0:
+        assert all(part.start % 64 == 0 for part in found[1:]) and len(found) <= -(-size // piece) + 1
+
+
+def test_arrays_begin_with_a_cache_line():
+    model = Sequential([Input((9,)), Dense(5, activation="relu"), Dropout(0.5), Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    model.train_on_batch(np.ones((7, 9)), np.ones((7, 1)))
+    step = FusedStep(model, 7, 3)
+    adam = model.optimizer
+    of_stages = [array for stage in (step._inputs, *step._dropouts) for array in (stage.outputs.arrays[0],)]
+    for array in (model.arena.theta, model.arena.grads, adam.m, adam.v, step._loss._z, *of_stages):
+        assert array.ctypes.data % 64 == 0
+    assert not np.may_share_memory(model.arena.theta, model.arena.grads)
