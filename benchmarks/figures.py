@@ -79,7 +79,7 @@ def steps(results: dict[str, Any]) -> Any:
                 color=COLOURS[library],
                 linewidth=2.8 if library == "minidl" else 1.4,
                 zorder=3 if library == "minidl" else 2,
-                label=name.removesuffix("'s step").removesuffix(" fit").removesuffix(",").removesuffix(", fit"),
+                label=name.removesuffix("'s step").removesuffix(" fit").removesuffix(","),
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
