@@ -1,12 +1,12 @@
 """Operations on elements as loops, which Numba compiles: one pass over memory for what takes NumPy several calls.
 
-config.set_elementwise("numba") has fit's fused step take them. Read the function of the same name in ops.py first: a
-loop computes for each element what that says, with the same roundings in the same order, so the same bits. (Numba
-neither reorders floating-point operations nor fuses them unless told to.) What it leaves out are NumPy's warnings of
-overflow.
+config.set_elementwise("numba") has fit's fused step take them, and random.py the last one. Read the function that a
+loop names first: it computes for each element what that says, with the same roundings in the same order, so the same
+bits. (Numba neither reorders floating-point operations nor fuses them unless told to.) What it leaves out are NumPy's
+warnings of overflow.
 
-An array here is one-dimensional and contiguous. A number comes as an array of its own dtype, in constants: Python's
-numbers would make Numba compute in float64.
+An array is one-dimensional and contiguous where nothing else is said. Numbers come in an array of their own dtype,
+constants: Python's would make Numba compute in float64.
 """
 
 from __future__ import annotations
@@ -132,12 +132,14 @@ def binary_crossentropy_backward(z: Array, t: Array, y: Array, counts: Array, d_
             d_outputs[i] = (tail - y[i]) * counts[i]
 
 
-def philox_words(words: Array, start: int, k0: Array, k1: Array, c2: Array, c3: Array) -> None:
+def philox_words(words: Array, start: int, k0: Array, k1: Array, c2: Array, c3: Array, constants: Array) -> None:
     """words[s] ← Philox4x32-10 of the counters (start + i, 0, c2, c3) of the s-th stream: random._philox_rounds.
 
-    words: (S, blocks, 4) uint32. k0, k1, c2, c3: (S,) uint64, below 2³². The four words of a block go to four rows
-    first: the processor then computes several blocks at once.
+    words: (S, blocks, 4) uint32. k0, k1, c2, c3: (S,) uint64, below 2³². constants: M₀, M₁, W₀, W₁, uint64. The four
+    words of a block go to four rows first: the processor then computes several blocks at once.
     """
+    m0, m1, w0, w1 = constants
+    bits, low = np.uint64(32), np.uint64(0xFFFFFFFF)
     rows = np.empty((4, 1024), np.uint32)
     for s in range(words.shape[0]):
         for first in range(0, words.shape[1], 1024):
@@ -146,15 +148,10 @@ def philox_words(words: Array, start: int, k0: Array, k1: Array, c2: Array, c3: 
                 x0, x1, x2, x3 = np.uint64(start + first) + np.uint64(i), np.uint64(0), c2[s], c3[s]
                 key0, key1 = k0[s], k1[s]
                 for _ in range(10):
-                    p0, p1 = x0 * PHILOX_M0, x2 * PHILOX_M1
-                    x0, x1, x2, x3 = (p1 >> BITS) ^ x1 ^ key0, p1 & LOW, (p0 >> BITS) ^ x3 ^ key1, p0 & LOW
-                    key0, key1 = (key0 + PHILOX_W0) & LOW, (key1 + PHILOX_W1) & LOW
+                    p0, p1 = x0 * m0, x2 * m1
+                    x0, x1, x2, x3 = (p1 >> bits) ^ x1 ^ key0, p1 & low, (p0 >> bits) ^ x3 ^ key1, p0 & low
+                    key0, key1 = (key0 + w0) & low, (key1 + w1) & low
                 rows[0, i], rows[1, i], rows[2, i], rows[3, i] = x0, x1, x2, x3
             for i in range(count):
                 for j in range(4):
                     words[s, first + i, j] = rows[j, i]
-
-
-PHILOX_M0, PHILOX_M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-PHILOX_W0, PHILOX_W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-BITS, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)

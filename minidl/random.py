@@ -54,6 +54,7 @@ _MASK32 = 0xFFFFFFFF
 
 _PHILOX_M0, _PHILOX_M1 = 0xD2511F53, 0xCD9E8D57  # multipliers
 _PHILOX_W0, _PHILOX_W1 = 0x9E3779B9, 0xBB67AE85  # key increments: golden ratio, sqrt(3) - 1
+_PHILOX_CONSTANTS = np.array([_PHILOX_M0, _PHILOX_M1, _PHILOX_W0, _PHILOX_W1], dtype=np.uint64)
 _PHILOX_CHUNK = 16384  # counters at a time: six uint64 buffers of this length stay inside a 1 MiB L2 cache
 
 
@@ -113,7 +114,7 @@ def philox_chunks(k0: Any, k1: Any, c2: Any, c3: Any, blocks: int) -> Iterator[t
             chunk = words[:size].reshape(*shape, 4)
             if config.elementwise() == "numba":
                 fixed = (v[streams, 0] for v in (k0, k1, c2, c3))
-                elementwise.compiled(elementwise.philox_words)(chunk, start, *fixed)
+                elementwise.compiled(elementwise.philox_words)(chunk, start, *fixed, _PHILOX_CONSTANTS)
             else:
                 work = buffers[..., :size].reshape(3, 2, *shape)
                 _philox_fill(chunk, work, start, keys[:, :, streams], c2[streams], c3[streams])
