@@ -122,14 +122,15 @@ def exp_minus_abs(z: Array, t: Array) -> Calls:
 
 def activation(kind: activations.Activation, z: Array, outputs: Array, d_outputs: Array) -> Bound:
     """An activation of ACTIVATIONS, on arrays that are contiguous."""
-    forward, backward = ACTIVATIONS[kind](z, outputs, d_outputs)
-    if config.elementwise() == "numba" and kind in LOOPS:
-        flat_outputs, flat_d_outputs = outputs.reshape(-1), d_outputs.reshape(-1)
-        forward_loop, backward_loop = LOOPS[kind]
-        if forward_loop is not None:
-            forward = [*linear(z, outputs, d_outputs)[0], elementwise.bound(forward_loop, flat_outputs)]
-        backward = [elementwise.bound(backward_loop, flat_outputs, flat_d_outputs)]
-    return forward, backward
+    if config.elementwise() == "numpy" or kind not in LOOPS:
+        return ACTIVATIONS[kind](z, outputs, d_outputs)
+    flat_outputs, flat_d_outputs = outputs.reshape(-1), d_outputs.reshape(-1)
+    forward_loop, backward_loop = LOOPS[kind]
+    if forward_loop is None:
+        forward, _ = ACTIVATIONS[kind](z, outputs, d_outputs)
+    else:
+        forward = [*linear(z, outputs, d_outputs)[0], elementwise.bound(forward_loop, flat_outputs)]
+    return forward, [elementwise.bound(backward_loop, flat_outputs, flat_d_outputs)]
 
 
 ACTIVATIONS: dict[activations.Activation, Callable[[Array, Array, Array], Bound]] = {

@@ -6,6 +6,7 @@ same bits; of a large model each half of the arena is a thread's. Every other op
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -131,14 +132,13 @@ class AdamUpdate(Update):
         in_two = arena.size >= LARGE and threads.is_spare()
         works = [aligned((2, min(arena.size, calls.PIECE)), arena.dtype) for _ in range(2 if in_two else 1)]
         for part in [slice(0, arena.size)] if gradients or in_two else parts(starts, arena.size):
+            by_pieces = [[self._bind(arena, piece, work) for work in works] for piece in pieces(part.stop, part.start)]
             self._calls[part.start] = []
             for k in range(batches):
                 alpha = self._alphas[k : k + 1]
-                by_pieces = [
-                    [self._bind(arena, piece, alpha, work) for work in works] for piece in pieces(part.stop, part.start)
-                ]
-                in_turn: Calls = [call for piece in by_pieces for call in piece[0]]
-                update: Calls = [partial(threads.in_two_threads, by_pieces)] if in_two else in_turn
+                bound = [[calls_with(alpha) for calls_with in piece] for piece in by_pieces]
+                in_turn: Calls = [call for piece in bound for call in piece[0]]
+                update: Calls = [partial(threads.in_two_threads, bound)] if in_two else in_turn
                 count: Calls = [] if part.start else [optimizer.count_batch]
                 self._calls[part.start].append([*gradients, *update, *count])
 
@@ -175,19 +175,19 @@ class AdamUpdate(Update):
     def prepare(self) -> None:
         self._alphas[...] = self._optimizer.alphas(len(self._alphas), self._alphas.dtype)
 
-    def _bind(self, arena: Arena, piece: slice, alpha: Array, work: Array) -> Calls:
-        """The update of this piece of the arena. alpha: (1,), the step size. work: two such pieces."""
+    def _bind(self, arena: Arena, piece: slice, work: Array) -> Callable[[Array], Calls]:
+        """The update of this piece of the arena, given α, (1,); what is without it is bound once. work: two pieces."""
         optimizer = self._optimizer
         constants = np.array([1.0 - optimizer.beta_1, 1.0 - optimizer.beta_2, optimizer.epsilon], arena.dtype)
         rate_1, rate_2, epsilon = (constants[i, ...] for i in range(3))
         param, grad, m, v = (array[piece] for array in (arena.theta, arena.grads, optimizer.m, optimizer.v))
         penalties = [p.piece(piece, arena.theta, arena.grads, work) for p in self._penalties if p.factors()]
-        first: Calls = [call for of_one in penalties for call in of_one]
+        before: Calls = [call for of_one in penalties for call in of_one]
         if config.elementwise() == "numba":
-            return [*first, elementwise.bound(elementwise.adam_step, param, grad, m, v, alpha, constants)]
+            arrays = param, grad, m, v
+            return lambda alpha: [*before, elementwise.bound(elementwise.adam_step, *arrays, alpha, constants)]
         change, root = work[:, : param.size]
-        return [
-            *first,
+        before += [
             partial(np.subtract, grad, m, change),
             partial(np.multiply, change, rate_1, change),
             partial(np.add, m, change, m),
@@ -197,7 +197,6 @@ class AdamUpdate(Update):
             partial(np.add, v, change, v),
             partial(np.sqrt, v, root),
             partial(np.add, root, epsilon, root),
-            partial(np.multiply, m, alpha[0, ...], change),
-            partial(np.divide, change, root, change),
-            partial(np.subtract, param, change, param),
         ]
+        after: Calls = [partial(np.divide, change, root, change), partial(np.subtract, param, change, param)]
+        return lambda alpha: [*before, partial(np.multiply, m, alpha[0, ...], change), *after]
