@@ -27,6 +27,14 @@ def arrays(count, dtype):
     return shape.flatmap(lambda shape: st_numpy.arrays(dtype, shape, elements=numbers.map(np.dtype(dtype).type)))
 
 
+@pytest.fixture
+def used(monkeypatch):
+    """The names of the loops that are compiled in a test."""
+    names, compiled = set(), elementwise.compiled
+    monkeypatch.setattr(elementwise, "compiled", lambda loop: (names.add(loop.__name__), compiled(loop))[1])
+    return names
+
+
 def versions_of(loop):
     """The loop as Python, and where Numba is installed compiled."""
     return [loop, elementwise.compiled(loop)] if importlib.util.find_spec("numba") else [loop]
@@ -135,10 +143,8 @@ def test_words_of_philox(streams, blocks, start):
 
 @pytest.mark.parametrize("stream", ["tensorflow", "tensorflow-xla"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_random_numbers_are_the_same(monkeypatch, stream, dtype):
+def test_random_numbers_are_the_same(used, stream, dtype):
     pytest.importorskip("numba")
-    used, compiled = [], elementwise.compiled
-    monkeypatch.setattr(elementwise, "compiled", lambda loop: (used.append(loop.__name__), compiled(loop))[1])
     found = []
     for elementwise_ in config.ELEMENTWISE:
         config.set_elementwise(elementwise_)
@@ -147,7 +153,7 @@ def test_random_numbers_are_the_same(monkeypatch, stream, dtype):
             found.append([*masks, random.normal((30, 7), seed=3, dtype=dtype), random.uniform((999,), seed=4)])
     for numpys, numbas in zip(*found, strict=True):
         assert_same(numbas, numpys)
-    assert used and set(used) == {"philox_words"}
+    assert used == {"philox_words"}
 
 
 MASKS = [((3,), 1), ((32, 4), 70), ((300, 301), 2)]
@@ -173,7 +179,7 @@ def trained(x, y, elementwise):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("in_two", [False, True])
 @pytest.mark.parametrize("features", [50, 90])  # with the column of ones, and without
-def test_a_fit_has_the_same_bits(monkeypatch, rng, dtype, in_two, features):
+def test_a_fit_has_the_same_bits(monkeypatch, used, rng, dtype, in_two, features):
     pytest.importorskip("numba")
     if in_two:
         monkeypatch.setattr(calls, "PIECE", 500)
@@ -182,8 +188,6 @@ def test_a_fit_has_the_same_bits(monkeypatch, rng, dtype, in_two, features):
     x, y = rng.normal(size=(40, features)).astype(dtype), rng.integers(0, 2, 40)
     with config.using_floatx(dtype):
         state, history = trained(x, y, "numpy")
-        used, compiled = set(), elementwise.compiled
-        monkeypatch.setattr(elementwise, "compiled", lambda loop: (used.add(loop.__name__), compiled(loop))[1])
         same, same_history = trained(x, y, "numba")
     own = [
         name for name, value in vars(elementwise).items() if getattr(value, "__module__", "") == elementwise.__name__

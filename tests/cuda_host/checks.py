@@ -633,6 +633,16 @@ def check_matmul(dtype, sanitize=None):
 # --------------------------------------------------------------------------------------------------- metrics
 
 
+def mean_sums(run, kernel, y, p, w, size, units, launch, *more):
+    """Σ w · value / units and Σ w / units, from 3 and 5 on, of a kernel of metrics.cu; size: of its values."""
+    count = tiles(size, launch["block"])
+    partials, sums = host.empty((2, count), p.dtype.name), [host.array([s], p.dtype.name) for s in (3, 5)]
+    given = (host.array(y), host.array(p), None if w is None else host.array(w))
+    run(kernel, *given, partials, size, p.shape[1], count, *more, **launch)
+    run("mean_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
+    return sums[0][0], sums[1][0]
+
+
 def check_metrics(dtype, sanitize=None):
     """Equal: weights are multiples of 1/8, so that their sums are exact in any order; U is a power of two."""
     run, rng = Kernels("metrics", dtype, sanitize), np.random.default_rng(5)
@@ -645,13 +655,9 @@ def check_metrics(dtype, sanitize=None):
             factor = np.ones(rows, dtype) if w is None else w
             total = (ops.binary_accuracy(y, p).mean(axis=-1) * factor).sum(dtype=dtype) + np.dtype(dtype).type(3)
             for launch in few(SUM_LAUNCHES, sanitize):
-                count = tiles(p.size, launch["block"])
-                partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
-                given = (host.array(y), host.array(p), None if w is None else host.array(w))
-                run("binary_accuracy", *given, partials, p.size, units, count, 0.5, **launch)
-                run("mean_add", partials, *sums, units, count, grid=1, block=32, order=launch["order"])
-                assert_same(sums[0][0], total)
-                assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+                found, weight = mean_sums(run, "binary_accuracy", y, p, w, p.size, units, launch, 0.5)
+                assert_same(found, total)
+                assert_same(weight, factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
 def check_error_metrics(dtype, sanitize=None):
@@ -665,14 +671,10 @@ def check_error_metrics(dtype, sanitize=None):
                 factor = np.ones(len(y), dtype) if w is None else w
                 total = (errors(y, p).mean(axis=-1) * factor).sum(dtype=np.float64) + 3
                 for launch in few(SUM_LAUNCHES, sanitize):
-                    count = tiles(p.size, launch["block"])
-                    partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
-                    given = (host.array(y), host.array(p), None if w is None else host.array(w))
-                    run(kernel, *given, partials, p.size, shape[1], count, **launch)
-                    run("mean_add", partials, *sums, shape[1], count, grid=1, block=32, order=launch["order"])
+                    found, weight = mean_sums(run, kernel, y, p, w, p.size, shape[1], launch)
                     # a difference, its square, the product with w; n terms; the division; the sum with 3
-                    assert_close(sums[0][0], np.dtype(dtype).type(total), atol=2 * gamma(p.size + 8, dtype) * total)
-                    assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+                    assert_close(found, np.dtype(dtype).type(total), atol=2 * gamma(p.size + 8, dtype) * total)
+                    assert_same(weight, factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
 def check_categorical_accuracy(dtype, sanitize=None):
@@ -694,13 +696,9 @@ def check_categorical_accuracy(dtype, sanitize=None):
             matches = ops.sparse_categorical_accuracy(labels, p)
             assert_same(matches, ops.categorical_accuracy(y_true, p))
             for launch in few(SUM_LAUNCHES, sanitize):
-                count = tiles(rows, launch["block"])
-                partials, sums = host.empty((2, count), dtype), [host.array([s], dtype) for s in (3, 5)]
-                given = (y_true, host.array(p), None if w is None else host.array(w))
-                run("categorical_accuracy", *given, partials, rows, classes, count, **launch)
-                run("mean_add", partials, *sums, 1, count, grid=1, block=32, order=launch["order"])
-                assert_same(sums[0][0], (matches * factor).sum(dtype=dtype) + np.dtype(dtype).type(3))
-                assert_same(sums[1][0], factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
+                found, weight = mean_sums(run, "categorical_accuracy", y_true, p, w, rows, 1, launch)
+                assert_same(found, (matches * factor).sum(dtype=dtype) + np.dtype(dtype).type(3))
+                assert_same(weight, factor.sum(dtype=dtype) + np.dtype(dtype).type(5))
 
 
 # ------------------------------------------------------------------------------------------- whole training
